@@ -1,0 +1,471 @@
+"""Every knob of urgency_ray: name, unit, range, one-line doc and default, in one place.
+
+A config is a frozen tree of sections. It is read from YAML that states only differences from the defaults, then overridden
+from the command line (`--train.epochs 5`). An unknown key, a wrong type or a value out of range raises `ConfigError`, whose
+text names the field, what it takes and what it got.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import annotated_types
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+
+class ConfigError(ValueError):
+    """A request that cannot be carried out as stated; the text is one line per fault, fit to show to the user."""
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, strict about types, closed to unknown keys; field docs are the strings below fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+
+
+class DataConfig(Section):
+    root: str | None = None
+    """Folder or URI that holds the archives, or WAV and JSON files, in any nesting."""
+    unit: Literal["call", "utterance"] = "call"
+    """What a row stands for: a whole call, or one utterance of it."""
+    speakers: Literal["all", "caller"] = "all"
+    """Whose words make the transcript, and whose utterances are rows."""
+    require_urgency: bool = True
+    """Reject calls without an urgency label; false keeps them with a null label (predict does)."""
+    min_utterance_sec: NonNegativeFloat = 0.5
+    """Shortest utterance that becomes a row, in seconds."""
+    max_call_sec: PositiveFloat = 7200.0
+    """Longest call that is decoded, in seconds; bounds the memory that one file can take."""
+
+
+class AudioEncoderConfig(Section):
+    name: str = "spectral"
+    """`spectral` (built in, no download), or a Hugging Face model name or folder."""
+    revision: str | None = None
+    """Hugging Face revision (branch, tag or commit); null is the repository's default."""
+    pooling: Literal["mean", "cls"] = "mean"
+    """How frames become one vector: mean over time, or the first token (AST)."""
+    window_sec: Annotated[float, Field(ge=0.5, le=600.0)] | None = None
+    """Longest stretch that the encoder hears at once, in seconds; null is the whole call."""
+    peak_normalize: bool = True
+    """Scale each waveform to a peak of 1 before encoding."""
+    l2_normalize: bool = True
+    """Scale each embedding to unit length."""
+    batch_size: PositiveInt = 8
+    """Windows of equal length in one forward pass."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the encoder; auto is bfloat16 on a GPU and float32 on a CPU."""
+
+
+class TextEncoderConfig(Section):
+    name: str = "hashing"
+    """`hashing` (built in, no download), or a Hugging Face model name or folder."""
+    revision: str | None = None
+    """Hugging Face revision (branch, tag or commit); null is the repository's default."""
+    pooling: Literal["cls", "mean"] = "cls"
+    """How tokens become one vector: the first token, or the mean over the tokens."""
+    layer_norm: bool = True
+    """Apply a layer norm without affine parameters to the pooled vector."""
+    l2_normalize: bool = True
+    """Scale each embedding to unit length."""
+    max_tokens: Annotated[int, Field(ge=8, le=8192)] = 384
+    """Longest text that the encoder reads, in tokens; what is cut is counted in extract.json."""
+    batch_size: PositiveInt = 32
+    """Texts in one forward pass."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the encoder; auto is bfloat16 on a GPU and float32 on a CPU."""
+    hashing_dim: Annotated[int, Field(ge=16, le=8192)] = 512
+    """Width of the hashing encoder's embedding."""
+
+
+class ExtractConfig(Section):
+    rows_per_block: PositiveInt = 32
+    """Calls in one Ray Data block, the unit of parallel work and of writing."""
+    batch_size: PositiveInt = 8
+    """Calls handed to an encoder actor at once."""
+    decode_cpus: Annotated[float, Field(gt=0.0, le=64.0)] = 0.5
+    """Logical CPUs of one decode task."""
+    num_audio_encoders: PositiveInt | None = None
+    """Audio encoder actors; null is one per GPU, or what fits the CPUs."""
+    num_text_encoders: PositiveInt = 1
+    """Text encoder actors."""
+    use_gpu: bool | None = None
+    """Run the encoders on GPUs; null uses them where the cluster has some."""
+
+
+class SplitConfig(Section):
+    seed: int = 0
+    """Seed of the split; the split is a pure function of the rows and this number."""
+    val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Share of the calls that picks the best epoch and the best trial."""
+    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Share of the calls that is scored once, where the provider's Validation part does not serve as the test split."""
+    use_provider_test: bool = True
+    """Take the provider's Validation archives as the test split when present."""
+    allow_missing_classes: bool = False
+    """Go on when an urgency class has no rows in a split."""
+
+    @model_validator(mode="after")
+    def _leaves_rows_to_train_on(self) -> Self:
+        if self.val_fraction + self.test_fraction >= 1.0:
+            raise ValueError("val_fraction + test_fraction must be below 1")
+        return self
+
+
+class ModelConfig(Section):
+    name: Literal["cross_attention", "concat", "cross_modal"] = "cross_attention"
+    """UrgencySense's transformer over both modalities, plain concatenation, or UrgencyDetect's text-queries-audio attention."""
+    modalities: Literal["fused", "audio", "text"] = "fused"
+    """What the classifier may use; audio and text alone run through the same trunk."""
+    acoustic_features: bool = True
+    """Append the five acoustic features, standardised with the training split's statistics, to the audio embedding."""
+    hidden_dim: Annotated[int, Field(ge=8, le=8192)] = 768
+    """Width of each modality's token."""
+    num_layers: Annotated[int, Field(ge=1, le=48)] = 3
+    """Transformer encoder layers over the tokens."""
+    num_heads: Annotated[int, Field(ge=1, le=64)] = 8
+    """Attention heads; must divide hidden_dim."""
+    feedforward_dim: Annotated[int, Field(ge=8, le=32768)] = 2048
+    """Width of the transformer's feed-forward layers."""
+    dropout: Fraction = 0.4
+    """Dropout of the projections and of the head."""
+    encoder_dropout: Fraction = 0.2
+    """Dropout inside the transformer."""
+    head_dim: Annotated[int, Field(ge=4, le=8192)] = 512
+    """Width of the classification head's hidden layer."""
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.hidden_dim % self.num_heads:
+            raise ValueError(f"hidden_dim {self.hidden_dim} must be a multiple of num_heads {self.num_heads}")
+        return self
+
+
+class LossConfig(Section):
+    mode: Literal["stochastic", "expected"] = "stochastic"
+    """Draw one of the three losses at each step with the weights as probabilities, or take their weighted sum."""
+    kl_weight: NonNegativeFloat = 0.25
+    """Weight of the KL divergence to ordinal soft labels."""
+    focal_weight: NonNegativeFloat = 0.40
+    """Weight of the ordinal focal loss."""
+    cross_entropy_weight: NonNegativeFloat = 0.35
+    """Weight of the class-weighted cross-entropy."""
+    focal_gamma: NonNegativeFloat = 2.0
+    """Exponent of the focal loss."""
+    soft_label_mass: Fraction = 0.2
+    """Probability mass that ordinal soft labels move to the neighbouring classes."""
+    class_weights: Literal["balanced", "none"] = "balanced"
+    """Class weights of the focal loss and the cross-entropy: N / (3 n_c) over the training split, or 1."""
+    sentiment_weight: Fraction = 0.0
+    """Share of a second head's class-weighted cross-entropy on the caller's sentiment; 0 builds no such head."""
+
+    @model_validator(mode="after")
+    def _weighs_something(self) -> Self:
+        if self.kl_weight + self.focal_weight + self.cross_entropy_weight <= 0:
+            raise ValueError("one of kl_weight, focal_weight, cross_entropy_weight must be above 0")
+        return self
+
+
+class SamplerConfig(Section):
+    name: Literal["weighted", "none"] = "weighted"
+    """Draw rows with replacement by class weight, or shuffle and visit each once."""
+    power: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Weight of a class is (N / (3 n_c)) ** power: 0 is uniform, 1 inverse frequency."""
+
+
+class TrainConfig(Section):
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 50
+    """Most epochs to train."""
+    batch_size: PositiveInt = 32
+    """Rows per step and worker."""
+    learning_rate: PositiveFloat = 3e-5
+    """Peak learning rate of AdamW."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Decoupled weight decay of AdamW."""
+    schedule: Literal["cosine_warm_restarts", "cosine", "constant"] = "cosine_warm_restarts"
+    """Learning rate schedule, stepped each epoch."""
+    restart_epochs: PositiveInt = 10
+    """T_0 of the warm restarts, in epochs."""
+    restart_factor: PositiveInt = 2
+    """T_mult of the warm restarts."""
+    min_learning_rate: NonNegativeFloat = 0.0
+    """Floor of the cosine schedules (eta_min)."""
+    early_stop_epochs: PositiveInt | None = 10
+    """Stop after this many epochs without a better validation macro-F1; null never stops early."""
+    clip_norm: PositiveFloat | None = 1.0
+    """Largest gradient norm; null does not clip."""
+    num_workers: PositiveInt = 1
+    """Ray Train workers."""
+    cpus_per_worker: Annotated[float, Field(gt=0.0, le=256.0)] = 1.0
+    """Logical CPUs of one worker."""
+    use_gpu: bool | None = None
+    """Train on GPUs; null uses them where the cluster has one for each worker."""
+    max_failures: Annotated[int, Field(ge=0)] = 1
+    """Times that the worker group is restarted from its last checkpoint before the run fails."""
+    checkpoint_epochs: PositiveInt = 5
+    """A checkpoint is kept when the validation macro-F1 improves, and every so many epochs."""
+    seed: int = 0
+    """Seed of weights, dropout, sampler and loss draws."""
+    ablation: bool = False
+    """Also train audio-only and text-only models with the same trunk and put all three into metrics.json."""
+    bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    """Resamples behind each 95 % interval."""
+
+
+class FloatDimension(Section):
+    type: Literal["float"]
+    low: float
+    """Least value."""
+    high: float
+    """Largest value."""
+    log: bool = False
+    """Search on a logarithmic scale."""
+
+
+class IntDimension(Section):
+    type: Literal["int"]
+    low: int
+    """Least value."""
+    high: int
+    """Largest value."""
+    log: bool = False
+    """Search on a logarithmic scale."""
+
+
+class CategoricalDimension(Section):
+    type: Literal["categorical"]
+    choices: list[str | int | float | bool] = Field(min_length=1)
+    """Values to choose from."""
+
+
+class SimplexDimension(Section):
+    type: Literal["simplex"]
+    fields: list[str] = Field(min_length=2)
+    """Config fields that share a total of 1, uniformly over the simplex."""
+
+
+Dimension = Annotated[FloatDimension | IntDimension | CategoricalDimension | SimplexDimension, Field(discriminator="type")]
+
+
+class TuneConfig(Section):
+    num_trials: PositiveInt = 30
+    """Trials to run."""
+    max_concurrent: PositiveInt | None = None
+    """Most trials at once; null is what fits the cluster's CPUs."""
+    cpus_per_trial: Annotated[float, Field(gt=0.0, le=256.0)] = 1.0
+    """Logical CPUs of one trial."""
+    startup_trials: PositiveInt = 10
+    """Random trials before TPE takes over."""
+    grace_epochs: PositiveInt = 5
+    """Epochs that ASHA lets every trial run."""
+    reduction_factor: Annotated[int, Field(ge=2, le=16)] = 3
+    """ASHA keeps one in this many at each rung."""
+    seed: int = 0
+    """Seed of the search; reproducible at one trial at a time."""
+    space: dict[str, Dimension] = {}
+    """Search space: config field (a free name for a simplex) to its dimension."""
+
+
+class RayConfig(Section):
+    address: str | None = None
+    """Ray cluster to join; null takes RAY_ADDRESS (set inside a Ray job) or starts a private local one."""
+    num_cpus: PositiveInt | None = None
+    """Logical CPUs of the private local cluster; null is what the machine has."""
+
+
+class SynthesizeConfig(Section):
+    num_calls: Annotated[int, Field(ge=30)] = 1000
+    """Calls to make; a fifth of them becomes the provider's Validation part."""
+    min_call_sec: Annotated[float, Field(ge=4.0)] = 6.0
+    """Shortest call, in seconds."""
+    max_call_sec: Annotated[float, Field(ge=4.0)] = 14.0
+    """Longest call, in seconds."""
+    flaw_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = 0.02
+    """Share of the Training calls given a flaw that must be rejected (unpaired, truncated, unlabelled, not audio)."""
+    seed: int = 0
+    """Seed of the corpus."""
+
+    @model_validator(mode="after")
+    def _lengths_in_order(self) -> Self:
+        if self.min_call_sec > self.max_call_sec:
+            raise ValueError("min_call_sec must not be above max_call_sec")
+        return self
+
+
+class Config(Section):
+    """The whole configuration; `config.yaml` of a run folder holds one in full."""
+
+    data: DataConfig = DataConfig()
+    audio_encoder: AudioEncoderConfig = AudioEncoderConfig()
+    text_encoder: TextEncoderConfig = TextEncoderConfig()
+    extract: ExtractConfig = ExtractConfig()
+    split: SplitConfig = SplitConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    train: TrainConfig = TrainConfig()
+    tune: TuneConfig = TuneConfig()
+    ray: RayConfig = RayConfig()
+    synthesize: SynthesizeConfig = SynthesizeConfig()
+
+    @model_validator(mode="after")
+    def _search_space_names_fields(self) -> Self:
+        known = {name for name, _ in iter_fields()}
+        for key, dimension in self.tune.space.items():
+            names = dimension.fields if isinstance(dimension, SimplexDimension) else [key]
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"tune.space: {_unknown(name, known)}")
+        return self
+
+    def replace(self, overrides: Mapping[str, Any]) -> Config:
+        """A new config with dotted fields replaced, validated afresh: `config.replace({"train.epochs": 5})`.
+
+        Raises:
+            ConfigError: a field is unknown or its value refused.
+        """
+        tree = self.model_dump()
+        for dotted, value in overrides.items():
+            _put(tree, dotted, value)
+        return parse_config(tree)
+
+    def to_yaml(self) -> str:
+        """The full config as YAML that `load_config` reads back to an equal config."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 floats: PyYAML's YAML 1.1 reads `3e-5` as a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+(?:[eE][-+]?\d+)?|\.inf|\.nan)$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """A YAML document as plain values, with the numbers of YAML 1.2."""
+    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+
+
+def iter_fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Every field as (`section.field`, its pydantic FieldInfo), in the order of the sections."""
+    for section_name, section in Config.model_fields.items():
+        section_type = section.annotation
+        assert isinstance(section_type, type) and issubclass(section_type, Section)
+        for field_name, field in section_type.model_fields.items():
+            yield f"{section_name}.{field_name}", field
+
+
+def describe(field: FieldInfo) -> str:
+    """What a field takes, in words: `an integer >= 1, or null`."""
+    return _describe(field.annotation, field.metadata)
+
+
+def _describe(annotation: Any, metadata: list[Any]) -> str:
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        inner, *extra = typing.get_args(annotation)
+        nested = [m for e in extra for m in (e.metadata if isinstance(e, FieldInfo) else [e])]
+        return _describe(inner, [*nested, *metadata])
+    if origin is Literal:
+        return "one of " + ", ".join(str(choice) for choice in typing.get_args(annotation))
+    if origin in (typing.Union, types.UnionType):
+        return ", or ".join(_describe(part, metadata if part is not type(None) else []) for part in typing.get_args(annotation))
+    words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+    bounds = []
+    for bound in metadata:
+        for sign, kind in ((">=", "ge"), (">", "gt"), ("<=", "le"), ("<", "lt")):
+            if isinstance(bound, getattr(annotated_types, kind.capitalize())):
+                bounds.append(f"{sign} {getattr(bound, kind):g}")
+    return " ".join([words.get(annotation, "a mapping"), " and ".join(bounds)]).strip()
+
+
+def parse_config(tree: Any, source: str = "config") -> Config:
+    """Validate a tree of plain values as a `Config`.
+
+    Raises:
+        ConfigError: with a line for each fault: field, what it takes, what it got.
+    """
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{source}: must be a mapping of sections but got {type(tree).__name__}")
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        lines = dict.fromkeys(_fault(dict(fault)) for fault in error.errors())
+        raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+
+
+def load_config(path: str | Path | None, overrides: Mapping[str, str] | None = None) -> Config:
+    """Defaults, then the YAML file at `path`, then `overrides` (`{"train.epochs": "5"}`, values in YAML notation).
+
+    Raises:
+        ConfigError: the file is missing or not YAML, or a field is unknown or refused.
+    """
+    tree: Any = {}
+    if path is not None:
+        try:
+            tree = parse_yaml(Path(path).read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise ConfigError(f"--config {path}: {reason}") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from None
+        parse_config(tree, source=str(path))
+    for dotted, text in (overrides or {}).items():
+        try:
+            value = parse_yaml(text)
+        except yaml.YAMLError:
+            value = text
+        _put(tree, dotted, value)
+    return parse_config(tree, source="command line" if overrides else str(path))
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    known = dict(iter_fields())
+    if dotted not in known:
+        raise ConfigError(_unknown(dotted, known))
+    section, field = dotted.split(".")
+    if known[dotted].annotation in (str, str | None) and value is not None:
+        value = str(value)
+    tree[section] = {**(tree.get(section) or {}), field: value}
+
+
+def _unknown(name: str, known: typing.Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"{name}: no such field" + (f"; did you mean {near[0]}?" if near else "; --help lists the fields")
+
+
+def _fault(fault: dict[str, Any]) -> str:
+    path = [str(part) for part in fault["loc"]]
+    dotted = ".".join(path[:2])
+    fields = dict(iter_fields())
+    sections = list(Config.model_fields)
+    if fault["type"] == "extra_forbidden":
+        if len(path) == 1:
+            near = difflib.get_close_matches(path[0], sections, n=1)
+            return f"{path[0]}: no such section" + (f"; did you mean {near[0]}?" if near else f"; one of {', '.join(sections)}")
+        return _unknown(".".join(path), fields)
+    if len(path) == 1 and path[0] in sections and fault["type"] in ("model_type", "dict_type"):
+        return f"{path[0]}: must be a mapping of fields but got {fault['input']!r}"
+    if fault["type"] == "value_error":
+        return ": ".join(part for part in (".".join(path), str(fault["ctx"]["error"])) if part)
+    if dotted in fields and dotted != "tune.space":
+        return f"{dotted}: must be {describe(fields[dotted])} but got {fault['input']!r}"
+    return f"{'.'.join(path)}: {fault['msg']} (got {fault['input']!r})"

@@ -1,0 +1,84 @@
+"""Files on any filesystem that pyarrow opens: local paths, s3://, gs://. The names inside a run folder are the caller's."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+
+def open_location(location: str | Path) -> tuple[fs.FileSystem, str]:
+    """The filesystem of a path or URI, and the path inside it (absolute for local paths).
+
+    Raises:
+        ValueError: the URI's scheme is unknown to pyarrow, or its credentials are refused.
+    """
+    text = os.fspath(location)
+    if "://" not in text:
+        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
+    try:
+        filesystem, path = fs.FileSystem.from_uri(text)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{text}: cannot be opened: {error}") from None
+    return filesystem, path
+
+
+def join(location: str, *parts: str) -> str:
+    """A path or URI below `location`."""
+    return posixpath.join(location, *parts)
+
+
+def exists(location: str) -> bool:
+    """Whether a file or a folder is there."""
+    filesystem, path = open_location(location)
+    return filesystem.get_file_info(path).type != fs.FileType.NotFound
+
+
+def read_text(location: str) -> str:
+    """A whole UTF-8 file."""
+    filesystem, path = open_location(location)
+    with filesystem.open_input_stream(path) as stream:
+        return stream.read().decode("utf-8")
+
+
+def write_bytes(location: str, content: bytes) -> None:
+    """Write a whole file; on a local disk readers see the old file or the new one, never a part."""
+    filesystem, path = open_location(location)
+    filesystem.create_dir(posixpath.dirname(path), recursive=True)
+    # An object store publishes an object when it is closed; a local disk needs the rename.
+    partial = f"{path}.partial" if isinstance(filesystem, fs.LocalFileSystem) else path
+    with filesystem.open_output_stream(partial) as stream:
+        stream.write(content)
+    if partial != path:
+        filesystem.move(partial, path)
+
+
+def write_text(location: str, text: str) -> None:
+    """Write a whole file in UTF-8, as `write_bytes` does."""
+    write_bytes(location, text.encode("utf-8"))
+
+
+def write_table(location: str, table: pa.Table) -> None:
+    """Write a table as one parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_bytes(location, sink.getvalue().to_pybytes())
+
+
+def delete_dir(location: str) -> None:
+    """Remove a folder and all in it, if it is there."""
+    filesystem, path = open_location(location)
+    if filesystem.get_file_info(path).type == fs.FileType.Directory:
+        filesystem.delete_dir(path)
+
+
+def copy_dir(source: str, destination: str) -> None:
+    """Copy a folder to another place or filesystem, over what is there."""
+    source_fs, source_path = open_location(source)
+    target_fs, target_path = open_location(destination)
+    target_fs.create_dir(target_path, recursive=True)
+    fs.copy_files(source_path, target_path, source_filesystem=source_fs, destination_filesystem=target_fs)
