@@ -97,7 +97,7 @@ class ExtractConfig(Section):
     """Calls in one Ray Data block, the unit of parallel work and of writing."""
     batch_size: PositiveInt = 8
     """Calls handed to an encoder actor at once."""
-    decode_cpus: Annotated[float, Field(gt=0.0, le=64.0)] = 0.5
+    decode_cpus: Annotated[float, Field(gt=0.0, le=64.0)] = 0.25
     """Logical CPUs of one decode task."""
     num_audio_encoders: PositiveInt | None = None
     """Audio encoder actors; null is one per GPU, or what fits the CPUs."""
@@ -108,7 +108,7 @@ class ExtractConfig(Section):
 
 
 class SplitConfig(Section):
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the split; the split is a pure function of the rows and this number."""
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Share of the calls that picks the best epoch and the best trial."""
@@ -131,6 +131,8 @@ class ModelConfig(Section):
     """UrgencySense's transformer over both modalities, plain concatenation, or UrgencyDetect's text-queries-audio attention."""
     modalities: Literal["fused", "audio", "text"] = "fused"
     """What the classifier may use; audio and text alone run through the same trunk."""
+    standardize_embeddings: bool = False
+    """Standardise each embedding dimension with the training split's statistics; wanted by the built-in encoders."""
     acoustic_features: bool = True
     """Append the five acoustic features, standardised with the training split's statistics, to the audio embedding."""
     hidden_dim: Annotated[int, Field(ge=8, le=8192)] = 768
@@ -210,15 +212,15 @@ class TrainConfig(Section):
     """Largest gradient norm; null does not clip."""
     num_workers: PositiveInt = 1
     """Ray Train workers."""
-    cpus_per_worker: Annotated[float, Field(gt=0.0, le=256.0)] = 1.0
-    """Logical CPUs of one worker."""
+    cpus_per_worker: Annotated[float, Field(gt=0.0, le=256.0)] | None = None
+    """Logical CPUs, and threads, of one worker; null shares the cluster's CPUs among the workers."""
     use_gpu: bool | None = None
     """Train on GPUs; null uses them where the cluster has one for each worker."""
     max_failures: Annotated[int, Field(ge=0)] = 1
     """Times that the worker group is restarted from its last checkpoint before the run fails."""
     checkpoint_epochs: PositiveInt = 5
     """A checkpoint is kept when the validation macro-F1 improves, and every so many epochs."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of weights, dropout, sampler and loss draws."""
     ablation: bool = False
     """Also train audio-only and text-only models with the same trunk and put all three into metrics.json."""
@@ -274,7 +276,7 @@ class TuneConfig(Section):
     """Epochs that ASHA lets every trial run."""
     reduction_factor: Annotated[int, Field(ge=2, le=16)] = 3
     """ASHA keeps one in this many at each rung."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the search; reproducible at one trial at a time."""
     space: dict[str, Dimension] = {}
     """Search space: config field (a free name for a simplex) to its dimension."""
@@ -296,7 +298,7 @@ class SynthesizeConfig(Section):
     """Longest call, in seconds."""
     flaw_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = 0.02
     """Share of the Training calls given a flaw that must be rejected (unpaired, truncated, unlabelled, not audio)."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the corpus."""
 
     @model_validator(mode="after")
@@ -412,13 +414,15 @@ def parse_config(tree: Any, source: str = "config") -> Config:
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
 
 
-def load_config(path: str | Path | None, overrides: Mapping[str, str] | None = None) -> Config:
-    """Defaults, then the YAML file at `path`, then `overrides` (`{"train.epochs": "5"}`, values in YAML notation).
+def load_config(
+    path: str | Path | None, overrides: Mapping[str, str] | None = None, base: dict[str, Any] | None = None
+) -> Config:
+    """Defaults, then the tree `base` or the YAML file at `path`, then `overrides` (`{"train.epochs": "5"}`, values in YAML).
 
     Raises:
         ConfigError: the file is missing or not YAML, or a field is unknown or refused.
     """
-    tree: Any = {}
+    tree: Any = dict(base or {})
     if path is not None:
         try:
             tree = parse_yaml(Path(path).read_text(encoding="utf-8")) or {}

@@ -35,14 +35,14 @@ def join(location: str, *parts: str) -> str:
 def exists(location: str) -> bool:
     """Whether a file or a folder is there."""
     filesystem, path = open_location(location)
-    return filesystem.get_file_info(path).type != fs.FileType.NotFound
+    return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
 
 
 def read_text(location: str) -> str:
     """A whole UTF-8 file."""
     filesystem, path = open_location(location)
     with filesystem.open_input_stream(path) as stream:
-        return stream.read().decode("utf-8")
+        return str(stream.read(), "utf-8")
 
 
 def write_bytes(location: str, content: bytes) -> None:

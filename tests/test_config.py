@@ -1,0 +1,87 @@
+import pytest
+
+from urgency_ray.config import Config, ConfigError, describe, iter_fields, load_config, parse_config, parse_yaml
+
+
+def test_defaults_then_file_then_command_line(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("train: {epochs: 7, learning_rate: 3e-4}\nmodel: {hidden_dim: 64}\n", encoding="utf-8")
+    config = load_config(path, {"train.epochs": "9", "extract.use_gpu": "false", "audio_encoder.window_sec": "null"})
+    assert (config.train.epochs, config.train.learning_rate, config.model.hidden_dim) == (9, 3e-4, 64)
+    assert config.extract.use_gpu is False
+    assert config.train.batch_size == Config().train.batch_size
+
+
+def test_a_resolved_config_survives_yaml():
+    config = Config().replace({"tune.space": {"loss": {"type": "simplex", "fields": ["loss.kl_weight", "loss.focal_weight"]}}})
+    assert parse_config(parse_yaml(config.to_yaml())) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("3e-5", 3e-5), ("1E3", 1e3), ("-2.5e+2", -250.0), ("7", 7), ("1e", "1e"), ("a", "a")]
+)
+def test_yaml_numbers_are_those_of_yaml_1_2(text, value):
+    assert parse_yaml(text) == value
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"train.epoch": "5"}, r"^train\.epoch: no such field; did you mean train\.epochs\?$"),
+        ({"train.epochs": "five"}, r"train\.epochs: must be an integer >= 1 .* but got 'five'"),
+        ({"train.epochs": "2.5"}, r"train\.epochs: must be an integer"),
+        ({"train.epochs": "true"}, r"train\.epochs: must be an integer .* but got True"),
+        ({"train.epochs": "0"}, r"must be an integer >= 1 and <= 100000 but got 0"),
+        ({"train.learning_rate": ".nan"}, r"train\.learning_rate: must be a number > 0 but got nan"),
+        ({"model.name": "transformer"}, r"model\.name: must be one of cross_attention, concat, cross_modal but got"),
+        ({"model.hidden_dim": "100"}, r"hidden_dim 100 must be a multiple of num_heads 8"),
+        ({"split.val_fraction": "0.6", "split.test_fraction": "0.4"}, r"split: val_fraction \+ test_fraction must be below 1"),
+        ({"loss.kl_weight": "0", "loss.focal_weight": "0", "loss.cross_entropy_weight": "0"}, r"must be above 0"),
+        ({"tune.space": "{train.lr: {type: float, low: 1, high: 2}}"}, r"tune\.space: train\.lr: no such field"),
+        ({"extract.use_gpu": "maybe"}, r"extract\.use_gpu: must be true or false, or null but got 'maybe'"),
+    ],
+)
+def test_a_wrong_value_names_the_field_and_what_it_takes(overrides, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(None, overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trian: {epochs: 5}", r"c\.yaml: trian: no such section; did you mean train\?"),
+        ("train: 5", r"c\.yaml: train: must be a mapping of fields but got 5"),
+        ("train: {epoch: 5}", r"c\.yaml: train\.epoch: no such field; did you mean train\.epochs\?"),
+        ("- 1", r"c\.yaml: must be a mapping of sections but got list"),
+        ("train: {", r"c\.yaml: not valid YAML"),
+        ("!!python/object/apply:os.system ['true']", r"c\.yaml: not valid YAML"),
+    ],
+)
+def test_a_wrong_file_is_one_line(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"--config .*nowhere\.yaml: No such file"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+def test_every_fault_of_a_file_gets_a_line():
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"train": {"epochs": 0}, "model": {"dropout": 2.0}}, source="x.yaml")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_every_field_says_what_it_is_and_what_it_takes():
+    for name, field in iter_fields():
+        assert field.description, name
+        assert describe(field), name
+
+
+def test_a_config_is_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().train.epochs = 3

@@ -1,0 +1,174 @@
+import contextlib
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from sklearn.metrics import f1_score
+
+from urgency_ray.config import Config
+from urgency_ray.evaluate import predict_probabilities
+from urgency_ray.fit import TrainingData, build_model, fit
+from urgency_ray.model import UrgencyClassifier
+
+SMALL = {
+    "model.hidden_dim": 16,
+    "model.num_heads": 2,
+    "model.num_layers": 1,
+    "model.feedforward_dim": 16,
+    "model.head_dim": 16,
+    "train.learning_rate": 3e-3,
+    "train.epochs": 3,
+}
+NO_DROPOUT = {"model.dropout": 0.0, "model.encoder_dropout": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_data(size=203, seed=0, noise=0.5):
+    rng = np.random.default_rng(seed)
+    urgency = rng.choice(3, size=size, p=[0.5, 0.3, 0.2])
+    audio, text = (
+        (rng.standard_normal((3, dim))[urgency] + noise * rng.standard_normal((size, dim))).astype(np.float32) for dim in (6, 5)
+    )
+    acoustic = rng.normal(40, 9, (size, 5)).astype(np.float32)
+    order = rng.permutation(size)
+    return TrainingData(audio, text, acoustic, urgency, rng.integers(-1, 4, size), order[40:], order[:40])
+
+
+def run(config, data, resume=None, stop_after=None):
+    epochs = []
+
+    def report(epoch):
+        epochs.append((epoch, {k: v.clone() for k, v in epoch.state()["model"].items()}))
+        if len(epochs) == stop_after:
+            raise InterruptedError
+
+    with contextlib.suppress(InterruptedError):
+        fit(config, data, report, resume=resume)
+    return epochs
+
+
+def test_it_learns_and_the_reported_macro_f1_is_scikit_learn_s():
+    config, data = Config().replace(SMALL | {"train.epochs": 12}), make_data()
+    epochs = run(config, data)
+    epoch, weights = epochs[-1]
+    model = build_model(config, data)
+    model.load_state_dict(weights)
+    probs = predict_probabilities(model, data.audio[data.val], data.text[data.val], data.acoustic[data.val])["urgency"]
+    expected = f1_score(data.urgency[data.val], probs.argmax(1), average="macro", labels=[0, 1, 2], zero_division=0)
+    assert epoch.metrics["val_macro_f1"] == pytest.approx(expected)
+    assert epoch.metrics["best_val_macro_f1"] == max(e.metrics["val_macro_f1"] for e, _ in epochs) > 0.8
+    likelihood = -np.log(probs[np.arange(40), data.urgency[data.val]]).mean()
+    assert epoch.metrics["val_loss"] == pytest.approx(likelihood, rel=1e-4)
+    assert [e.last for e, _ in epochs] == [False] * 11 + [True]
+
+
+def test_test_labels_are_hidden_from_the_loop():
+    data = make_data()
+    assert not hasattr(data, "test")
+
+
+def test_the_same_seed_gives_the_same_run_and_another_one_another():
+    config, data = Config().replace(SMALL), make_data()
+    first, again = (run(config, data)[-1][0].metrics["train_loss"] for _ in range(2))
+    other = run(config.replace({"train.seed": 1}), data)[-1][0].metrics["train_loss"]
+    assert first == again != other
+
+
+def test_a_resumed_run_ends_like_an_unbroken_one_with_dropout_on(tmp_path):
+    config, data = Config().replace(SMALL | {"train.epochs": 5}), make_data()
+    whole = run(config, data)
+    broken = run(config, data, stop_after=2)
+    torch.save(broken[-1][0].state(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed = run(config, data, resume=state)
+    assert [epoch.metrics["epoch"] for epoch, _ in resumed] == [3, 4, 5]
+    for name, value in whole[-1][1].items():
+        torch.testing.assert_close(resumed[-1][1][name], value, rtol=0, atol=1e-7)
+    timeless = [{k: v for k, v in e.metrics.items() if k != "seconds"} for e, _ in (whole[-1], resumed[-1])]
+    assert timeless[0] == timeless[1]
+
+
+def test_early_stop_counts_epochs_without_a_better_macro_f1():
+    config = Config().replace(SMALL | {"train.epochs": 50, "train.early_stop_epochs": 4, "train.learning_rate": 1e-2})
+    scores = [epoch.metrics["val_macro_f1"] for epoch, _ in run(config, make_data(noise=3.0))]
+    best = int(np.argmax(scores))
+    assert len(scores) == best + 1 + 4 < 50
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [1.0] * 6),
+        ("cosine", [(1 + math.cos(math.pi * k / 6)) / 2 for k in range(6)]),
+        # T_0 = 2, T_mult = 2: a period of 2, then one of 4.
+        ("cosine_warm_restarts", [1.0, 0.5, 1.0, (1 + math.cos(math.pi / 4)) / 2, 0.5, (1 + math.cos(3 * math.pi / 4)) / 2]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule_each_epoch(schedule, expected):
+    changes = {"train.epochs": 6, "train.schedule": schedule, "train.restart_epochs": 2, "train.learning_rate": 1e-3}
+    epochs = run(Config().replace(SMALL | changes | {"train.early_stop_epochs": None}), make_data())
+    rates = [epoch.metrics["learning_rate"] for epoch, _ in epochs]
+    np.testing.assert_allclose(rates, 1e-3 * np.array(expected), atol=1e-9)
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_clear_line():
+    data = make_data()
+    data.audio[data.train[3], 0] = 1e30
+    config = Config().replace(SMALL | {"train.learning_rate": 1e30, "train.clip_norm": None})
+    with pytest.raises(
+        FloatingPointError, match=r"^epoch \d+: the training loss is (nan|inf); try a lower train\.learning_rate$"
+    ):
+        run(config, data)
+
+
+def test_standardisation_uses_the_training_rows_alone():
+    data = make_data()
+    data.acoustic[data.val] += 1000
+    model = build_model(Config().replace(SMALL | {"model.standardize_embeddings": True}), data)
+    np.testing.assert_allclose(model.standardize_acoustic.mean, data.acoustic[data.train].mean(0), rtol=1e-4)
+    np.testing.assert_allclose(model.standardize_acoustic.std, data.acoustic[data.train].std(0), rtol=1e-3)
+    np.testing.assert_allclose(model.standardize_text.mean, data.text[data.train].mean(0), rtol=1e-3, atol=1e-5)
+
+
+def test_the_sentiment_head_learns_beside_urgency():
+    config = Config().replace(SMALL | {"loss.sentiment_weight": 0.4, "model.name": "cross_modal"})
+    _, weights = run(config, make_data())[-1]
+    model = UrgencyClassifier(config.model, 6, 5, with_sentiment=True)
+    model.load_state_dict(weights)
+    fresh = build_model(config, make_data())
+    assert not torch.equal(model.sentiment.weight, fresh.sentiment.weight)
+
+
+def _worker(rank, world_size, path, config, data):
+    dist.init_process_group("gloo", init_method=f"file://{path}/rendezvous", rank=rank, world_size=world_size)
+    epochs = run(config, data)
+    if rank == 0:
+        torch.save((epochs[-1][1], [epoch.metrics["train_loss"] for epoch, _ in epochs]), f"{path}/result.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("mode", ["stochastic", "expected"])
+def test_two_workers_give_the_losses_and_weights_of_one(tmp_path, mode):
+    # 163 rows: the last global batch is odd, so the workers' shares differ.
+    data = make_data()
+    config = Config().replace(SMALL | NO_DROPOUT | {"loss.mode": mode, "loss.sentiment_weight": 0.3, "train.batch_size": 32})
+    single = run(config.replace({"train.batch_size": 64}), data)
+    mp.start_processes(_worker, (2, str(tmp_path), config, data), nprocs=2, start_method="spawn")
+    weights, losses = torch.load(tmp_path / "result.pt", weights_only=True)
+    np.testing.assert_allclose(losses, [epoch.metrics["train_loss"] for epoch, _ in single], atol=1e-5)
+    for name, value in single[-1][1].items():
+        if name.endswith("self_attn.in_proj_bias"):
+            # The bias of the keys (the middle third) cancels in the softmax: its gradient is rounding noise, which Adam scales up.
+            hidden = len(value) // 3
+            value[hidden : 2 * hidden] = weights[name][hidden : 2 * hidden]
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5)

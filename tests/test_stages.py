@@ -1,0 +1,107 @@
+import io
+import json
+import wave
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from urgency_ray.calls import plan_calls
+from urgency_ray.config import AudioEncoderConfig, DataConfig, TextEncoderConfig
+from urgency_ray.schema import ACOUSTIC_FEATURES, read_fingerprint
+from urgency_ray.stages import EncodeAudio, EncodeText, decode_calls
+
+SPEAKERS = (0, 1, 1, 1, 1)
+SPANS = ((0, 900), (1000, 2000), (2000, 2300), (2500, 9000), (2000, 1000))
+TEXTS = ("119입니다", "불이 났어요", "네", "***[개인정보]", "빨리요")
+
+
+@pytest.fixture
+def call(tmp_path):
+    samples = (8000 * np.sin(2 * np.pi * 300 * np.arange(3 * 8000) / 8000)).astype("<i2")
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as writer:
+        writer.setparams((1, 2, 8000, 0, "NONE", ""))
+        writer.writeframes(samples.tobytes())
+    (tmp_path / "a_1.wav").write_bytes(sound.getvalue())
+    label = {
+        "_id": "a",
+        "urgencyLevel": "상",
+        "sentiment": "불안/걱정",
+        "disasterLarge": "화재",
+        "disasterMedium": "일반화재",
+        "endAt": None,
+        "utterances": [
+            {"id": f"u{i}", "startAt": start, "endAt": end, "text": text, "speaker": speaker}
+            for i, ((start, end), text, speaker) in enumerate(zip(SPANS, TEXTS, SPEAKERS, strict=True))
+        ],
+    }
+    (tmp_path / "a_1.json").write_text(json.dumps(label, ensure_ascii=False), encoding="utf-8")
+    (tmp_path / "b_2.wav").write_bytes(b"")
+    (tmp_path / "b_2.json").write_text(json.dumps(label), encoding="utf-8")
+    return DataConfig(root=str(tmp_path))
+
+
+def decode(data, **changes):
+    data = DataConfig(**{**data.model_dump(), **changes})
+    return decode_calls(plan_calls(data), data).to_pylist()
+
+
+def test_a_call_is_one_row_with_all_its_words(call):
+    good, bad = decode(call)
+    assert good["example_id"] == good["call_id"] == "a_1"
+    assert good["text"] == "119입니다 불이 났어요 네 빨리요"
+    assert (good["urgency"], good["sentiment"], good["disaster_medium"]) == (2, "불안/걱정", "일반화재")
+    assert (good["start_ms"], good["end_ms"], good["duration_sec"]) == (0, 3000, 3.0)
+    assert len(np.frombuffer(good["waveform"], np.float32)) == 48000
+    assert (bad["call_id"], bad["status"], bad["reason"], bad["waveform"]) == ("b_2", "rejected", "empty_audio", b"")
+
+
+def test_the_caller_s_words_alone(call):
+    assert decode(call, speakers="caller")[0]["text"] == "불이 났어요 네 빨리요"
+
+
+def test_utterances_are_rows_cut_from_one_decoded_call(call):
+    *rows, bad = decode(call, unit="utterance")
+    assert [row["utterance_id"] for row in rows] == ["u0", "u1", "u2", "u3", "u4"]
+    assert [row["reason"] for row in rows] == [None, None, "too_short", "no_text", "invalid_span"]
+    assert bad["reason"] == "empty_audio"
+    heard = rows[1]
+    assert (heard["start_ms"], heard["end_ms"], heard["duration_sec"], heard["speaker"]) == (1000, 2000, 1.0, 1)
+    assert len({row["example_id"] for row in rows}) == 5
+    assert {row["urgency"] for row in rows} == {2}
+    assert len({row["audio_sha256"] for row in rows}) == 1
+
+
+def test_an_utterance_that_outlasts_the_audio_is_cut_at_its_end(call, tmp_path):
+    path = tmp_path / "a_1.json"
+    label = json.loads(path.read_text(encoding="utf-8"))
+    label["utterances"][3]["text"] = "연기가 많아요"
+    path.write_text(json.dumps(label), encoding="utf-8")
+    row = decode(call, unit="utterance")[3]
+    assert (row["status"], row["start_ms"], row["end_ms"], row["duration_sec"]) == ("embedded", 2500, 3000, 0.5)
+
+
+def test_only_the_caller_s_utterances_are_rows(call):
+    rows = decode(call, unit="utterance", speakers="caller")
+    assert [row["speaker"] for row in rows] == [1, 1, 1, 1, None]
+
+
+def test_encoding_keeps_rejects_and_gives_the_contract_s_columns(call):
+    sent = []
+    table = EncodeAudio(AudioEncoderConfig(), "cpu", 1)(decode_calls(plan_calls(call), call))
+    table = EncodeText(TextEncoderConfig(), "cpu", 1, {"made": "here"}, sent.append)(table)
+    contract = "example_id call_id utterance_id provider_split start_ms end_ms speaker text urgency sentiment disaster_large"
+    contract += " disaster_medium region audio_sha256 audio_embedding text_embedding status reason detail"
+    assert {*contract.split(), *ACOUSTIC_FEATURES} <= set(table.schema.names)
+    assert table.schema.field("audio_embedding").type == pa.list_(pa.float32(), 288)
+    assert read_fingerprint(table.schema) == {"made": "here"}
+    assert [row is None for row in table["audio_embedding"].to_pylist()] == [False, True]
+    assert [row is None for row in table["text_embedding"].to_pylist()] == [False, True]
+    assert sent == [(2, 3.0)]
+
+
+def test_a_batch_of_rejects_alone_passes(call):
+    rejects = decode_calls(plan_calls(call).slice(1), call)
+    table = EncodeText(TextEncoderConfig(), "cpu", 1, {}, print)(EncodeAudio(AudioEncoderConfig(), "cpu", 1)(rejects))
+    assert table["status"].to_pylist() == ["rejected"]

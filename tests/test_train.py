@@ -1,0 +1,96 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+from urgency_ray.config import ConfigError
+from urgency_ray.dataset import load_examples, split_examples
+from urgency_ray.evaluate import predict_examples
+from urgency_ray.model import load_model
+from urgency_ray.schema import PREDICTION_SCHEMA
+from urgency_ray.train import evaluate_run, train
+
+
+def test_metrics_are_those_of_the_predictions_by_scikit_learn(trained):
+    run_dir, metrics, _ = trained
+    predictions = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
+    assert set(metrics["splits"]) == {"val", "test"}
+    for name, tasks in metrics["splits"].items():
+        rows = predictions[predictions["split"] == name]
+        block = tasks["urgency"]
+        assert block["num_rows"] == len(rows)
+        truth, called = rows["urgency"], rows["urgency_pred"]
+        assert block["accuracy"] == pytest.approx(accuracy_score(truth, called))
+        assert block["macro_f1"] == pytest.approx(f1_score(truth, called, average="macro", labels=[0, 1, 2], zero_division=0))
+        assert block["confusion"] == confusion_matrix(truth, called, labels=[0, 1, 2]).tolist()
+        assert block["macro_f1_interval"][0] <= block["macro_f1"] <= block["macro_f1_interval"][1]
+    assert json.loads(Path(run_dir, "metrics.json").read_text(encoding="utf-8")) == metrics
+
+
+def test_predictions_follow_the_contract(trained):
+    run_dir, _, _ = trained
+    table = pq.read_table(f"{run_dir}/predictions.parquet")
+    assert table.schema.equals(PREDICTION_SCHEMA)
+    frame = table.to_pandas()
+    probs = frame[["prob_low", "prob_mid", "prob_high"]].to_numpy()
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
+    assert (probs.argmax(1) == frame["urgency_pred"]).all()
+    assert set(frame["split"]) == {"train", "val", "test"}
+
+
+def test_the_provider_s_validation_part_is_what_is_tested(trained):
+    run_dir, _, config = trained
+    examples = load_examples(run_dir)
+    splits = split_examples(examples, config.split)
+    provider = examples.keys["provider_split"].to_numpy()
+    assert set(provider[splits.test]) == {"validation"}
+    assert set(provider[splits.train]) == {"training"}
+
+
+def test_the_saved_model_is_that_of_the_best_epoch(trained):
+    run_dir, metrics, _ = trained
+    history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    assert metrics["splits"]["val"]["urgency"]["macro_f1"] == pytest.approx(max(row["val_macro_f1"] for row in history))
+    model = load_model(f"{run_dir}/model")
+    table = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
+    probs = predict_examples(model, load_examples(run_dir))["urgency"]
+    np.testing.assert_allclose(probs[:, 2], table["prob_high"], atol=1e-6)
+    assert "macro-F1" in Path(run_dir, "model", "README.md").read_text(encoding="utf-8")
+
+
+def test_evaluate_gives_the_same_figures(trained):
+    run_dir, metrics, config = trained
+    assert evaluate_run(config, run_dir) == metrics["splits"]
+
+
+def test_ablation_trains_each_modality_and_keeps_the_fused_model(ray_session, extracted, tmp_path):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    metrics = train(extracted[2].replace({"train.ablation": True, "train.epochs": 1, "train.num_workers": 2}), run_dir)
+    assert list(metrics["ablation"]) == ["fused", "audio", "text"]
+    assert metrics["ablation"]["fused"] == metrics["splits"]["test"]["urgency"]
+    assert metrics["ablation"]["audio"] != metrics["ablation"]["text"]
+    assert load_model(f"{run_dir}/model").model.modalities == "fused"
+
+
+def test_embeddings_of_another_encoder_are_refused(extracted):
+    run_dir, _, config = extracted
+    with pytest.raises(ConfigError, match=r"made with audio_encoder\.name spectral, not facebook/data2vec-audio-base"):
+        train(config.replace({"audio_encoder.name": "facebook/data2vec-audio-base"}), run_dir)
+
+
+def test_a_run_folder_without_embeddings_is_refused(tmp_path, demo_config):
+    with pytest.raises(ConfigError, match="holds no embeddings; run extract"):
+        train(demo_config, str(tmp_path))
+
+
+def test_workers_that_do_not_fit_are_refused_before_anything_waits(ray_session, extracted):
+    run_dir, _, config = extracted
+    with pytest.raises(ConfigError, match=r"train\.num_workers: 64 workers of 1 CPUs do not fit"):
+        train(config.replace({"train.num_workers": 64}), run_dir)
+    with pytest.raises(ConfigError, match=r"train\.use_gpu: true with 1 workers, but the cluster has 0 GPUs"):
+        train(config.replace({"train.use_gpu": True}), run_dir)

@@ -1,0 +1,141 @@
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from scipy import stats
+
+from urgency_ray.config import Config, ConfigError, load_config
+from urgency_ray.evaluate import predict_examples, score_splits
+from urgency_ray.model import load_model
+from urgency_ray.train import prepare
+from urgency_ray.tune import SearchSpace, check_space, tune
+
+SIMPLEX = {"mixture": {"type": "simplex", "fields": ["loss.kl_weight", "loss.focal_weight", "loss.cross_entropy_weight"]}}
+
+
+def make_space(space):
+    return SearchSpace(Config().replace({"tune.space": space}).tune.space)
+
+
+def draw(space, num_trials, seed=0):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return [space(study.ask()) for _ in range(num_trials)]
+
+
+def test_the_loss_mixture_is_uniform_over_the_simplex():
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    points = np.array([list(fields.values()) for fields in draw(make_space(SIMPLEX), 1500)])
+    np.testing.assert_allclose(points.sum(1), 1)
+    # A coordinate of the uniform distribution on the triangle is Beta(1, 2).
+    for coordinate in points.T:
+        assert stats.kstest(coordinate, stats.beta(1, 2).cdf).pvalue > 0.01
+
+
+def test_every_kind_of_dimension_stays_in_its_range():
+    space = make_space(
+        {
+            "train.learning_rate": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},
+            "model.num_layers": {"type": "int", "low": 1, "high": 3},
+            "model.hidden_dim": {"type": "categorical", "choices": [64, 128]},
+        }
+    )
+    drawn = pd.DataFrame(draw(space, 300))
+    assert drawn["train.learning_rate"].between(1e-5, 1e-2).all()
+    # Half of the trials below the geometric mean of the ends, as on a logarithmic scale.
+    assert (drawn["train.learning_rate"] < 10**-3.5).mean() == pytest.approx(0.5, abs=0.1)
+    assert set(drawn["model.num_layers"]) == {1, 2, 3}
+    assert set(drawn["model.hidden_dim"]) == {64, 128}
+
+
+def test_the_config_s_own_values_are_a_point_of_the_space():
+    config = Config().replace({"tune.space": {**SIMPLEX, "model.dropout": {"type": "float", "low": 0.1, "high": 0.6}}})
+    space = SearchSpace(config.tune.space)
+    study = optuna.create_study()
+    study.enqueue_trial(space.locate(config))
+    fields = space(study.ask())
+    assert fields["loss.kl_weight"] == pytest.approx(0.25)
+    assert fields["loss.focal_weight"] == pytest.approx(0.40)
+    assert fields["loss.cross_entropy_weight"] == pytest.approx(0.35)
+    assert fields["model.dropout"] == pytest.approx(0.4)
+    assert space.locate(config.replace({"model.dropout": 0.05})) is None
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, "tune.space: is empty"),
+        ({"model.dropout": {"type": "float", "low": 0.1, "high": 1.5}}, r"tune\.space\.model\.dropout: .*< 1 but got 1\.5"),
+        ({"model.hidden_dim": {"type": "categorical", "choices": [64, 65]}}, "hidden_dim 65 must be a multiple"),
+        ({"model.name": {"type": "categorical", "choices": ["concat", "magic"]}}, "must be one of .* but got 'magic'"),
+        ({"train.epochs": {"type": "int", "low": 5, "high": 2}}, "low 5 is above high 2"),
+        ({"sampler.power": {"type": "float", "low": 0.0, "high": 1.0, "log": True}}, "needs low above 0"),
+        ({"train.epochs": {"type": "float", "low": 1.5, "high": 2.5}}, "must be an integer"),
+    ],
+)
+def test_a_space_that_the_config_refuses_stops_before_any_trial(space, message):
+    with pytest.raises(ConfigError, match=message):
+        check_space(Config().replace({"tune.space": space}))
+
+
+@pytest.fixture(scope="module")
+def searched(ray_session, extracted, tmp_path_factory):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path_factory.mktemp("searched") / "run"))
+    config = extracted[2].replace({"tune.num_trials": 5, "tune.grace_epochs": 1, "tune.startup_trials": 2})
+    return run_dir, tune(config, run_dir), config
+
+
+def test_each_trial_is_accounted_for(searched):
+    run_dir, summary, _ = searched
+    trials = pd.read_parquet(f"{run_dir}/tune/trials.parquet")
+    assert len(trials) == summary["num_trials"] == 5
+    assert summary["completed"] + summary["stopped"] + summary["failed"] == 5
+    assert summary["failed"] == 0
+    assert (trials.loc[trials["state"] == "completed", "epochs"] <= 4).all()
+    weights = trials[["loss.kl_weight", "loss.focal_weight", "loss.cross_entropy_weight"]]
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+
+
+def test_the_first_trial_is_the_config_itself(searched):
+    run_dir, _, config = searched
+    first = pd.read_parquet(f"{run_dir}/tune/trials.parquet").iloc[0]
+    assert first["train.learning_rate"] == pytest.approx(config.train.learning_rate)
+    assert first["loss.focal_weight"] == pytest.approx(config.loss.focal_weight)
+
+
+def test_the_winner_has_the_best_validation_score_and_its_config_trains(searched):
+    run_dir, summary, config = searched
+    trials = pd.read_parquet(f"{run_dir}/tune/trials.parquet").set_index("number")
+    assert summary["best_trial"] == trials["val_macro_f1"].idxmax()
+    best = load_config(f"{run_dir}/tune/best.yaml")
+    row = trials.loc[summary["best_trial"]]
+    assert best.train.learning_rate == row["train.learning_rate"]
+    assert best.model.hidden_dim == row["model.hidden_dim"]
+    assert best.data == config.data
+
+
+def test_the_winner_s_model_is_saved_and_scored_on_test(searched):
+    run_dir, summary, config = searched
+    examples, splits = prepare(config, run_dir)
+    model = load_model(f"{run_dir}/tune/model")
+    blocks = score_splits(predict_examples(model, examples), examples, splits, num_resamples=100, seed=0)
+    assert summary["test"]["macro_f1"] == pytest.approx(blocks["test"]["urgency"]["macro_f1"])
+    assert not Path(run_dir, "model").exists(), "tune leaves what train made alone"
+
+
+def test_the_study_is_an_optuna_storage_that_tells_the_fields(searched):
+    run_dir, _, _ = searched
+    storage = JournalStorage(JournalFileBackend(f"{run_dir}/tune/study.log"))
+    (name,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=name, storage=storage).trials
+    finished = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    assert len(finished) == 5
+    assert max(trial.value for trial in finished) == pytest.approx(
+        pd.read_parquet(f"{run_dir}/tune/trials.parquet")["val_macro_f1"].max()
+    )
+    assert all(math.isclose(sum(v for k, v in t.user_attrs["fields"].items() if "loss." in k), 1) for t in finished)

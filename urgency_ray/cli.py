@@ -1,0 +1,194 @@
+"""`urgency-ray <command>`: the one entry point of laptop, jobs/ and demo.
+
+Exit codes: 0 done, 1 the work failed, 2 the request was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from urgency_ray import __version__, storage
+from urgency_ray.config import Config, ConfigError, describe, iter_fields, load_config, parse_yaml
+
+log = logging.getLogger("urgency_ray")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command does, the options that it requires besides the config's fields, and the function behind it."""
+
+    summary: str
+    options: tuple[str, ...]
+    run: Callable[[Config, argparse.Namespace], None]
+
+
+# Each stage is imported when it runs: `--help` and a wrong request answer at once, without Ray or torch.
+def _synthesize(config: Config, options: argparse.Namespace) -> None:
+    from urgency_ray.synthesize import synthesize  # noqa: PLC0415
+
+    if config.data.root is None:
+        raise ConfigError("--data.root: say where to write the corpus")
+    synthesize(config.data.root, config.synthesize)
+
+
+def _extract(config: Config, options: argparse.Namespace) -> None:
+    from urgency_ray.extract import extract  # noqa: PLC0415
+
+    extract(config, options.run_dir)
+
+
+def _train(config: Config, options: argparse.Namespace) -> None:
+    from urgency_ray.train import train  # noqa: PLC0415
+
+    _print_scores(train(config, options.run_dir), options.run_dir)
+
+
+def _tune(config: Config, options: argparse.Namespace) -> None:
+    from urgency_ray.tune import tune  # noqa: PLC0415
+
+    tune(config, options.run_dir)
+
+
+def _evaluate(config: Config, options: argparse.Namespace) -> None:
+    from urgency_ray.metrics import format_report  # noqa: PLC0415
+    from urgency_ray.train import evaluate_run  # noqa: PLC0415
+
+    for split, tasks in evaluate_run(config, options.run_dir).items():
+        for task, block in tasks.items():
+            print(f"{task} on {split}\n{format_report(block)}\n")
+
+
+def _predict(config: Config, options: argparse.Namespace) -> None:
+    from urgency_ray.predict import predict  # noqa: PLC0415
+
+    predict(config, options.model, options.output)
+
+
+def _report(config: Config, options: argparse.Namespace) -> None:
+    from urgency_ray.report import write_report  # noqa: PLC0415
+
+    log.info("report: %s", write_report(options.run_dir))
+
+
+def _demo(config: Config, options: argparse.Namespace) -> None:
+    from urgency_ray.demo import demo  # noqa: PLC0415
+
+    demo(config, options.run_dir)
+
+
+def _print_scores(metrics: dict[str, Any], run_dir: str) -> None:
+    for split, tasks in metrics["splits"].items():
+        for task, block in tasks.items():
+            low, high = block["macro_f1_interval"]
+            figures = f"macro-F1 {block['macro_f1']:.3f} (95 % {low:.3f} to {high:.3f}), accuracy {block['accuracy']:.3f}"
+            print(f"{split:<5}{task:<10}{figures}, n {block['num_rows']:,}")
+    print(f"model: {storage.join(run_dir, 'model')}")
+
+
+OPTIONS = {
+    "run_dir": "run folder: a local path, or a URI such as s3://bucket/run",
+    "model": "model folder of a trained run: a local path or a URI",
+    "output": "file to write: .parquet or .csv, a local path or a URI",
+}
+
+COMMANDS = {
+    "demo": Command("synthesize a corpus, then extract, train, tune and report on it", ("run_dir",), _demo),
+    "synthesize": Command("write a synthetic corpus in AI-Hub's layout to --data.root", (), _synthesize),
+    "extract": Command("turn the calls below --data.root into embeddings", ("run_dir",), _extract),
+    "train": Command("train a classifier on a run folder's embeddings and score it", ("run_dir",), _train),
+    "tune": Command("search for the best validation macro-F1 and score the winner", ("run_dir",), _tune),
+    "evaluate": Command("print the classification report of a run folder's model", ("run_dir",), _evaluate),
+    "predict": Command("classify the calls below --data.root with a saved model", ("model", "output"), _predict),
+    "report": Command("write a run folder's report.html", ("run_dir",), _report),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog}: {message}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; every config field is an option with its doc, what it takes and its default."""
+    parser = _Parser(prog="urgency-ray", description="Urgency of Korean 119 emergency calls, with Ray.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"urgency-ray {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            allow_abbrev=False,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=120),
+        )
+        sub.add_argument("--config", metavar="FILE", help="YAML that states differences from the defaults")
+        for option in command.options:
+            sub.add_argument(f"--{option.replace('_', '-')}", required=True, metavar="PATH", help=OPTIONS[option])
+        groups = {section: sub.add_argument_group(section) for section in Config.model_fields}
+        defaults = Config().model_dump()
+        for dotted, field in iter_fields():
+            section, key = dotted.split(".")
+            default = defaults[section][key]
+            shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else default
+            doc = f"{field.description} Takes {describe(field)}. Default: {shown}".replace("%", "%%")
+            groups[section].add_argument(f"--{dotted}", dest=dotted, metavar="VALUE", default=argparse.SUPPRESS, help=doc)
+    return parser
+
+
+def resolve_config(options: argparse.Namespace) -> Config:
+    """--config, else the run folder's own config.yaml, else the defaults; then the overrides of the command line.
+
+    Raises:
+        ConfigError: a file or a field is refused.
+    """
+    overrides = {name: value for name, value in vars(options).items() if "." in name}
+    found = storage.join(options.run_dir, "config.yaml") if "run_dir" in options else None
+    kept = parse_yaml(storage.read_text(found)) if found is not None and storage.exists(found) else None
+    if options.config is not None or kept is None:
+        config = load_config(options.config, overrides)
+        root = (kept or {}).get("data", {}).get("root")
+        # The run folder knows where its calls lie; a recipe does not.
+        return config.replace({"data.root": root}) if config.data.root is None and root is not None else config
+    return load_config(None, overrides, base=kept)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code and prints one line for an error that the user can mend."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)
+    try:
+        options, unknown = build_parser().parse_known_args(arguments)
+        if unknown:
+            raise ConfigError(_unknown_option(unknown[0]))
+        COMMANDS[options.command].run(resolve_config(options), options)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _unknown_option(option: str) -> str:
+    name = option.split("=", maxsplit=1)[0]
+    known = [f"--{dotted}" for dotted, _ in iter_fields()] + ["--config", *(f"--{o.replace('_', '-')}" for o in OPTIONS)]
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"{name}: no such option" + (f"; did you mean {near[0]}?" if near else "; --help lists them")
+
+
+def run() -> NoReturn:
+    """Entry point of the `urgency-ray` script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

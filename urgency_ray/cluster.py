@@ -1,0 +1,109 @@
+"""Joining a Ray cluster, or starting a private one, and what it offers."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from urgency_ray.config import RayConfig
+
+# Ray Train takes a worker's report when it next polls it: the default of 2 s dwarfs a small epoch. Read when ray is imported.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+# Ray Tune prints its own tables otherwise, whatever its verbosity. Read when ray is imported, too.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+
+import ray
+
+
+def connect(config: RayConfig) -> None:
+    """Join `config.address`, else RAY_ADDRESS, else start a private cluster on this machine. Does nothing when connected.
+
+    Raises:
+        ConnectionError: there is no cluster at the address.
+    """
+    if ray.is_initialized():
+        return
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # A private cluster never joins whatever else runs on the machine.
+    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    local = address == "local"
+    ray.init(
+        address=address,
+        num_cpus=config.num_cpus if local else None,
+        include_dashboard=False if local else None,
+        logging_level=logging.ERROR,
+        # Workers' logs stay in Ray's log folder: what a user should see comes through a Relay.
+        log_to_driver=False,
+    )
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+@ray.remote(num_cpus=0)
+class _Mailbox:
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+
+    def put(self, message: Any) -> None:
+        self.messages.append(message)
+
+    def take(self) -> list[Any]:
+        messages, self.messages = self.messages, []
+        return messages
+
+
+class Relay:
+    """Hands the driver what workers send while its block runs: `with Relay(handle, every_sec) as send`.
+
+    Workers call `send(message)`, which does not wait; `handle` gets the list of messages since its last call, on a thread of
+    the driver.
+    """
+
+    def __init__(self, handle: Callable[[list[Any]], None], every_sec: float) -> None:
+        self.handle = handle
+        self.every_sec = every_sec
+        self.mailbox = _Mailbox.remote()  # type: ignore[attr-defined]
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Callable[[Any], None]:
+        self.thread.start()
+        return functools.partial(_send, self.mailbox)
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+        ray.kill(self.mailbox)
+
+    def _watch(self) -> None:
+        ended = False
+        while not ended:
+            ended = self.done.wait(self.every_sec)
+            messages = ray.get(self.mailbox.take.remote())
+            if messages:
+                self.handle(messages)
+
+
+def _send(mailbox: Any, message: Any) -> None:
+    mailbox.put.remote(message)
+
+
+def _resources() -> dict[str, float]:
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources
+
+
+def num_cpus() -> float:
+    """Logical CPUs of the cluster."""
+    return float(_resources().get("CPU", 1.0))
+
+
+def num_gpus() -> int:
+    """GPUs of the cluster."""
+    return int(_resources().get("GPU", 0))

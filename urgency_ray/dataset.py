@@ -1,0 +1,243 @@
+"""Embeddings parquet to arrays, splits, statistics and the order in which rows are visited. Nothing here needs a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import train_test_split
+
+from urgency_ray import storage
+from urgency_ray.config import ConfigError, SamplerConfig, SplitConfig
+from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS, Status, read_fingerprint
+
+SPLITS = ("train", "val", "test")
+NUM_CLASSES = len(URGENCY_LABELS)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The embedded rows of a run, sorted by `example_id`, so that nothing depends on the order of writing.
+
+    Attributes:
+        keys: columns example_id, call_id, provider_split, audio_sha256, one row an example.
+        audio: float32 (N, audio_dim).
+        text: float32 (N, text_dim).
+        acoustic: float32 (N, 5), in the order of `schema.ACOUSTIC_FEATURES`, as measured.
+        urgency: int64 (N,), 0 to 2, or -1 where unknown.
+        sentiment: int64 (N,), index into `schema.SENTIMENT_LABELS`, or -1 where unknown.
+        fingerprint: what made the embeddings; None where the parquet does not say.
+    """
+
+    keys: pd.DataFrame
+    audio: NDArray[np.float32]
+    text: NDArray[np.float32]
+    acoustic: NDArray[np.float32]
+    urgency: NDArray[np.int64]
+    sentiment: NDArray[np.int64]
+    fingerprint: dict[str, Any] | None
+
+    def __len__(self) -> int:
+        return len(self.urgency)
+
+
+def load_examples(run_dir: str) -> Examples:
+    """Read `<run_dir>/embeddings`, embedded rows only, each array filled once in its final order.
+
+    Raises:
+        ConfigError: there are no embeddings, or they come from different encoders or settings.
+    """
+    location = storage.join(run_dir, "embeddings")
+    if not storage.exists(location):
+        raise ConfigError(f"--run-dir {run_dir}: holds no embeddings; run extract (or import) on it first")
+    filesystem, path = storage.open_location(location)
+    dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
+    fingerprint = _only_fingerprint(run_dir, dataset)
+    embedded = pc.field("status") == Status.EMBEDDED
+    names = ["example_id", "call_id", "provider_split", "audio_sha256", "urgency", "sentiment", *ACOUSTIC_FEATURES]
+    frame = dataset.to_table(columns=names, filter=embedded).to_pandas()
+    if frame.empty:
+        raise ConfigError(f"--run-dir {run_dir}: every call was rejected; extract.json counts the reasons")
+    order = np.argsort(frame["example_id"].to_numpy(str), kind="stable")
+    audio, text = (_read_vectors(dataset, name, embedded, order) for name in ("audio_embedding", "text_embedding"))
+    frame = frame.iloc[order].reset_index(drop=True)
+    sentiments = pd.Categorical(frame["sentiment"], categories=list(SENTIMENT_LABELS))
+    return Examples(
+        keys=frame[["example_id", "call_id", "provider_split", "audio_sha256"]],
+        audio=audio,
+        text=text,
+        acoustic=frame[list(ACOUSTIC_FEATURES)].to_numpy(np.float32, na_value=np.nan),
+        urgency=frame["urgency"].fillna(-1).to_numpy(np.int64),
+        sentiment=np.asarray(sentiments.codes, np.int64),
+        fingerprint=fingerprint,
+    )
+
+
+def _only_fingerprint(run_dir: str, dataset: pads.Dataset) -> dict[str, Any] | None:
+    found = {(fragment.physical_schema.metadata or {}).get(b"urgency_ray") for fragment in dataset.get_fragments()}
+    if len(found) > 1:
+        raise ConfigError(f"--run-dir {run_dir}: its embeddings were made with {len(found)} different settings; extract afresh")
+    return read_fingerprint(dataset.schema)
+
+
+def _read_vectors(dataset: pads.Dataset, name: str, embedded: pc.Expression, order: NDArray[np.int64]) -> NDArray[np.float32]:
+    # The final place of each row as it comes from the scan: the vectors are written there once, never sorted in memory.
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    vectors = np.empty((len(order), dataset.schema.field(name).type.list_size), np.float32)
+    start = 0
+    for batch in dataset.to_batches(columns=[name], filter=embedded):
+        column: pa.FixedSizeListArray = batch.column(name)
+        if len(column):
+            vectors[places[start : start + len(column)]] = column.flatten().to_numpy().reshape(len(column), -1)
+            start += len(column)
+    return vectors
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Row numbers of each split, ascending; rows without an urgency label are in none."""
+
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+    def items(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """(name, row numbers) of the three splits."""
+        return ((name, getattr(self, name)) for name in SPLITS)
+
+
+def group_examples(keys: pd.DataFrame) -> NDArray[np.int64]:
+    """Group number of each row (N,): rows of one call, and calls with the same audio, are one group, transitively."""
+    calls, _ = pd.factorize(keys["call_id"])
+    audio, hashes = pd.factorize(keys["audio_sha256"])
+    num_calls = calls.max() + 1
+    known = audio >= 0
+    edges = coo_array(
+        (np.ones(known.sum(), np.int8), (calls[known], num_calls + audio[known])), shape=(num_calls + len(hashes),) * 2
+    )
+    _, component = connected_components(edges, directed=False)
+    return np.asarray(component[calls], np.int64)
+
+
+def split_examples(examples: Examples, config: SplitConfig) -> Splits:
+    """Divide labelled rows by group, stratified by urgency: a pure function of (rows, seed).
+
+    The test split is the provider's Validation part where there is one (with all of a group that touches it), else
+    `test_fraction` of the groups; val is `val_fraction` of the groups, out of what is left.
+
+    Raises:
+        ConfigError: a class has no rows in a split, or too few groups to share out.
+    """
+    labelled = np.flatnonzero(examples.urgency >= 0)
+    if not len(labelled):
+        raise ConfigError("the run folder holds no labelled rows to train on")
+    frame = pd.DataFrame(
+        {
+            "group": group_examples(examples.keys)[labelled],
+            "urgency": examples.urgency[labelled],
+            "provider": (examples.keys["provider_split"].to_numpy()[labelled] == "validation"),
+        }
+    )
+    missing = sorted(set(range(NUM_CLASSES)) - set(frame["urgency"]))
+    if missing and not config.allow_missing_classes:
+        raise ConfigError(f"no row has urgency {_names(missing)}: give more data, or set split.allow_missing_classes")
+    # A group of one call has one label; the most urgent stands for the rare group whose calls disagree.
+    groups = frame.groupby("group").agg(urgency=("urgency", "max"), provider=("provider", "any"))
+    rest = groups
+    if config.use_provider_test and groups["provider"].any():
+        test = groups.index[groups["provider"]]
+        rest = groups[~groups["provider"]]
+    else:
+        test = _draw(rest, round(config.test_fraction * len(groups)), config, "test")
+        rest = rest.drop(test)
+    val = _draw(rest, round(config.val_fraction * len(groups)), config, "val")
+    train = rest.index.difference(val)
+    rows = [labelled[frame["group"].isin(part).to_numpy()] for part in (train, val, test)]
+    splits = Splits(*rows)
+    for name, part in splits.items():
+        absent = sorted(set(range(NUM_CLASSES)) - set(examples.urgency[part]))
+        if not len(part) or (absent and not config.allow_missing_classes):
+            what = f"no row of urgency {_names(absent)}" if len(part) else "no rows"
+            raise ConfigError(f"the {name} split has {what}: give more data, or set split.allow_missing_classes")
+    return splits
+
+
+def _draw(groups: pd.DataFrame, size: int, config: SplitConfig, name: str) -> pd.Index[Any]:
+    counts = groups["urgency"].value_counts()
+    rare = counts.index[counts < 2]
+    if len(rare) and not config.allow_missing_classes:
+        raise ConfigError(f"too few calls of urgency {_names(list(rare))} to share with the {name} split: give more data")
+    strata = groups["urgency"].where(~groups["urgency"].isin(rare), counts.index[0])
+    size = min(max(size, len(strata.unique())), len(groups) - len(strata.unique()))
+    if size < 1:
+        raise ConfigError(f"{len(groups)} calls are too few to share with the {name} split: give more data")
+    return train_test_split(groups.index, test_size=size, stratify=strata, random_state=config.seed)[1]
+
+
+def _names(classes: list[int]) -> str:
+    return ", ".join(URGENCY_LABELS[label] for label in classes)
+
+
+def class_counts(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
+    """Rows of each class (num_classes,); unknown labels (-1) do not count."""
+    return np.bincount(labels[labels >= 0], minlength=num_classes)
+
+
+def column_statistics(values: NDArray[np.float32], rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of each column over `rows`, both (D,); a constant column gets deviation 1.
+
+    Columns that hold no number at all (imported data without acoustic features) get mean 0 and deviation 1.
+    """
+    total = np.zeros(values.shape[1])
+    squares = np.zeros(values.shape[1])
+    count = np.zeros(values.shape[1])
+    # In pieces: a million rows in float64 at once would be as large as the data again.
+    for piece in np.array_split(rows, max(1, len(rows) // 65536)):
+        part = values[piece].astype(np.float64)
+        known = np.isfinite(part)
+        part[~known] = 0.0
+        total += part.sum(axis=0)
+        squares += (part**2).sum(axis=0)
+        count += known.sum(axis=0)
+    mean = total / np.maximum(count, 1)
+    variance = squares / np.maximum(count, 1) - mean**2
+    std = np.sqrt(np.maximum(variance, 0.0))
+    std[std <= 1e-6 * np.maximum(np.abs(mean), 1e-6)] = 1.0
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def epoch_order(labels: NDArray[np.int64], config: SamplerConfig, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Positions into `labels` in the order of one epoch, (N,): a pure function of (seed, epoch), whatever the workers.
+
+    `weighted` draws N times with replacement, a row of class c with weight (N / (3 n_c)) ** power (UrgencySense's sampler);
+    `none` visits each row once.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    if config.name == "none":
+        return rng.permutation(len(labels))
+    counts = class_counts(labels, NUM_CLASSES)
+    weights = (len(labels) / (NUM_CLASSES * np.maximum(counts, 1))) ** config.power
+    row_weights = weights[labels]
+    return rng.choice(len(labels), size=len(labels), replace=True, p=row_weights / row_weights.sum())
+
+
+def worker_batches(order: NDArray[np.int64], batch_size: int, rank: int, world_size: int) -> Iterator[NDArray[np.int64]]:
+    """The batches of one worker: the global batch of `batch_size * world_size` rows, cut evenly among the workers.
+
+    The last global batch may be short. When it has fewer rows than there are workers, every worker takes all of it: the global
+    mean over numerators and normalisers stays what one worker would compute, and no worker misses a step.
+    """
+    size = batch_size * world_size
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        yield batch if len(batch) < world_size else np.array_split(batch, world_size)[rank]

@@ -1,0 +1,98 @@
+"""A trained classifier over examples: probabilities, predictions.parquet, the blocks of metrics.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from urgency_ray.dataset import Examples, Splits, group_examples
+from urgency_ray.metrics import classification_block
+from urgency_ray.model import Batch, UrgencyClassifier
+from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_KEYS, URGENCY_LABELS
+
+ROWS_PER_FORWARD = 2048
+
+
+@torch.inference_mode()
+def predict_probabilities(
+    model: UrgencyClassifier, audio: NDArray[np.float32], text: NDArray[np.float32], acoustic: NDArray[np.float32]
+) -> dict[str, NDArray[np.float32]]:
+    """Class probabilities by task, (N, C), of embeddings (N, A), (N, T) and features (N, 5), in the model's evaluation mode."""
+    model.eval()
+    device = model.urgency.weight.device
+    parts: dict[str, list[NDArray[np.float32]]] = {}
+    for start in range(0, len(audio), ROWS_PER_FORWARD):
+        rows = slice(start, start + ROWS_PER_FORWARD)
+        # A copy, since what comes from the object store or from Arrow is read-only.
+        batch = Batch(*(torch.from_numpy(values[rows].copy()).to(device) for values in (audio, text, acoustic)))
+        for task, logits in model(batch).items():
+            parts.setdefault(task, []).append(logits.float().softmax(dim=-1).cpu().numpy())
+    return {task: np.concatenate(values) for task, values in parts.items()}
+
+
+def predict_examples(model: UrgencyClassifier, examples: Examples) -> dict[str, NDArray[np.float32]]:
+    """Class probabilities of every example, by task, (N, C)."""
+    return predict_probabilities(model, examples.audio, examples.text, examples.acoustic)
+
+
+def score_splits(
+    probabilities: dict[str, NDArray[np.float32]],
+    examples: Examples,
+    splits: Splits,
+    *,
+    names: tuple[str, ...] = ("val", "test"),
+    num_resamples: int,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """`splits` of metrics.json: a block of figures for each split and task.
+
+    Args:
+        probabilities: by task, (N, C), as `predict_examples` gives them.
+        examples: the N rows.
+        splits: which rows belong where.
+        names: splits to score.
+        num_resamples: bootstrap resamples (of groups of calls) behind the interval.
+        seed: of the bootstrap.
+    """
+    groups = group_examples(examples.keys)
+    tasks = {"urgency": (examples.urgency, URGENCY_LABELS), "sentiment": (examples.sentiment, SENTIMENT_LABELS)}
+    blocks: dict[str, dict[str, Any]] = {}
+    for name, split_rows in splits.items():
+        if name not in names:
+            continue
+        for task, probs in probabilities.items():
+            truth, labels = tasks[task]
+            rows = split_rows[truth[split_rows] >= 0]
+            if not len(rows):
+                continue
+            blocks.setdefault(name, {})[task] = classification_block(
+                truth[rows],
+                probs[rows].argmax(axis=1),
+                probs[rows],
+                groups[rows],
+                labels,
+                num_resamples=num_resamples,
+                seed=seed,
+                ordinal=task == "urgency",
+            )
+    return blocks
+
+
+def predictions_table(probs: NDArray[np.float32], examples: Examples, splits: Splits) -> pa.Table:
+    """predictions.parquet: a row an example, with its split (`unlabelled` for rows that are in none)."""
+    split = np.full(len(examples), "unlabelled", dtype=object)
+    for name, rows in splits.items():
+        split[rows] = name
+    columns = {
+        "example_id": examples.keys["example_id"],
+        "call_id": examples.keys["call_id"],
+        "split": split,
+        "urgency": pa.array(examples.urgency, pa.int8(), mask=examples.urgency < 0),
+        "urgency_pred": probs.argmax(axis=1).astype(np.int8),
+        **{f"prob_{key}": probs[:, index] for index, key in enumerate(URGENCY_KEYS)},
+    }
+    return pa.table(columns, schema=PREDICTION_SCHEMA)

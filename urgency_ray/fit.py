@@ -1,0 +1,277 @@
+"""The training loop, for one worker or many: Ray Train workers and Ray Tune trials call it. It knows torch.distributed, no Ray.
+
+What is drawn at random (order of rows, loss of a step) is a function of (seed, epoch, step), never of the number of workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from urgency_ray.config import Config
+from urgency_ray.dataset import NUM_CLASSES, Examples, Splits, class_counts, column_statistics, epoch_order, worker_batches
+from urgency_ray.loss import UrgencyLoss
+from urgency_ray.metrics import macro_f1_from_confusion
+from urgency_ray.model import Batch, UrgencyClassifier
+from urgency_ray.schema import SENTIMENT_LABELS
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the loop may see: all embeddings, but labels and row numbers of train and val only.
+
+    The arrays go through Ray's object store: workers of a node share one copy, read-only.
+
+    Attributes:
+        audio, text, acoustic: as in `dataset.Examples`, (N, ...).
+        urgency, sentiment: int64 (N,); -1 on every test row.
+        train, val: row numbers.
+    """
+
+    audio: NDArray[np.float32]
+    text: NDArray[np.float32]
+    acoustic: NDArray[np.float32]
+    urgency: NDArray[np.int64]
+    sentiment: NDArray[np.int64]
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+
+    @classmethod
+    def from_examples(cls, examples: Examples, splits: Splits) -> TrainingData:
+        """Hide the test labels, so that nothing in the loop could use them."""
+        hidden = np.ones(len(examples), bool)
+        hidden[splits.train] = hidden[splits.val] = False
+        return cls(
+            examples.audio,
+            examples.text,
+            examples.acoustic,
+            np.where(hidden, -1, examples.urgency),
+            np.where(hidden, -1, examples.sentiment),
+            splits.train,
+            splits.val,
+        )
+
+    def digest(self) -> str:
+        """Identifies the content of all arrays."""
+        digest = hashlib.sha256()
+        for field in dataclasses.fields(self):
+            digest.update(np.ascontiguousarray(getattr(self, field.name)).data)
+        return digest.hexdigest()
+
+    def batch(self, rows: NDArray[np.int64], device: torch.device) -> tuple[Batch, dict[str, Tensor]]:
+        """Inputs and targets of some rows, gathered by index."""
+        inputs = Batch(*(torch.from_numpy(values[rows]).to(device) for values in (self.audio, self.text, self.acoustic)))
+        labels = {"urgency": self.urgency, "sentiment": self.sentiment}
+        return inputs, {task: torch.from_numpy(values[rows]).to(device) for task, values in labels.items()}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What `fit` hands to its caller after each epoch, on every rank.
+
+    Attributes:
+        metrics: a row of history.json, plus `best_val_macro_f1`, the best so far.
+        improved: whether this epoch is the best so far.
+        last: whether training ends here.
+        state: makes the checkpoint's content: model, optimizer, scheduler, epoch, best, history.
+    """
+
+    metrics: dict[str, Any]
+    improved: bool
+    last: bool
+    state: Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Where this process stands among the data-parallel workers, and the device it trains on."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @classmethod
+    def current(cls, device: torch.device) -> Worker:
+        """The place in torch.distributed's group, or a worker on its own."""
+        if dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size(), device)
+        return cls(0, 1, device)
+
+
+def build_model(config: Config, data: TrainingData, transform: dict[str, Any] | None = None) -> UrgencyClassifier:
+    """A fresh classifier for `data`, its weights a function of the seed, its statistics those of the training rows.
+
+    Args:
+        config: its model, loss and train sections.
+        data: embeddings, which give the widths and the statistics.
+        transform: what made the embeddings, to be saved with the model.
+    """
+    torch.manual_seed(config.train.seed)
+    with_sentiment = config.loss.sentiment_weight > 0
+    model = UrgencyClassifier(config.model, data.audio.shape[1], data.text.shape[1], with_sentiment, transform)
+    model.standardize_acoustic.set_statistics(*column_statistics(data.acoustic, data.train))
+    if config.model.standardize_embeddings:
+        model.standardize_audio.set_statistics(*column_statistics(data.audio, data.train))
+        model.standardize_text.set_statistics(*column_statistics(data.text, data.train))
+    return model
+
+
+def _build_schedule(config: Config, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    schedulers = torch.optim.lr_scheduler
+    train = config.train
+    if train.schedule == "cosine_warm_restarts":
+        return schedulers.CosineAnnealingWarmRestarts(
+            optimizer, train.restart_epochs, train.restart_factor, train.min_learning_rate
+        )
+    if train.schedule == "cosine":
+        return schedulers.CosineAnnealingLR(optimizer, train.epochs, train.min_learning_rate)
+    return schedulers.ConstantLR(optimizer, factor=1.0)
+
+
+def fit(
+    config: Config,
+    data: TrainingData,
+    report: Callable[[Epoch], None],
+    *,
+    device: torch.device | None = None,
+    resume: dict[str, Any] | None = None,
+) -> None:
+    """Train until the last epoch or the early stop; call `report` after each epoch, on every rank.
+
+    Args:
+        config: its model, loss, sampler and train sections.
+        data: shared embeddings.
+        report: gets each `Epoch`.
+        device: where to train; None is the CPU.
+        resume: a checkpoint's content, to go on after its epoch.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    worker = Worker.current(device or torch.device("cpu"))
+    model = build_model(config, data).to(worker.device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True
+    )
+    schedule = _build_schedule(config, optimizer)
+    counts = class_counts(data.urgency[data.train], NUM_CLASSES)
+    loss_fn = UrgencyLoss(config.loss, counts, class_counts(data.sentiment[data.train], len(SENTIMENT_LABELS))).to(
+        worker.device
+    )
+    history: list[dict[str, Any]] = []
+    best, best_epoch = -1.0, 0
+    if resume is not None:
+        model.load_state_dict(resume["model"])
+        optimizer.load_state_dict(resume["optimizer"])
+        schedule.load_state_dict(resume["schedule"])
+        history, best, best_epoch = resume["history"], resume["best"], resume["best_epoch"]
+    wrapped = nn.parallel.DistributedDataParallel(model) if worker.world_size > 1 else model
+
+    for epoch in range(len(history) + 1, config.train.epochs + 1):
+        started = time.monotonic()
+        # Dropout masks are a function of (seed, epoch, rank), so a resumed run draws the same ones.
+        torch.manual_seed(int(np.random.SeedSequence([config.train.seed, epoch, worker.rank]).generate_state(1)[0]))
+        learning_rate = optimizer.param_groups[0]["lr"]
+        train_loss = _train_epoch(config, data, wrapped, loss_fn, optimizer, epoch=epoch, worker=worker)
+        val_loss, confusion = _validate(data, model, worker)
+        schedule.step()
+        score = float(macro_f1_from_confusion(confusion))
+        improved = score > best
+        if improved:
+            best, best_epoch = score, epoch
+        stale = epoch - best_epoch
+        last = epoch == config.train.epochs or (
+            config.train.early_stop_epochs is not None and stale >= config.train.early_stop_epochs
+        )
+        row = {
+            "modalities": config.model.modalities,
+            "epoch": epoch,
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            "val_macro_f1": score,
+            "val_accuracy": float(np.trace(confusion) / confusion.sum()),
+            "learning_rate": learning_rate,
+            "seconds": round(time.monotonic() - started, 4),
+        }
+        history = [*history, row]
+
+        def state(history: list[dict[str, Any]] = history, best: float = best, best_epoch: int = best_epoch) -> dict[str, Any]:
+            return {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "history": history,
+                "best": best,
+                "best_epoch": best_epoch,
+            }
+
+        report(Epoch(row | {"best_val_macro_f1": best}, improved, last, state))
+        if last:
+            return
+
+
+def _train_epoch(
+    config: Config,
+    data: TrainingData,
+    model: nn.Module,
+    loss_fn: UrgencyLoss,
+    optimizer: torch.optim.Optimizer,
+    *,
+    epoch: int,
+    worker: Worker,
+) -> float:
+    model.train()
+    order = data.train[epoch_order(data.urgency[data.train], config.sampler, config.train.seed, epoch)]
+    draws = np.random.default_rng([config.train.seed, epoch, 1])
+    total, num_steps = torch.zeros((), device=worker.device), 0
+    for rows in worker_batches(order, config.train.batch_size, worker.rank, worker.world_size):
+        inputs, targets = data.batch(rows, worker.device)
+        terms = loss_fn.terms(model(inputs), targets, draws.random())
+        normalisers = terms.normalisers
+        if worker.world_size > 1:
+            dist.all_reduce(normalisers)
+        # DDP averages gradients over workers; numerators are sums, so the average is undone.
+        loss = terms.total(normalisers) * worker.world_size
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if config.train.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
+        optimizer.step()
+        total += loss.detach()
+        num_steps += 1
+    if worker.world_size > 1:
+        dist.all_reduce(total)
+    mean = float(total) / (num_steps * worker.world_size)
+    if not np.isfinite(mean):
+        raise FloatingPointError(f"epoch {epoch}: the training loss is {mean}; try a lower train.learning_rate")
+    return mean
+
+
+@torch.inference_mode()
+def _validate(data: TrainingData, model: nn.Module, worker: Worker) -> tuple[float, NDArray[np.int64]]:
+    """Mean negative log-likelihood, which compares runs of any loss, and the confusion matrix, over all workers."""
+    model.eval()
+    loss = torch.zeros((), dtype=torch.float64, device=worker.device)
+    confusion = torch.zeros((NUM_CLASSES, NUM_CLASSES), dtype=torch.int64, device=worker.device)
+    rows = data.val[worker.rank :: worker.world_size]
+    for start in range(0, len(rows), 1024):
+        inputs, targets = data.batch(rows[start : start + 1024], worker.device)
+        logits = model(inputs)["urgency"]
+        truth = targets["urgency"]
+        loss += nn.functional.cross_entropy(logits, truth, reduction="sum")
+        cells = truth * NUM_CLASSES + logits.argmax(dim=-1)
+        confusion += torch.bincount(cells, minlength=NUM_CLASSES**2).view(NUM_CLASSES, NUM_CLASSES)
+    if worker.world_size > 1:
+        dist.all_reduce(loss)
+        dist.all_reduce(confusion)
+    return float(loss) / len(data.val), confusion.cpu().numpy()

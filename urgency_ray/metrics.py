@@ -1,0 +1,200 @@
+"""Macro-F1, figures per class, ordinal distance, calibration, and intervals that resample calls. Pure functions of arrays.
+
+A confusion matrix has a row for each true class and a column for each predicted one. The F1 of a class with neither truth nor
+predictions is 0 and counts in the macro mean, as in scikit-learn's `f1_score(labels=<all>, average="macro", zero_division=0)`.
+
+Everywhere below: N rows, at least one; `y_true` and predictions are (N,), of C classes numbered from 0; `probs` is (N, C);
+`groups` (N,) names each row's call (or group of calls) by an integer or a string. Rows of one call are not independent draws,
+so the intervals are those of a cluster bootstrap, which resamples whole groups (Field and Welsh 2007): percentile, 95 %.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urgency_ray.schema import URGENCY_LABELS
+
+Classes = NDArray[np.integer[Any]]
+Floats = NDArray[np.float64]
+
+MAX_WEIGHTS = 4_000_000
+"""Bootstrap weights in memory at once (64 MB), however many groups and resamples there are."""
+
+
+def _ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> Floats:
+    """Share of each whole, and 0 where a whole (and so its part) is 0."""
+    return np.asarray(parts / np.where(wholes > 0, wholes, 1), np.float64)
+
+
+def _f1_from_confusion(confusion: NDArray[Any]) -> Floats:
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return _ratio(2 * hits, confusion.sum(axis=-1) + confusion.sum(axis=-2))
+
+
+def macro_f1_from_confusion(confusion: NDArray[Any]) -> Floats:
+    """Mean F1 over all classes, (...), of confusion matrices (..., C, C) of counts."""
+    return np.asarray(_f1_from_confusion(confusion).mean(axis=-1))
+
+
+def _group_cells(y_true: Classes, predictions: Sequence[Classes], groups: NDArray[Any], num_classes: int) -> Floats:
+    """Confusion cells of each group, (G, len(predictions) * C * C).
+
+    Raises:
+        ValueError: no rows, lengths that differ, or a class out of range.
+    """
+    lengths = [len(values) for values in (y_true, *predictions, groups)]
+    if not lengths[0] or len(set(lengths)) > 1:
+        raise ValueError(f"truth, predictions and groups must have the same rows, at least one, but got {lengths}")
+    low, high = (int(bound([y_true, *predictions])) for bound in (np.min, np.max))
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"classes must be 0 to {num_classes - 1} but got {low} to {high}")
+    names, group = np.unique(groups, return_inverse=True)
+    size = num_classes**2
+    cells = [np.bincount(group * size + y_true * num_classes + y_pred, minlength=len(names) * size) for y_pred in predictions]
+    return np.hstack([counts.reshape(-1, size) for counts in cells]).astype(np.float64)
+
+
+def _resample(cells: Floats, num_resamples: int, seed: int) -> Floats:
+    """Sums of cells (G, K) over G groups drawn with replacement, (num_resamples, K)."""
+    # Groups of equal cells are one outcome of the draw: the same distribution, of only C * C outcomes where a call is one row.
+    outcomes, counts = np.unique(cells, axis=0, return_counts=True)
+    rng = np.random.default_rng(seed)
+    step = max(1, MAX_WEIGHTS // len(outcomes))
+    sums = [
+        rng.multinomial(len(cells), counts / len(cells), size=min(step, num_resamples - start)).astype(np.float64) @ outcomes
+        for start in range(0, num_resamples, step)
+    ]
+    return np.concatenate(sums)
+
+
+def _interval(figures: Floats) -> list[float]:
+    return [float(end) for end in np.percentile(figures, [2.5, 97.5])]
+
+
+def paired_macro_f1_difference(
+    y_true: Classes,
+    pred_a: Classes,
+    pred_b: Classes,
+    groups: NDArray[Any],
+    *,
+    num_resamples: int,
+    seed: int,
+    num_classes: int = len(URGENCY_LABELS),
+) -> tuple[float, list[float]]:
+    """Macro-F1 of A less that of B and its interval [lo, hi], with both scored on the same `num_resamples` resamples.
+
+    Raises:
+        ValueError: no rows, lengths that differ, or a class out of range.
+    """
+    cells = _group_cells(y_true, (pred_a, pred_b), groups, num_classes)
+    sums = np.vstack([cells.sum(axis=0), _resample(cells, num_resamples, seed)])
+    scores = macro_f1_from_confusion(sums.reshape(-1, 2, num_classes, num_classes))
+    differences = scores[:, 0] - scores[:, 1]
+    return float(differences[0]), _interval(differences[1:])
+
+
+def expected_calibration_error(y_true: Classes, probs: NDArray[np.floating[Any]], num_bins: int = 15) -> float:
+    """Expected calibration error, in [0, 1], of the most probable class (Guo et al. 2017, arXiv:1706.04599).
+
+    Of the M = `num_bins` bins of equal width, bin m holds the probabilities in ((m - 1) / M, m / M].
+    """
+    confidence = probs.max(axis=1).astype(np.float64)
+    excess = (probs.argmax(axis=1) == y_true) - confidence
+    bins = np.digitize(confidence, np.arange(1, num_bins) / num_bins, right=True)
+    # A bin's |accuracy - confidence|, times its share of the rows, is the absolute sum of its excess over N.
+    return float(np.abs(np.bincount(bins, weights=excess)).sum() / len(y_true))
+
+
+def _ordinal_figures(confusion: NDArray[np.int64]) -> dict[str, float | None]:
+    """Quadratic kappa (Cohen 1968), mean distance in classes, and what became of the highest class."""
+    classes = np.arange(len(confusion))
+    distance = np.abs(classes[:, None] - classes)
+    by_chance = np.outer(confusion.sum(axis=1), confusion.sum(axis=0)) / confusion.sum()
+    expected = float((distance**2 * by_chance).sum())
+    highest, num_highest = confusion[-1], int(confusion[-1].sum())
+    return {
+        "quadratic_kappa": 1.0 - float((distance**2 * confusion).sum()) / expected if expected else None,
+        "ordinal_mae": float((distance * confusion).sum() / confusion.sum()),
+        "recall_high": float(highest[-1] / num_highest) if num_highest else None,
+        "high_called_low": float(highest[0] / num_highest) if num_highest else None,
+    }
+
+
+def classification_block(
+    y_true: Classes,
+    y_pred: Classes,
+    probs: NDArray[np.floating[Any]],
+    groups: NDArray[Any],
+    labels: Sequence[str],
+    *,
+    num_resamples: int,
+    seed: int,
+    ordinal: bool,
+) -> dict[str, Any]:
+    """One task's block of metrics.json, in plain Python values; a figure that these rows do not define is None.
+
+    Not defined are `quadratic_kappa` where truth and predictions are all of one class, and `recall_high` and `high_called_low`
+    (shares of the highest class's rows) where that class has no rows. The interval of a single group is a point.
+
+    Args:
+        y_true, y_pred, probs, groups: as on top of the module; `probs` is for the calibration error alone.
+        labels: names of the C classes, in their order.
+        num_resamples: at least 1, behind the interval of the macro-F1.
+        seed: of the resamples.
+        ordinal: whether the order of the classes has a meaning; false leaves these three and `ordinal_mae` None.
+
+    Raises:
+        ValueError: no rows, lengths that differ, a class out of range, or probabilities that are not finite.
+    """
+    num_rows, num_classes = len(y_true), len(labels)
+    if probs.shape != (num_rows, num_classes):
+        raise ValueError(f"probs must have shape {(num_rows, num_classes)} but got {probs.shape}")
+    if not np.isfinite(probs).all():
+        raise ValueError("probs must be finite")
+    cells = _group_cells(y_true, [y_pred], groups, num_classes)
+    confusion = cells.sum(axis=0).astype(np.int64).reshape(num_classes, num_classes)
+    resampled = _resample(cells, num_resamples, seed).reshape(-1, num_classes, num_classes)
+    hits, support = confusion.diagonal(), confusion.sum(axis=1)
+    columns = (_ratio(hits, confusion.sum(axis=0)), _ratio(hits, support), _f1_from_confusion(confusion), support)
+    names = ("precision", "recall", "f1", "support")
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    ordinal_figures = _ordinal_figures(confusion)
+    return {
+        "num_rows": num_rows,
+        "accuracy": float(hits.sum() / num_rows),
+        "macro_f1": float(macro_f1_from_confusion(confusion)),
+        "macro_f1_interval": _interval(macro_f1_from_confusion(resampled)),
+        "per_class": {label: dict(zip(names, row, strict=True)) for label, row in zip(labels, rows, strict=True)},
+        "confusion": confusion.tolist(),
+        **(ordinal_figures if ordinal else dict.fromkeys(ordinal_figures)),
+        "expected_calibration_error": expected_calibration_error(y_true, probs),
+    }
+
+
+def _num_columns(text: str) -> int:
+    """Columns of a terminal that `text` takes: two for a wide character, such as a Korean syllable."""
+    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
+
+
+def format_report(block: Mapping[str, Any]) -> str:
+    """A `classification_block` as a plain text table: precision, recall, F1 and support by class, then accuracy and macro-F1.
+
+    Columns line up where wide characters (Korean) take two places, as they do in a terminal.
+    """
+    rows = [("class", "precision", "recall", "F1", "support")]
+    for label, row in block["per_class"].items():
+        rows.append((label, *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1")), str(row["support"])))
+    low, high = block["macro_f1_interval"]
+    rows.append(("accuracy", "", "", f"{block['accuracy']:.3f}", str(block["num_rows"])))
+    rows.append(("macro-F1", "", "", f"{block['macro_f1']:.3f}", f"95 % interval {low:.3f} to {high:.3f}"))
+    first = max(_num_columns(row[0]) for row in rows)
+    lines = (
+        f"{name}{' ' * (first - _num_columns(name))}  {precision:>9}  {recall:>6}  {f1:>5}  {last:>7}"
+        for name, precision, recall, f1, last in rows
+    )
+    return "\n".join(lines)

@@ -1,0 +1,197 @@
+"""The classifiers over embeddings: forward, save, load.
+
+Shapes: B rows, A audio_dim, T text_dim, H hidden_dim, M modalities in use (1 or 2), C classes.
+"""
+
+# No `from __future__ import annotations`: the Hub's mixin reads the types of __init__ to decode config.json.
+import contextlib
+import io
+import tempfile
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from urgency_ray import storage
+from urgency_ray.config import ConfigError, ModelConfig
+from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS
+
+
+class Batch(NamedTuple):
+    """Inputs of a classifier: audio (B, A), text (B, T), acoustic (B, 5), all float32 and as extracted."""
+
+    audio: Tensor
+    text: Tensor
+    acoustic: Tensor
+
+
+class Standardize(nn.Module):
+    """(x - mean) / std with statistics of the training split, which are saved with the model; missing values become 0."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+
+    def set_statistics(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
+        """Take the statistics of the training split, both (D,)."""
+        self.mean.copy_(torch.from_numpy(mean))
+        self.std.copy_(torch.from_numpy(std))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(B, D) to (B, D)."""
+        return torch.nan_to_num((values - self.mean) / self.std, nan=0.0)
+
+
+def _project(in_dim: int, out_dim: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(in_dim, out_dim), nn.LayerNorm(out_dim), nn.GELU(), nn.Dropout(dropout))
+
+
+class CrossAttention(nn.Module):
+    """UrgencySense's `CrossAttentionFusionOrdinal` trunk: the modalities' tokens attend to each other, then meet.
+
+    (B, M, H) through a transformer encoder; two tokens a, t leave as concat(a, t, |a - t|, a * t), a single one as it is.
+    """
+
+    def __init__(self, config: ModelConfig, num_tokens: int) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(
+            config.hidden_dim,
+            config.num_heads,
+            config.feedforward_dim,
+            config.encoder_dropout,
+            activation="gelu",
+            batch_first=True,
+        )
+        self.encoder = nn.TransformerEncoder(layer, config.num_layers, enable_nested_tensor=False)
+        self.out_dim = config.hidden_dim * (4 if num_tokens == 2 else 1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, M, H) to (B, 4 H) or (B, H)."""
+        tokens = self.encoder(tokens)
+        if tokens.shape[1] == 1:
+            return tokens[:, 0]
+        audio, text = tokens[:, 0], tokens[:, 1]
+        return torch.cat([audio, text, (audio - text).abs(), audio * text], dim=-1)
+
+
+class Concat(nn.Module):
+    """The baseline's late fusion: the modalities side by side."""
+
+    def __init__(self, config: ModelConfig, num_tokens: int) -> None:
+        super().__init__()
+        self.out_dim = config.hidden_dim * num_tokens
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, M, H) to (B, M H)."""
+        return tokens.flatten(1)
+
+
+class CrossModal(nn.Module):
+    """UrgencyDetect's fusion on frozen embeddings: text queries audio, residual, layer norm, dropout.
+
+    With one audio vector a call there is one key, so attention passes the audio value on whole; the residual keeps the text.
+    """
+
+    def __init__(self, config: ModelConfig, num_tokens: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(config.hidden_dim, config.num_heads, config.encoder_dropout, batch_first=True)
+        self.norm = nn.LayerNorm(config.hidden_dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.out_dim = config.hidden_dim
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, M, H) to (B, H)."""
+        query, audio = tokens[:, -1:], tokens[:, :1]
+        heard, _ = self.attention(query, audio, audio, need_weights=False)
+        fused: Tensor = self.dropout(self.norm(query + heard))
+        return fused[:, 0]
+
+
+TRUNKS: dict[str, type[CrossAttention] | type[Concat] | type[CrossModal]] = {
+    "cross_attention": CrossAttention,
+    "concat": Concat,
+    "cross_modal": CrossModal,
+}
+
+
+class UrgencyClassifier(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="urgency_ray",
+    coders={ModelConfig: (lambda config: config.model_dump(), ModelConfig.model_validate)},
+):
+    """Projects each modality, fuses them in a trunk and classifies; the Hub's mixin gives `save_pretrained`, `from_pretrained`.
+
+    Args:
+        model: sizes, trunk and modalities.
+        audio_dim: width of the audio embeddings (A).
+        text_dim: width of the text embeddings (T).
+        with_sentiment: add the second head.
+        transform: what made the embeddings (data and encoder sections, fingerprint), kept in config.json so that new calls get
+            exactly the same.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        audio_dim: int,
+        text_dim: int,
+        with_sentiment: bool = False,
+        transform: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.transform = transform or {}
+        self.standardize_audio = Standardize(audio_dim)
+        self.standardize_text = Standardize(text_dim)
+        self.standardize_acoustic = Standardize(len(ACOUSTIC_FEATURES))
+        self.hears = model.modalities != "text"
+        self.reads = model.modalities != "audio"
+        if self.hears:
+            in_dim = audio_dim + (len(ACOUSTIC_FEATURES) if model.acoustic_features else 0)
+            self.project_audio = _project(in_dim, model.hidden_dim, model.dropout)
+        if self.reads:
+            self.project_text = _project(text_dim, model.hidden_dim, model.dropout)
+        self.trunk = TRUNKS[model.name](model, num_tokens=self.hears + self.reads)
+        self.head = _project(self.trunk.out_dim, model.head_dim, model.dropout)
+        self.urgency = nn.Linear(model.head_dim, len(URGENCY_LABELS))
+        self.sentiment = nn.Linear(model.head_dim, len(SENTIMENT_LABELS)) if with_sentiment else None
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Logits by task: `urgency` (B, 3) and, with that head, `sentiment` (B, 4)."""
+        tokens = []
+        if self.hears:
+            audio = self.standardize_audio(batch.audio)
+            if self.model.acoustic_features:
+                audio = torch.cat([audio, self.standardize_acoustic(batch.acoustic)], dim=-1)
+            tokens.append(self.project_audio(audio))
+        if self.reads:
+            tokens.append(self.project_text(self.standardize_text(batch.text)))
+        hidden = self.head(self.trunk(torch.stack(tokens, dim=1)))
+        logits = {"urgency": self.urgency(hidden)}
+        if self.sentiment is not None:
+            logits["sentiment"] = self.sentiment(hidden)
+        return logits
+
+
+def load_model(location: str) -> UrgencyClassifier:
+    """A model saved by `train`, from a folder or URI.
+
+    Raises:
+        ConfigError: there is no model.
+    """
+    if not storage.exists(storage.join(location, "model.safetensors")):
+        raise ConfigError(f"--model {location}: holds no model.safetensors; give the model folder of a trained run")
+    with tempfile.TemporaryDirectory() as folder:
+        storage.copy_dir(location, folder)
+        # The mixin prints where the weights come from; that is not this program's output.
+        with contextlib.redirect_stdout(io.StringIO()):
+            model: UrgencyClassifier = UrgencyClassifier.from_pretrained(folder)
+    return model.eval()

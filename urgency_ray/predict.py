@@ -1,0 +1,153 @@
+"""A saved model on new calls, through exactly the transform that made its training embeddings."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from ray.data import ActorPoolStrategy, Dataset
+
+from urgency_ray import cluster, storage
+from urgency_ray.calls import plan_calls
+from urgency_ray.config import Config, ConfigError
+from urgency_ray.evaluate import predict_probabilities
+from urgency_ray.extract import PROGRESS_SEC, Progress, embed_calls, fingerprint_differences, make_fingerprint
+from urgency_ray.model import UrgencyClassifier, load_model
+from urgency_ray.schema import ACOUSTIC_FEATURES, PREDICTION_SCHEMA, URGENCY_KEYS
+from urgency_ray.stages import embedded_rows
+
+log = logging.getLogger(__name__)
+
+OUTPUT_SCHEMA = pa.schema([*PREDICTION_SCHEMA, pa.field("reason", pa.string()), pa.field("detail", pa.string())])
+"""`PREDICTION_SCHEMA` and, for rejected calls, why."""
+
+
+def transform_config(config: Config, transform: dict[str, Any]) -> Config:
+    """`config` with the encoders and call handling of a model's transform; unlabelled calls are welcome.
+
+    Raises:
+        ConfigError: the model does not say what made its embeddings (it was trained on imported ones), or its encoder's weights
+            are not the ones found here.
+    """
+    fingerprint = transform.get("fingerprint")
+    if fingerprint is None:
+        raise ConfigError(
+            "--model: was trained on imported embeddings and does not know what made them; it cannot hear new calls"
+        )
+    fields = {
+        f"{section}.{key}": transform[section][key]
+        for section in ("data", "audio_encoder", "text_encoder")
+        for key in transform[section]
+    }
+    config = config.replace(fields | {"data.require_urgency": False})
+    ignored = {"require_urgency", "code_version", "audio_encoder.dtype", "text_encoder.dtype"}
+    differences = [
+        line for line in fingerprint_differences(fingerprint, make_fingerprint(config)) if line.split(":")[0] not in ignored
+    ]
+    if differences:
+        raise ConfigError(f"--model: its transform cannot be repeated here: {'; '.join(differences)}")
+    return config
+
+
+class Classify:
+    """Ray Data stage around a classifier: embedding rows to rows of `OUTPUT_SCHEMA`."""
+
+    def __init__(self, model: UrgencyClassifier) -> None:
+        self.model = model
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = embedded_rows(table)
+        size = len(table)
+        probs = np.zeros((size, len(URGENCY_KEYS)), np.float32)
+        missing = np.ones(size, bool)
+        missing[rows] = False
+        if len(rows):
+            heard = table.take(pa.array(rows))
+            audio, text = (
+                heard[name].combine_chunks().flatten().to_numpy().reshape(len(rows), -1)
+                for name in ("audio_embedding", "text_embedding")
+            )
+            acoustic = np.stack([heard[name].to_numpy() for name in ACOUSTIC_FEATURES], axis=1)
+            probs[rows] = predict_probabilities(self.model, audio, text, acoustic)["urgency"]
+        columns = {
+            "example_id": table["example_id"],
+            "call_id": table["call_id"],
+            "split": pa.array(["new"] * size),
+            "urgency": table["urgency"],
+            "urgency_pred": pa.array(probs.argmax(axis=1).astype(np.int8), mask=missing),
+            **{f"prob_{key}": pa.array(probs[:, index], mask=missing) for index, key in enumerate(URGENCY_KEYS)},
+            "reason": table["reason"],
+            "detail": table["detail"],
+        }
+        return pa.table(columns, schema=OUTPUT_SCHEMA)
+
+
+def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
+    """Classify every call below `config.data.root`; write `output` (.parquet or .csv), a row a call, rejects included.
+
+    Args:
+        config: its data.root, extract and ray sections; the transform comes from the model.
+        model_location: model folder of a run.
+        output: file or URI.
+
+    Returns:
+        Counts: calls_read, rows_predicted, rows_rejected, rejected_by_reason, predicted (by label key).
+
+    Raises:
+        ConfigError: no model, no calls, an output of another kind, or a transform that cannot be repeated here.
+    """
+    if not output.endswith((".parquet", ".csv")):
+        raise ConfigError(f"--output {output}: must end in .parquet or .csv")
+    model = load_model(model_location)
+    config = transform_config(config, model.transform)
+    manifest = plan_calls(config.data)
+    cluster.connect(config.ray)
+    with cluster.Relay(Progress(manifest.num_rows), PROGRESS_SEC) as send:
+        rows = embed_calls(manifest, config, model.transform["fingerprint"], send).map_batches(
+            Classify,
+            fn_constructor_args=(model,),
+            batch_format="pyarrow",
+            batch_size=1024,
+            compute=ActorPoolStrategy(size=1),
+            num_cpus=0.1,
+        )
+        counts = _write(rows, output)
+    if counts["calls_read"] != manifest.num_rows:
+        raise RuntimeError(f"accounting: {manifest.num_rows} calls planned, {counts['calls_read']} came out")
+    log.info(
+        "%d calls read = %d rows predicted + %d rejected: %s",
+        counts["calls_read"],
+        counts["rows_predicted"],
+        counts["rows_rejected"],
+        output,
+    )
+    return counts
+
+
+def _write(rows: Dataset, output: str) -> dict[str, Any]:
+    filesystem, path = storage.open_location(output)
+    filesystem.create_dir(posixpath.dirname(path), recursive=True)
+    open_writer = pq.ParquetWriter if output.endswith(".parquet") else pacsv.CSVWriter
+    predicted: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    calls: set[str] = set()
+    with filesystem.open_output_stream(path) as stream, open_writer(stream, OUTPUT_SCHEMA) as writer:
+        for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
+            table: Any = batch
+            writer.write_table(table.cast(OUTPUT_SCHEMA))
+            calls.update(table["call_id"].to_pylist())
+            predicted.update(URGENCY_KEYS[label] for label in table["urgency_pred"].drop_null().to_pylist())
+            reasons.update(table["reason"].drop_null().to_pylist())
+    return {
+        "calls_read": len(calls),
+        "rows_predicted": predicted.total(),
+        "rows_rejected": reasons.total(),
+        "rejected_by_reason": dict(reasons.most_common()),
+        "predicted": dict(predicted),
+    }

@@ -1,0 +1,138 @@
+"""What the page says in words: reasons, measures, numbers, the verdict on fusion."""
+
+from __future__ import annotations
+
+import json
+import math
+import posixpath
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from urgency_ray.schema import Reason
+
+EXPLANATIONS: dict[Reason, str] = {
+    Reason.MISSING_AUDIO: "A label file without a recording of the same name.",
+    Reason.MISSING_LABEL: "A recording without a label file of the same name.",
+    Reason.DUPLICATE_STEM: "A second recording or label file of a name already seen.",
+    Reason.UNREADABLE_ARCHIVE: "The archive is not a zip file, or its directory is damaged.",
+    Reason.UNREADABLE_FILE: "The file is encrypted or damaged, or reading it failed.",
+    Reason.UNSAFE_NAME: "The archive gives the file an absolute path, or one with “..” in it.",
+    Reason.FILE_TOO_LARGE: "The file is larger than the longest accepted call could be.",
+    Reason.INVALID_JSON: "The label file is not JSON, or not UTF-8.",
+    Reason.INVALID_LABEL: "The label file lacks a field, or a field has the wrong type.",
+    Reason.MISSING_URGENCY: "The label file states no urgency.",
+    Reason.UNKNOWN_URGENCY: "The urgency stated is none of 하, 중, 상.",
+    Reason.NO_TEXT: "No words are left in the transcript.",
+    Reason.NOT_AUDIO: "The recording is not a WAV file that can be decoded.",
+    Reason.EMPTY_AUDIO: "The recording has no bytes, or a header and no samples.",
+    Reason.TRUNCATED_AUDIO: "The recording ends before the length that its header promises.",
+    Reason.TOO_LONG: "The call is longer than data.max_call_sec.",
+    Reason.INVALID_SAMPLES: "Samples of the recording are not finite numbers.",
+    Reason.SILENT_AUDIO: "Every sample of the recording is zero.",
+    Reason.TOO_SHORT: "The utterance, cut at the end of the recording, is shorter than data.min_utterance_sec.",
+    Reason.INVALID_SPAN: "The utterance ends before it starts, or starts after the recording ends.",
+}
+"""What a reader is told about each reason."""
+
+MEASURES = (
+    ("accuracy", "share", "Accuracy", "share of the rows given the right class"),
+    ("macro_f1", "score", "Macro-F1", "mean of the classes’ F1, so that a rare class counts as much as a common one"),
+    ("recall_high", "share", "Recall of 상", "share of the 상 rows that are found"),
+    (
+        "high_called_low",
+        "share",
+        "상 called 하",
+        "share of the 상 rows taken for the lowest class: the costly error, best at 0",
+    ),
+    ("ordinal_mae", "score", "Ordinal MAE", "mean number of classes between the true and the predicted one; best 0, worst 2"),
+    (
+        "quadratic_kappa",
+        "score",
+        "Quadratic kappa",
+        "agreement beyond chance, where far misses weigh more; 1 is perfect, 0 is chance",
+    ),
+    (
+        "expected_calibration_error",
+        "share",
+        "Calibration error",
+        "mean gap between stated confidence and share right, best at 0",
+    ),
+)
+"""Figures of a metrics block: key, the filter that prints it, name, what it says."""
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def score(value: Any) -> str:
+    """0.612, or a dash where there is no figure (an absent class has no recall)."""
+    number = _finite(value)
+    return "–" if number is None else f"{number:.3f}"
+
+
+def share(value: Any) -> str:
+    """A fraction as 61.2 %."""
+    number = _finite(value)
+    return "–" if number is None else f"{100 * number:.1f} %"
+
+
+def count(value: Any) -> str:
+    """1,588."""
+    number = _finite(value)
+    return "–" if number is None else f"{number:,.0f}"
+
+
+def interval(block: Mapping[str, Any]) -> str:
+    """The macro-F1's interval of a metrics block."""
+    low, high = block.get("macro_f1_interval") or (None, None)
+    return f"{score(low)} to {score(high)}"
+
+
+def duration(seconds: Any) -> str:
+    """Seconds in the unit that keeps the number short."""
+    number = _finite(seconds)
+    if number is None:
+        return "–"
+    if number < 60:
+        return f"{number:.1f} s"
+    return f"{number / 60:.1f} min" if number < 3600 else f"{number / 3600:,.1f} h"
+
+
+def value(setting: Any, spec: str = ".12g") -> str:
+    """A config value as one would type it; of a path only the last part, since the rest tells where somebody works."""
+    if isinstance(setting, float):  # Arrow and pandas make floats of integers that have a null beside them
+        return format(setting, ".0f" if setting.is_integer() else spec)
+    if isinstance(setting, str):
+        is_path = setting.startswith(("/", "~", ".")) or "://" in setting
+        return posixpath.basename(setting.rstrip("/")) if is_path else setting
+    return json.dumps(setting, ensure_ascii=False)
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "score": score,
+    "share": share,
+    "count": count,
+    "interval": interval,
+    "duration": duration,
+    "value": value,
+}
+"""For the template."""
+
+
+def fusion_verdict(blocks: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """What the intervals of an ablation allow to say about fusing both modalities; None where it compares nothing."""
+    singles = [name for name in ("audio", "text") if name in blocks]
+    if "fused" not in blocks or not singles:
+        return None
+    best = max(singles, key=lambda name: float(blocks[name]["macro_f1"]))
+    fused, single = blocks["fused"], blocks[best]
+    figures = f"fused {score(fused['macro_f1'])} ({interval(fused)}), {best} {score(single['macro_f1'])} ({interval(single)})"
+    (fused_low, fused_high), (low, high) = fused["macro_f1_interval"], single["macro_f1_interval"]
+    if fused_low <= high and low <= fused_high:
+        return (
+            f"The intervals of fused and of {best}, the better single modality, overlap: {figures}. "
+            f"These {count(fused['num_rows'])} test rows do not show that fusing both beats {best} alone."
+        )
+    order = "better" if fused["macro_f1"] > single["macro_f1"] else "worse"
+    return f"Fusing both is {order} than {best}, the better single modality; the intervals do not overlap: {figures}."

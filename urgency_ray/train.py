@@ -1,0 +1,223 @@
+"""Training through Ray Train: one or many workers around `fit.fit`, then one evaluation of the best epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from urgency_ray import __version__, cluster, storage
+from urgency_ray.config import Config, ConfigError
+from urgency_ray.dataset import Examples, Splits, load_examples, split_examples
+from urgency_ray.evaluate import predict_examples, predictions_table, score_splits
+from urgency_ray.fit import Epoch, TrainingData, build_model, fit
+from urgency_ray.model import UrgencyClassifier, load_model
+from urgency_ray.model_card import write_model_card
+
+log = logging.getLogger(__name__)
+
+STATE_FILE = "state.pt"
+
+
+def _train_worker(settings: dict[str, Any]) -> None:
+    """What each Ray Train worker runs: `fit`, with reports and checkpoints through Ray Train."""
+    config = Config.model_validate(settings["config"])
+    torch.set_num_threads(max(1, int(settings["cpus"])))
+    checkpoint = ray.train.get_checkpoint()
+    resume = None
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            resume = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
+
+    def report(epoch: Epoch) -> None:
+        if ray.train.get_context().get_world_rank() == 0:
+            settings["send"](epoch.metrics)
+        saves = epoch.improved or epoch.last or epoch.metrics["epoch"] % config.train.checkpoint_epochs == 0
+        if not saves or ray.train.get_context().get_world_rank() > 0:
+            # Every rank must report, with or without a checkpoint: the call is a barrier.
+            ray.train.report(epoch.metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            torch.save(epoch.state(), Path(folder) / STATE_FILE)
+            ray.train.report(epoch.metrics, checkpoint=Checkpoint.from_directory(folder))
+
+    device = ray.train.torch.get_device()
+    fit(config, ray.get(settings["data"]), report, device=device, resume=resume)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The best epoch's classifier (on the CPU) and the history of all epochs."""
+
+    model: UrgencyClassifier
+    history: list[dict[str, Any]]
+
+
+def train_model(config: Config, run_dir: str, data: TrainingData, data_ref: Any, transform: dict[str, Any]) -> Trained:
+    """Run `fit` under Ray Train's `TorchTrainer`; restart or go on from the last checkpoint of the same config and data.
+
+    Args:
+        config: the whole config; `config.model.modalities` says what is trained.
+        run_dir: checkpoints go below `<run_dir>/checkpoints`.
+        data: embeddings, for building the model around the best weights.
+        data_ref: `ray.put(data)`.
+        transform: goes into the model, as `make_transform` gives it.
+    """
+    workers = config.train.num_workers
+    use_gpu = config.train.use_gpu if config.train.use_gpu is not None else cluster.num_gpus() >= workers
+    if use_gpu and cluster.num_gpus() < workers:
+        raise ConfigError(f"train.use_gpu: true with {workers} workers, but the cluster has {cluster.num_gpus()} GPUs")
+    cpus = config.train.cpus_per_worker or max(1.0, cluster.num_cpus() // workers)
+    if cpus * workers > cluster.num_cpus():
+        raise ConfigError(
+            f"train.num_workers: {workers} workers of {cpus:g} CPUs do not fit the cluster's {cluster.num_cpus():g} CPUs; "
+            "lower train.num_workers or train.cpus_per_worker"
+        )
+    # A finished run's name would give back the old result: the name says what the result depends on.
+    relevant = config.model_dump(include={"model", "loss", "sampler", "train"})
+    digest = hashlib.sha256(json.dumps([relevant, data.digest(), __version__], sort_keys=True).encode()).hexdigest()[:12]
+    checkpoints = storage.join(run_dir, "checkpoints")
+    with cluster.Relay(_log_epochs, every_sec=1.0) as send:
+        result = TorchTrainer(
+            _train_worker,
+            train_loop_config={"config": config.model_dump(), "data": data_ref, "cpus": cpus, "send": send},
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}),
+            run_config=RunConfig(
+                name=f"{config.model.modalities}-{digest}",
+                storage_path=checkpoints if "://" in checkpoints else os.path.abspath(checkpoints),
+                checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="val_macro_f1"),
+                failure_config=FailureConfig(max_failures=config.train.max_failures),
+            ),
+        ).fit()
+    assert result.best_checkpoints and result.checkpoint, "every epoch that improves is kept, and the last one"
+    best, _ = max(result.best_checkpoints, key=lambda pair: pair[1]["val_macro_f1"])
+    model = build_model(config, data, transform)
+    model.load_state_dict(_load_state(best)["model"])
+    # The last epoch always leaves a checkpoint, so the latest one has the whole history.
+    return Trained(model.eval(), _load_state(result.checkpoint)["history"])
+
+
+def _log_epochs(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        scores = f"train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}, val macro-F1 {row['val_macro_f1']:.4f}"
+        log.info("%s epoch %d: %s, %.2f s", row["modalities"], row["epoch"], scores, row["seconds"])
+
+
+def _load_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    with checkpoint.as_directory() as folder:
+        state: dict[str, Any] = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
+        return state
+
+
+def prepare(config: Config, run_dir: str) -> tuple[Examples, Splits]:
+    """Embeddings and splits of a run folder, after a check that config and folder speak of the same encoders.
+
+    Raises:
+        ConfigError: no usable embeddings, or those of other encoders than the config's.
+    """
+    examples = load_examples(run_dir)
+    _refuse_other_encoders(config, run_dir, examples.fingerprint)
+    return examples, split_examples(examples, config.split)
+
+
+def _refuse_other_encoders(config: Config, run_dir: str, fingerprint: dict[str, Any] | None) -> None:
+    for key in ("audio_encoder", "text_encoder"):
+        # Imported embeddings do not say what made them.
+        found = (fingerprint or {}).get(key, {})
+        for field, value in getattr(config, key).model_dump(exclude={"batch_size", "dtype"}).items():
+            if found.get(field, value) != value:
+                raise ConfigError(
+                    f"--run-dir {run_dir}: its embeddings were made with {key}.{field} {found[field]}, not {value}; "
+                    "extract into another folder, or train with this one's own config"
+                )
+
+
+def train(config: Config, run_dir: str) -> dict[str, Any]:
+    """Train on a run folder; write model/, metrics.json, history.json and predictions.parquet; return the metrics.
+
+    The best epoch is chosen on the validation split; the test split is scored once, with that epoch's weights. With
+    `train.ablation` the audio-only and text-only models of the same trunk are trained and scored as well.
+
+    Raises:
+        ConfigError: the run folder cannot be trained on, or the workers do not fit the cluster.
+    """
+    examples, splits = prepare(config, run_dir)
+    cluster.connect(config.ray)
+    data = TrainingData.from_examples(examples, splits)
+    data_ref = ray.put(data)
+    transform = make_transform(config, examples.fingerprint)
+    modalities = [config.model.modalities]
+    if config.train.ablation:
+        modalities += [other for other in ("fused", "audio", "text") if other not in modalities]
+    scores: dict[str, Any] = {}
+    history: list[dict[str, Any]] = []
+    for name in modalities:
+        variant = config.replace({"model.modalities": name})
+        trained = train_model(variant, run_dir, data, data_ref, transform)
+        probabilities = predict_examples(trained.model, examples)
+        blocks = score_splits(
+            probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed
+        )
+        scores[name] = blocks["test"]["urgency"]
+        history += trained.history
+        best = max(trained.history, key=lambda row: row["val_macro_f1"])
+        log.info(
+            "%s: %d epochs, best validation macro-F1 %.3f at epoch %d",
+            name,
+            len(trained.history),
+            best["val_macro_f1"],
+            best["epoch"],
+        )
+        if name == config.model.modalities:
+            metrics: dict[str, Any] = {"splits": blocks}
+            table = predictions_table(probabilities["urgency"], examples, splits)
+            save_model(trained.model, storage.join(run_dir, "model"), metrics)
+            storage.write_table(storage.join(run_dir, "predictions.parquet"), table)
+    if config.train.ablation:
+        metrics["ablation"] = scores
+    storage.write_text(storage.join(run_dir, "config.yaml"), config.to_yaml())
+    storage.write_text(storage.join(run_dir, "history.json"), json.dumps(history, indent=1))
+    storage.write_text(
+        storage.join(run_dir, "metrics.json"), json.dumps(metrics, ensure_ascii=False, indent=1, allow_nan=False)
+    )
+    return metrics
+
+
+def make_transform(config: Config, fingerprint: dict[str, Any] | None) -> dict[str, Any]:
+    """What `predict` needs to turn new calls into the embeddings that the model was trained on."""
+    sections = config.model_dump(
+        include={"data": {"unit", "speakers", "min_utterance_sec", "max_call_sec"}, "audio_encoder": True, "text_encoder": True}
+    )
+    return {**sections, "fingerprint": fingerprint}
+
+
+def save_model(model: UrgencyClassifier, location: str, metrics: dict[str, Any]) -> None:
+    """Write config.json, model.safetensors and the model card to a folder or URI."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        write_model_card(Path(folder) / "README.md", model, metrics)
+        storage.copy_dir(folder, location)
+
+
+def evaluate_run(config: Config, run_dir: str) -> dict[str, dict[str, Any]]:
+    """Score `<run_dir>/model` on the val and test splits of the run's embeddings: `splits` of metrics.json.
+
+    Raises:
+        ConfigError: the run folder holds no model or no embeddings.
+    """
+    model = load_model(storage.join(run_dir, "model"))
+    examples, splits = prepare(config, run_dir)
+    probabilities = predict_examples(model, examples)
+    return score_splits(probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed)

@@ -1,0 +1,294 @@
+"""Search for the best validation macro-F1: Ray Tune, Optuna's TPE and ASHA around `fit.fit`.
+
+Trials see train and val only. The winner is trained again through Ray Train, by the very path that `train --config best.yaml`
+takes, and scored once on test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import pandas as pd
+import pyarrow as pa
+import ray
+import ray.tune
+import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from urgency_ray import cluster, storage
+from urgency_ray.config import CategoricalDimension, Config, ConfigError, Dimension, SimplexDimension, iter_fields
+from urgency_ray.evaluate import predict_examples, score_splits
+from urgency_ray.fit import Epoch, TrainingData, fit
+from urgency_ray.train import make_transform, prepare, save_model, train_model
+
+log = logging.getLogger(__name__)
+
+METRIC = "best_val_macro_f1"
+LEAST_UNIFORM = 1e-6
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """An Optuna define-by-run space over config fields: called with a trial, gives {config field: value}.
+
+    A simplex of k fields takes k uniforms u_i and gives p_i = log u_i / sum_j log u_j: exponentials over their sum are uniform
+    on the simplex (Devroye 1986, ch. XI), so no corner is favoured.
+    """
+
+    space: dict[str, Dimension]
+
+    def __call__(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Draw a value for each field; also keeps them as user attributes, for the study's reader."""
+        fields: dict[str, Any] = {}
+        for name, dimension in self.space.items():
+            if isinstance(dimension, SimplexDimension):
+                draws = [trial.suggest_float(f"{name}.{field}", LEAST_UNIFORM, 1.0) for field in dimension.fields]
+                logs = [-math.log(draw) for draw in draws]
+                total = sum(logs) or 1.0
+                fields |= {field: value / total for field, value in zip(dimension.fields, logs, strict=True)}
+            elif isinstance(dimension, CategoricalDimension):
+                fields[name] = trial.suggest_categorical(name, dimension.choices)
+            elif dimension.type == "int":
+                fields[name] = trial.suggest_int(name, dimension.low, dimension.high, log=dimension.log)
+            else:
+                fields[name] = trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
+        trial.set_user_attr("fields", fields)
+        return fields
+
+    def locate(self, config: Config) -> dict[str, Any] | None:
+        """The point of this space that stands for a config's own values, or None where one lies outside."""
+        tree = config.model_dump()
+        point: dict[str, Any] = {}
+        for name, dimension in self.space.items():
+            if isinstance(dimension, SimplexDimension):
+                values = [_value(tree, field) for field in dimension.fields]
+                total = sum(values)
+                if total <= 0:
+                    return None
+                draws = (math.exp(-value / total) for value in values)
+                point |= {f"{name}.{field}": draw for field, draw in zip(dimension.fields, draws, strict=True)}
+                continue
+            value = _value(tree, name)
+            inside = (
+                value in dimension.choices
+                if isinstance(dimension, CategoricalDimension)
+                else value is not None and dimension.low <= value <= dimension.high
+            )
+            if not inside:
+                return None
+            point[name] = value
+        return point
+
+
+def _value(tree: dict[str, Any], dotted: str) -> Any:
+    section, field = dotted.split(".")
+    return tree[section][field]
+
+
+def check_space(config: Config) -> None:
+    """Try the ends of every dimension on the config, so that no trial can meet a value that the config refuses.
+
+    Raises:
+        ConfigError: the space is empty, or one of its ends is out of a field's range.
+    """
+    if not config.tune.space:
+        raise ConfigError("tune.space: is empty; state what to search, as configs/tune_fusion.yaml does")
+    for name, dimension in config.tune.space.items():
+        if isinstance(dimension, SimplexDimension):
+            config.replace(dict.fromkeys(dimension.fields, 1.0 / len(dimension.fields)))
+            continue
+        if not isinstance(dimension, CategoricalDimension):
+            if dimension.low > dimension.high:
+                raise ConfigError(f"tune.space.{name}: low {dimension.low} is above high {dimension.high}")
+            if dimension.log and dimension.low <= 0:
+                raise ConfigError(f"tune.space.{name}: a logarithmic scale needs low above 0 but got {dimension.low}")
+        ends = dimension.choices if isinstance(dimension, CategoricalDimension) else [dimension.low, dimension.high]
+        for end in ends:
+            try:
+                config.replace({name: end})
+            except ConfigError as error:
+                raise ConfigError(f"tune.space.{name}: {error}") from None
+
+
+def _run_trial(params: dict[str, Any], base: dict[str, Any], data: TrainingData) -> None:
+    """One trial: `fit.fit` on the base config with the trial's fields, reporting the best macro-F1 so far."""
+    known = {name for name, _ in iter_fields()}
+    config = Config.model_validate(base).replace({name: value for name, value in params.items() if name in known})
+    torch.set_num_threads(max(1, int(config.tune.cpus_per_trial)))
+
+    def report(epoch: Epoch) -> None:
+        ray.tune.report(epoch.metrics | {"finished": epoch.last})
+
+    fit(config, data, report)
+
+
+class _TrialLog(ray.tune.Callback):
+    def __init__(self, num_trials: int) -> None:
+        self.num_trials = num_trials
+        self.num_done = 0
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.num_done += 1
+        result = trial.last_result
+        how = "finished" if result.get("finished") else "stopped by ASHA"
+        scores = f"validation macro-F1 {result.get(METRIC, math.nan):.3f} after {result.get('epoch', 0)} epochs"
+        log.info("trial %d of %d: %s, %s", self.num_done, self.num_trials, scores, how)
+
+
+def tune(config: Config, run_dir: str) -> dict[str, Any]:
+    """Search `config.tune.space`; write `<run_dir>/tune/`; return the content of `tune/metrics.json`.
+
+    Raises:
+        ConfigError: the space or the run folder cannot be used.
+        RuntimeError: every trial failed.
+    """
+    started = time.monotonic()
+    check_space(config)
+    examples, splits = prepare(config, run_dir)
+    cluster.connect(config.ray)
+    data = TrainingData.from_examples(examples, splits)
+    space = SearchSpace(config.tune.space)
+    folder = storage.join(run_dir, "tune")
+    grid = _search(config, space, data, folder)
+    trials = _trials_table(grid, space)
+    storage.write_table(storage.join(folder, "trials.parquet"), pa.Table.from_pandas(trials, preserve_index=False))
+    if not (trials["state"] != "failed").any():
+        raise RuntimeError(f"all {len(trials)} trials failed; the first said: {grid.errors[0] if grid.errors else 'nothing'}")
+
+    winner = trials.loc[trials["val_macro_f1"].idxmax()]
+    fields = {name: winner[name] for name in trials.columns if "." in name}
+    best = config.replace({name: getattr(value, "item", lambda value=value: value)() for name, value in fields.items()})
+    storage.write_text(storage.join(folder, "best.yaml"), best.to_yaml())
+    trained = train_model(best, run_dir, data, ray.put(data), make_transform(best, examples.fingerprint))
+    blocks = score_splits(
+        predict_examples(trained.model, examples),
+        examples,
+        splits,
+        num_resamples=best.train.bootstrap_samples,
+        seed=best.split.seed,
+    )
+    save_model(trained.model, storage.join(folder, "model"), {"splits": blocks})
+    states = trials["state"].value_counts()
+    summary = {
+        "num_trials": len(trials),
+        **{state: int(states.get(state, 0)) for state in ("completed", "stopped", "failed")},
+        "best_trial": int(winner["number"]),
+        "best": {name: _value(best.model_dump(), name) for name in fields},
+        "val": blocks["val"]["urgency"],
+        "test": blocks["test"]["urgency"],
+        "wall_sec": round(time.monotonic() - started, 3),
+        "seed": config.tune.seed,
+    }
+    storage.write_text(storage.join(folder, "metrics.json"), json.dumps(summary, ensure_ascii=False, indent=1, allow_nan=False))
+    log.info(
+        "best of %d trials: validation macro-F1 %.3f, test %.3f; retrain it with --config %s",
+        len(trials),
+        summary["val"]["macro_f1"],
+        summary["test"]["macro_f1"],
+        storage.join(folder, "best.yaml"),
+    )
+    return summary
+
+
+def _search(config: Config, space: SearchSpace, data: TrainingData, folder: str) -> ray.tune.ResultGrid:
+    settings = config.tune
+    most = max(1, int(cluster.num_cpus() // settings.cpus_per_trial))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler(
+        seed=settings.seed,
+        n_startup_trials=settings.startup_trials,
+        multivariate=True,
+        group=True,
+        constant_liar=True,
+    )
+    # One name a search: a name found in the storage would go on with the old study and count its trials.
+    name = f"search-{uuid.uuid4().hex[:8]}"
+    own_values = space.locate(config)
+    with _study_file(folder) as journal:
+        searcher = OptunaSearch(
+            space,
+            metric=METRIC,
+            mode="max",
+            points_to_evaluate=[own_values] if own_values is not None else None,
+            sampler=sampler,
+            study_name=name,
+            storage=JournalStorage(JournalFileBackend(journal)),
+        )
+        scheduler = ASHAScheduler(
+            time_attr="epoch",
+            max_t=config.train.epochs,
+            grace_period=min(settings.grace_epochs, config.train.epochs),
+            reduction_factor=settings.reduction_factor,
+        )
+        trainable = ray.tune.with_parameters(_run_trial, base=config.model_dump(), data=data)
+        tuner = ray.tune.Tuner(
+            ray.tune.with_resources(trainable, {"cpu": settings.cpus_per_trial}),
+            tune_config=ray.tune.TuneConfig(
+                metric=METRIC,
+                mode="max",
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=settings.num_trials,
+                max_concurrent_trials=min(settings.max_concurrent or most, most),
+                reuse_actors=True,
+            ),
+            run_config=ray.tune.RunConfig(
+                name=name,
+                storage_path=storage.join(folder, "ray") if "://" in folder else os.path.abspath(storage.join(folder, "ray")),
+                callbacks=[_TrialLog(settings.num_trials)],
+                verbose=0,
+            ),
+        )
+        return tuner.fit()
+
+
+@contextlib.contextmanager
+def _study_file(folder: str) -> Iterator[str]:
+    """The path of Optuna's journal: in the run folder, or beside it until the search ends where that is an object store."""
+    if "://" not in folder:
+        filesystem, path = storage.open_location(folder)
+        filesystem.create_dir(path, recursive=True)
+        yield os.path.join(path, "study.log")
+        return
+    with tempfile.TemporaryDirectory() as local:
+        path = os.path.join(local, "study.log")
+        yield path
+        storage.copy_dir(local, folder)
+
+
+def _trials_table(grid: ray.tune.ResultGrid, space: SearchSpace) -> pd.DataFrame:
+    fields = [
+        field
+        for name, dimension in space.space.items()
+        for field in (dimension.fields if isinstance(dimension, SimplexDimension) else [name])
+    ]
+    rows = []
+    for number in range(len(grid)):
+        result = grid[number]
+        metrics = result.metrics or {}
+        state = "failed" if result.error or METRIC not in metrics else "completed" if metrics["finished"] else "stopped"
+        rows.append(
+            {
+                "number": number,
+                "state": state,
+                "val_macro_f1": metrics.get(METRIC, math.nan),
+                "epochs": metrics.get("epoch", 0),
+                "seconds": metrics.get("time_total_s", math.nan),
+                **{field: (result.config or {}).get(field) for field in fields},
+            }
+        )
+    return pd.DataFrame(rows)
