@@ -168,7 +168,7 @@ def test_two_workers_give_the_losses_and_weights_of_one(tmp_path, mode):
     np.testing.assert_allclose(losses, [epoch.metrics["train_loss"] for epoch, _ in single], atol=1e-5)
     for name, value in single[-1][1].items():
         if name.endswith("self_attn.in_proj_bias"):
-            # The bias of the keys (the middle third) cancels in the softmax: its gradient is rounding noise, which Adam scales up.
+            # The bias of the keys (the middle third) cancels in the softmax: its gradient is rounding noise, scaled up by Adam.
             hidden = len(value) // 3
             value[hidden : 2 * hidden] = weights[name][hidden : 2 * hidden]
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5)

@@ -1,0 +1,104 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from urgency_ray import cli
+from urgency_ray.config import iter_fields
+
+
+def run(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+def one_line(capsys):
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert error[0].startswith("error: ")
+    return error[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["extract", "--run-dir", "r", "--data.root", "no/such/folder"], "--data.root no/such/folder: no such folder"),
+        (["extract", "--run-dir", "r"], "--data.root"),
+        (["extract"], "--run-dir"),
+        (["extract", "--run-dir", "r", "--data.rot", "x"], "--data.rot: no such option; did you mean --data.root?"),
+        (
+            ["train", "--run-dir", "r", "--train.epochs", "five"],
+            "train.epochs: must be an integer >= 1 and <= 100000 but got 'five'",
+        ),
+        (["train", "--run-dir", "r", "--train.epochs"], "expected one argument"),
+        (["train", "--run-dir", "r", "--config", "nowhere.yaml"], "--config nowhere.yaml: No such file"),
+        (["train", "--run-dir", "no/such/run"], "--run-dir no/such/run: holds no embeddings"),
+        (["tune", "--run-dir", "r"], "tune.space: is empty"),
+        (["predict", "--model", "m", "--output", "o.parquet", "--data.root", "."], "--model m: holds no model.safetensors"),
+        (["report", "--run-dir", "no/such/run"], "no/such/run"),
+        (["synthesize"], "--data.root"),
+        (["tarin"], "invalid choice: 'tarin'"),
+        ([], "COMMAND"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    assert message in one_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_calls_is_refused(capsys, tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing here", encoding="utf-8")
+    assert run("extract", "--data.root", tmp_path, "--run-dir", tmp_path / "run") == 2
+    assert "holds no calls" in one_line(capsys)
+
+
+def test_help_lists_every_field_with_doc_and_default(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("train", "--help")
+    assert caught.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, field in iter_fields():
+        assert f"--{name} VALUE" in shown
+        assert " ".join(field.description.split()[:4]) in shown
+    assert "Most epochs to train. Takes an integer >= 1 and <= 100000. Default: 50" in shown
+
+
+def test_help_needs_neither_ray_nor_torch():
+    code = "import sys, urgency_ray.cli as c; c.build_parser(); print(*({'ray', 'torch', 'librosa'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == ""
+
+
+def test_evaluate_prints_the_report_of_each_split(trained, capsys):
+    run_dir, metrics, _ = trained
+    assert run("evaluate", "--run-dir", run_dir) == 0
+    shown = capsys.readouterr().out
+    assert "urgency on val" in shown
+    assert f"{metrics['splits']['test']['urgency']['per_class']['상']['f1']:.3f}" in shown
+
+
+def test_a_run_folder_s_own_config_is_the_default_and_gives_the_calls_to_a_recipe(trained, tmp_path):
+    run_dir, _, config = trained
+    parser = cli.build_parser()
+    own = cli.resolve_config(parser.parse_args(["train", "--run-dir", run_dir, "--train.seed", "5"]))
+    assert own == config.replace({"train.seed": 5})
+    recipe = Path(tmp_path, "recipe.yaml")
+    recipe.write_text("train: {epochs: 3}\n", encoding="utf-8")
+    given = cli.resolve_config(parser.parse_args(["train", "--run-dir", run_dir, "--config", str(recipe)]))
+    assert (given.train.epochs, given.model.hidden_dim, given.data.root) == (3, 768, config.data.root)
+
+
+def test_report_writes_the_page(trained, capsys):
+    run_dir, _, _ = trained
+    assert run("report", "--run-dir", run_dir) == 0
+    assert Path(run_dir, "report.html").stat().st_size > 10_000
+
+
+def test_synthesize_writes_a_corpus_once(tmp_path, capsys):
+    root = tmp_path / "calls"
+    arguments = ["synthesize", "--data.root", root, "--synthesize.num_calls", 30, "--synthesize.min_call_sec", 4]
+    assert run(*arguments, "--synthesize.max_call_sec", 4) == 0
+    assert len(list(root.rglob("*.zip"))) >= 4
+    assert run(*arguments, "--synthesize.max_call_sec", 5) == 2
+    assert "another config" in one_line(capsys)
