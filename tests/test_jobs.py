@@ -1,9 +1,14 @@
 """Every script of jobs/, alone on a laptop and under `ray job submit` to a local head."""
 
 import os
-import shutil
+import secrets
+import socket
 import subprocess
 import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +18,6 @@ from urgency_ray.config import load_config
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-DASHBOARD = "http://127.0.0.1:18265"
 QUICK = ["--train.epochs", "1", "--train.ablation", "false", "--tune.num_trials", "2", "--tune.grace_epochs", "1"]
 
 
@@ -34,12 +38,6 @@ def calls(corpus):
     return corpus[0]
 
 
-@pytest.fixture(scope="module")
-def run_dir(extracted, tmp_path_factory):
-    """Something for each stage to start from, so that the tests can run in any order, or alone."""
-    return shutil.copytree(extracted[0], tmp_path_factory.mktemp("jobs") / "run")
-
-
 def test_there_is_a_job_for_each_stage():
     assert {path.stem for path in (ROOT / "jobs").glob("*.py")} == {"extract", "train", "tune", "predict"}
 
@@ -56,33 +54,59 @@ def test_each_job_runs_alone(calls, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory):
-    """A Ray head with a job server on this machine; its processes are ended by stopping the one we started."""
-    environment = {**os.environ, "RAY_TMPDIR": str(tmp_path_factory.mktemp("ray"))}
-    options = ["--head", "--port", "16379", "--dashboard-port", "18265", "--num-cpus", "2", "--disable-usage-stats"]
-    process = subprocess.Popen([str(BIN / "ray"), "start", "--block", *options, "--include-dashboard", "true"], env=environment)
-    yield {**os.environ, "RAY_API_SERVER_ADDRESS": DASHBOARD}
-    process.terminate()
-    process.wait(timeout=60)
+def head():
+    """(address, environment) of the job server of a Ray head on this machine, started and stopped here."""
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder, socket.socket() as first, socket.socket() as second:
+        for free in (first, second):
+            free.bind(("127.0.0.1", 0))
+        port, dashboard_port = (str(free.getsockname()[1]) for free in (first, second))
+        first.close()
+        second.close()
+        # A short folder: the paths of Ray's sockets below it may not exceed 107 bytes.
+        command = [str(BIN / "ray"), "start", "--head", "--block", "--port", port, "--dashboard-port", dashboard_port]
+        command += ["--temp-dir", folder, "--num-cpus", "2", "--disable-usage-stats", "--include-dashboard", "true"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+        address = f"http://127.0.0.1:{dashboard_port}"
+        wait_for(address, process)
+        yield address, environment
+        process.terminate()
+        process.wait(timeout=60)
 
 
-def submit(stage, calls, run_dir, environment):
-    command = [str(BIN / "ray"), "job", "submit", "--address", DASHBOARD, "--working-dir", str(ROOT / "jobs"), "--"]
-    command += [sys.executable, f"{stage}.py", *arguments_of(stage, calls, run_dir)]
-    return subprocess.run(command, check=False, env=environment, timeout=400, capture_output=True, text=True)
+def wait_for(address, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "ray start ended"
+        try:
+            urllib.request.urlopen(f"{address}/api/version", timeout=5)
+        except urllib.error.HTTPError:
+            return  # it answers, if only to ask for a token
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise TimeoutError(address)
+
+
+def submit(stage, arguments, head):
+    address, environment = head
+    command = [str(BIN / "ray"), "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"]
+    command += [sys.executable, f"jobs/{stage}.py", *arguments]
+    return subprocess.run(command, check=False, timeout=400, capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.slow
 def test_each_job_runs_under_ray_job_submit(calls, tmp_path, head):
     run_dir = tmp_path / "run"
     for stage in ("extract", "train", "tune", "predict"):
-        result = submit(stage, calls, run_dir, head)
+        result = submit(stage, arguments_of(stage, calls, run_dir), head)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
         check(stage, run_dir)
 
 
 @pytest.mark.slow
 def test_a_failed_job_says_why_and_fails(tmp_path, head):
-    result = submit("train", tmp_path, tmp_path / "nothing", head)
+    result = submit("train", ["--run-dir", str(tmp_path / "nothing")], head)
     assert result.returncode != 0
     assert "holds no embeddings" in result.stdout + result.stderr

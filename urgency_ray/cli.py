@@ -9,7 +9,7 @@ import argparse
 import difflib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -76,6 +76,18 @@ def _report(config: Config, options: argparse.Namespace) -> None:
     log.info("report: %s", write_report(options.run_dir))
 
 
+def _import(config: Config, options: argparse.Namespace) -> None:
+    from urgency_ray.interchange import import_artefacts  # noqa: PLC0415
+
+    import_artefacts(config, options.metadata, options.embeddings, options.run_dir)
+
+
+def _export(config: Config, options: argparse.Namespace) -> None:
+    from urgency_ray.interchange import export_artefacts  # noqa: PLC0415
+
+    export_artefacts(config, options.run_dir, options.metadata, options.embeddings)
+
+
 def _demo(config: Config, options: argparse.Namespace) -> None:
     from urgency_ray.demo import demo  # noqa: PLC0415
 
@@ -95,6 +107,8 @@ OPTIONS = {
     "run_dir": "run folder: a local path, or a URI such as s3://bucket/run",
     "model": "model folder of a trained run: a local path or a URI",
     "output": "file to write: .parquet or .csv, a local path or a URI",
+    "metadata": "metadata.csv (UrgencySense) or processed_data.csv (UrgencyDetect): a local path or a URI",
+    "embeddings": "embeddings.npz (UrgencySense) or wav2vec2_embeddings.npy (UrgencyDetect): a local path or a URI",
 }
 
 COMMANDS = {
@@ -106,6 +120,8 @@ COMMANDS = {
     "evaluate": Command("print the classification report of a run folder's model", ("run_dir",), _evaluate),
     "predict": Command("classify the calls below --data.root with a saved model", ("model", "output"), _predict),
     "report": Command("write a run folder's report.html", ("run_dir",), _report),
+    "import": Command("make a run folder of embeddings published by others", ("metadata", "embeddings", "run_dir"), _import),
+    "export": Command("write a run folder's embeddings as others publish theirs", ("run_dir", "metadata", "embeddings"), _export),
 }
 
 
@@ -162,20 +178,36 @@ def resolve_config(options: argparse.Namespace) -> Config:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code and prints one line for an error that the user can mend."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    log.setLevel(logging.INFO)
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.INFO)
     try:
         options, unknown = build_parser().parse_known_args(arguments)
         if unknown:
             raise ConfigError(_unknown_option(unknown[0]))
         COMMANDS[options.command].run(resolve_config(options), options)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 1
+    except Exception as error:
+        # What a user can mend is one line, also when it happened in a worker; anything else is a bug and keeps its traceback.
+        known = next((cause for cause in _causes(error) if isinstance(cause, ConfigError | OSError | FloatingPointError)), None)
+        if known is None:
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        return 2 if isinstance(known, ConfigError) else 1
     return 0
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception and what it came from; Ray keeps a worker's own exception in `cause` or `worker_failures`."""
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop(0)
+        if isinstance(current, BaseException):
+            yield current
+            failures = getattr(current, "worker_failures", {})
+            pending += [getattr(current, "cause", None), current.__cause__, *failures.values()]
 
 
 def _unknown_option(option: str) -> str:

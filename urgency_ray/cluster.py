@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,9 @@ def connect(config: RayConfig) -> None:
     # A private cluster never joins whatever else runs on the machine.
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     local = address == "local"
+    _refuse_dead_address(address)
+    # The core worker would warn, on the terminal, that Ray Data's actors have arguments in the object store; all of them have.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray.init(
         address=address,
         num_cpus=config.num_cpus if local else None,
@@ -43,6 +47,17 @@ def connect(config: RayConfig) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+
+
+def _refuse_dead_address(address: str) -> None:
+    # ray.init would try for minutes before it gives up.
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise ConnectionError(f"ray.address {address}: no Ray cluster answers there ({error.strerror or error})") from None
 
 
 @ray.remote(num_cpus=0)

@@ -1,0 +1,99 @@
+"""Decode + resample to 16 kHz + five acoustic features: our path against the recipe's librosa path, on one core.
+
+    python benchmarks/features.py [--pairs 5] [--calls 40]
+
+Both see the same WAV bytes (8 kHz PCM16, lengths as in the corpus: lognormal around a median of 65 s); the libraries' bare speed
+(soundfile decode and soxr resampling alone) is the limit that no path can pass. Prints the median of the paired ratios and the
+largest relative difference between the two paths' features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import librosa
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from urgency_ray.audio import acoustic_features, decode_wav
+from urgency_ray.schema import ACOUSTIC_FEATURES
+
+SAMPLE_RATE_HZ = 16_000
+
+
+def make_calls(num_calls: int) -> list[bytes]:
+    """WAV files of speech-like noise bursts."""
+    rng = np.random.default_rng(0)
+    calls = []
+    for seconds in np.clip(rng.lognormal(np.log(65), 0.5, num_calls), 30, 180):
+        samples = (
+            rng.standard_normal(int(8000 * seconds))
+            * np.repeat(rng.random(int(seconds) + 1) > 0.3, 8000)[: int(8000 * seconds)]
+        )
+        file = io.BytesIO()
+        soundfile.write(file, 0.1 * samples, 8000, format="WAV", subtype="PCM_16")
+        calls.append(file.getvalue())
+    return calls
+
+
+def by_librosa(content: bytes) -> dict[str, float]:
+    """The recipe's way: librosa.load at 16 kHz, librosa.effects.split, NumPy."""
+    waveform, _ = librosa.load(io.BytesIO(content), sr=SAMPLE_RATE_HZ)
+    spans = librosa.effects.split(waveform, top_db=25)
+    energy, peak = float(np.mean(waveform**2)), float(np.max(np.abs(waveform)))
+    speech = sum(end - start for start, end in spans) / len(waveform)
+    return dict(zip(ACOUSTIC_FEATURES, (len(waveform) / SAMPLE_RATE_HZ, speech, energy, peak, peak / energy**0.5), strict=True))
+
+
+def by_us(content: bytes) -> dict[str, float]:
+    """urgency_ray's way."""
+    return acoustic_features(decode_wav(content, SAMPLE_RATE_HZ, 7200.0), SAMPLE_RATE_HZ)
+
+
+def by_libraries(content: bytes) -> NDArray[Any]:
+    """The limit: soundfile's decode and soxr's resampling, nothing else."""
+    samples, rate = soundfile.read(io.BytesIO(content), dtype="float32")
+    return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE_HZ, quality="HQ"))
+
+
+def measure(way: Callable[[bytes], object], calls: list[bytes]) -> float:
+    """Seconds for all calls."""
+    started = time.perf_counter()
+    for call in calls:
+        way(call)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--calls", type=int, default=40)
+    options = parser.parse_args()
+    calls = make_calls(options.calls)
+    ways = {"librosa": by_librosa, "urgency_ray": by_us, "libraries": by_libraries}
+    for way in ways.values():
+        way(calls[0])
+    runs = [{name: measure(way, calls) for name, way in ways.items()} for _ in range(options.pairs)]
+    audio_sec = sum(by_us(call)["duration_sec"] for call in calls)
+    gap = max(
+        abs(ours[name] - theirs[name]) / max(abs(theirs[name]), 1e-9)
+        for ours, theirs in ((by_us(call), by_librosa(call)) for call in calls)
+        for name in ACOUSTIC_FEATURES
+    )
+    for name in ways:
+        print(f"{name:<12}{statistics.median(audio_sec / run[name] for run in runs):>10,.0f}x real time on one core")
+    print(f"urgency_ray / librosa    {statistics.median(run['librosa'] / run['urgency_ray'] for run in runs):.2f}")
+    print(f"urgency_ray / limit      {statistics.median(run['libraries'] / run['urgency_ray'] for run in runs):.2f}")
+    print(f"largest relative difference of a feature: {gap:.1e}")
+
+
+if __name__ == "__main__":
+    main()
