@@ -2,8 +2,8 @@
 
     python benchmarks/features.py [--pairs 5] [--calls 40]
 
-Both see the same WAV bytes (8 kHz PCM16, lengths as in the corpus: lognormal around a median of 65 s); the libraries' bare speed
-(soundfile decode and soxr resampling alone) is the limit that no path can pass. Prints the median of the paired ratios and the
+Both see the same WAV bytes (8 kHz PCM16, lengths as in the corpus: lognormal around a median of 65 s). The bare libraries
+(soundfile decode and soxr resampling alone) are the limit that no path can pass. Prints the median of the paired ratios and the
 largest relative difference between the two paths' features.
 """
 

@@ -59,8 +59,9 @@ def extracted(ray_session, corpus, demo_config, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(extracted, tmp_path_factory):
-    """(run folder, metrics, config) of a trained copy of `extracted`; read only."""
+    """(run folder, metrics, config) of a copy of `extracted`, trained with ablation; read only."""
     from urgency_ray.train import train
 
     run_dir = str(shutil.copytree(extracted[0], tmp_path_factory.mktemp("trained") / "run"))
-    return run_dir, train(extracted[2], run_dir), extracted[2]
+    config = extracted[2].replace({"train.ablation": True})
+    return run_dir, train(config, run_dir), config

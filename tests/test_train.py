@@ -54,8 +54,10 @@ def test_the_provider_s_validation_part_is_what_is_tested(trained):
 def test_the_saved_model_is_that_of_the_best_epoch(trained):
     run_dir, metrics, _ = trained
     history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
-    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
-    assert metrics["splits"]["val"]["urgency"]["macro_f1"] == pytest.approx(max(row["val_macro_f1"] for row in history))
+    assert [(row["modalities"], row["epoch"]) for row in history] == [
+        (m, e) for m in ("fused", "audio", "text") for e in (1, 2, 3, 4)
+    ]
+    assert metrics["splits"]["val"]["urgency"]["macro_f1"] == pytest.approx(max(row["val_macro_f1"] for row in history[:4]))
     model = load_model(f"{run_dir}/model")
     table = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
     probs = predict_examples(model, load_examples(run_dir))["urgency"]
@@ -68,13 +70,27 @@ def test_evaluate_gives_the_same_figures(trained):
     assert evaluate_run(config, run_dir) == metrics["splits"]
 
 
-def test_ablation_trains_each_modality_and_keeps_the_fused_model(ray_session, extracted, tmp_path):
-    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
-    metrics = train(extracted[2].replace({"train.ablation": True, "train.epochs": 1, "train.num_workers": 2}), run_dir)
+def test_ablation_trains_each_modality_and_keeps_the_fused_model(trained):
+    run_dir, metrics, _ = trained
     assert list(metrics["ablation"]) == ["fused", "audio", "text"]
     assert metrics["ablation"]["fused"] == metrics["splits"]["test"]["urgency"]
     assert metrics["ablation"]["audio"] != metrics["ablation"]["text"]
     assert load_model(f"{run_dir}/model").model.modalities == "fused"
+
+
+@pytest.mark.slow
+def test_two_ray_train_workers_share_the_work(ray_session, extracted, tmp_path):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    config = extracted[2].replace(
+        {"train.epochs": 2, "train.batch_size": 16, "model.dropout": 0.0, "model.encoder_dropout": 0.0}
+    )
+    two = train(config.replace({"train.num_workers": 2}), run_dir)
+    history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
+    one = train(config.replace({"train.batch_size": 32}), run_dir)
+    alone = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
+    for name in ("train_loss", "val_loss"):
+        np.testing.assert_allclose([row[name] for row in history], [row[name] for row in alone], atol=1e-5)
+    assert two["splits"]["test"]["urgency"]["confusion"] == one["splits"]["test"]["urgency"]["confusion"]
 
 
 def test_embeddings_of_another_encoder_are_refused(extracted):

@@ -120,9 +120,16 @@ COMMANDS = {
     "evaluate": Command("print the classification report of a run folder's model", ("run_dir",), _evaluate),
     "predict": Command("classify the calls below --data.root with a saved model", ("model", "output"), _predict),
     "report": Command("write a run folder's report.html", ("run_dir",), _report),
-    "import": Command("make a run folder of embeddings published by others", ("metadata", "embeddings", "run_dir"), _import),
-    "export": Command("write a run folder's embeddings as others publish theirs", ("run_dir", "metadata", "embeddings"), _export),
+    "import": Command("make a run folder of published embeddings", ("metadata", "embeddings", "run_dir"), _import),
+    "export": Command("write embeddings as the published systems do", ("run_dir", "metadata", "embeddings"), _export),
 }
+
+
+class _Terminal(logging.Handler):
+    """Log lines as they are, on whatever stderr is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -179,7 +186,7 @@ def resolve_config(options: argparse.Namespace) -> Config:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code and prints one line for an error that the user can mend."""
     if not log.handlers:
-        log.addHandler(logging.StreamHandler())
+        log.addHandler(_Terminal())
         log.setLevel(logging.INFO)
     try:
         options, unknown = build_parser().parse_known_args(arguments)

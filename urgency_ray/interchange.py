@@ -56,21 +56,17 @@ class Layout:
 
     Attributes:
         pair: the published names of the two files.
-        suffix: of the array file.
         arrays: what the array file holds; without `text`, an import embeds the transcripts.
-        key: the field that every row must have, of which the others can be made.
         columns: its names for fields of a run's rows; the other fields go by their own.
         required: columns without which nothing is read.
-        urgency: values of its urgency column, with the class that each stands for.
+        levels: what stands for each class in its urgency column, in the order of the classes.
     """
 
     pair: str
-    suffix: str
     arrays: tuple[str, ...]
-    key: str
     columns: dict[str, str]
     required: tuple[str, ...]
-    urgency: dict[str, int]
+    levels: tuple[str, ...]
 
     def column(self, field: str) -> str:
         """The CSV column of a field."""
@@ -79,34 +75,33 @@ class Layout:
 
 SENSE = Layout(
     pair="UrgencySense's metadata.csv and embeddings.npz",
-    suffix=".npz",
     arrays=("audio", "text"),
-    key="example_id",
     columns={"example_id": "file_id", "urgency": "urgency_y"},
     required=("file_id", "text", "urgency_y"),
-    # pandas writes integers as floats once their column has a gap.
-    urgency={f"{label}{point}": label for point in ("", ".0") for label in range(len(URGENCY_LABELS))},
+    levels=("0", "1", "2"),
 )
-_DETECT_TIMES = {"start_ms": "startAt", "end_ms": "endAt"}
 DETECT = Layout(
     pair="UrgencyDetect's processed_data.csv and wav2vec2_embeddings.npy",
-    suffix=".npy",
     arrays=("audio",),
-    key="call_id",
     # Not urgency_label: the order of its integers is that in which the labels happened to appear.
-    columns={"call_id": "_id", "urgency": "urgencyLevel", "disaster_medium": "disasterMedium", **_DETECT_TIMES},
+    columns={
+        "call_id": "_id",
+        "start_ms": "startAt",
+        "end_ms": "endAt",
+        "urgency": "urgencyLevel",
+        "disaster_medium": "disasterMedium",
+    },
     required=("_id", "utterance_id", "text", "startAt", "endAt", "sentiment", "urgencyLevel"),
-    urgency={label: index for index, label in enumerate(URGENCY_LABELS)},
+    levels=URGENCY_LABELS,
 )
 
 
 def _choose_layout(embeddings: str) -> Layout:
     # A URI may end in options of its filesystem.
     suffix = posixpath.splitext(embeddings.partition("?")[0])[1]
-    for layout in (SENSE, DETECT):
-        if layout.suffix == suffix:
-            return layout
-    raise ConfigError(f"--embeddings {embeddings}: must end in .npz ({SENSE.pair}) or .npy ({DETECT.pair})")
+    if suffix not in (".npz", ".npy"):
+        raise ConfigError(f"--embeddings {embeddings}: must end in .npz ({SENSE.pair}) or .npy ({DETECT.pair})")
+    return SENSE if suffix == ".npz" else DETECT
 
 
 @contextlib.contextmanager
@@ -130,7 +125,7 @@ def _read_cells(location: str, layout: Layout) -> pd.DataFrame:
         raw = pd.read_csv(io.BytesIO(stream.read()), **options)
     fault = None
     if missing := [name for name in layout.required if name not in raw]:
-        fault = f"has no column {', '.join(missing)}; {layout.suffix} embeddings go with a CSV as in {layout.pair}"
+        fault = f"has no column {', '.join(missing)}; the files must be as {layout.pair}"
     elif not isinstance(raw.index, pd.RangeIndex):
         # pandas has taken the first column for row names, and each of the others for its neighbour.
         fault = "its rows have more fields than its header"
@@ -151,7 +146,7 @@ def _read_arrays(location: str, layout: Layout, num_rows: int, metadata: str) ->
     for name in layout.arrays:
         array, fault = arrays.get(name), None
         if array is None:
-            fault = f"no such array; it must be as in {layout.pair}"
+            fault = f"no such array; the files must be as {layout.pair}"
         elif array.ndim != 2 or not array.shape[1]:
             fault = f"must be of shape (rows, width) but got {array.shape}"
         elif not np.issubdtype(array.dtype, np.floating):
@@ -188,37 +183,41 @@ def _parse_column(cells: Sequence[str], field: Any) -> pa.Array:
     if field.name in ("sentiment", "disaster_large", "disaster_medium"):
         cells = [normalize("NFC", cell).strip() for cell in cells]  # as extract reads them from a label
     if pa.types.is_string(field.type):
-        return pa.array([cell or None for cell in cells], field.type)
+        return pa.array([cell or (None if field.nullable else cell) for cell in cells], field.type)
     # Python's float rounds exactly, which pandas' own parsers need not.
     numbers = [float(cell) if cell.strip() else math.nan for cell in cells]
-    if pa.types.is_floating(field.type) and any(abs(number) > np.finfo(np.float32).max for number in numbers):
-        raise ValueError("beyond float32")
-    whole = pa.types.is_integer(field.type)
-    return pa.array([None if math.isnan(n) else round(n) if whole else n for n in numbers], field.type)
+    if pa.types.is_integer(field.type):
+        return pa.array([None if math.isnan(number) else round(number) for number in numbers], field.type)
+    column = pa.array(numbers, field.type, from_pandas=True)
+    if pc.any(pc.is_inf(column)).as_py():
+        raise OverflowError
+    return column
 
 
 def _parse_rows(config: Config, cells: pd.DataFrame, finite: NDArray[np.bool_], layout: Layout, metadata: str) -> pa.Table:
     """A table of `FIELDS` and `schema.OUTCOME_FIELDS`, a row an example; `finite` (N,) says whose embeddings are."""
-    nameless = cells[layout.key] == ""
+    nameless = cells["example_id" if "example_id" in cells else "call_id"] == ""
     repeats = _identify(cells)
-    levels = pd.Series([normalize("NFC", cell).strip() for cell in cells["urgency"]])
+    # pandas writes integers as floats once their column has a gap.
+    levels = pd.Series([normalize("NFC", cell).strip().removesuffix(".0") for cell in cells["urgency"]])
     if "text" not in layout.arrays:
         cells["text"] = [clean(text) for text in cells["text"]]  # as extract embeds it
-    column = layout.column("urgency")
+    id_column, urgency_column = layout.column("example_id"), layout.column("urgency")
     # The last of a row's faults is what stays.
     faults = (
         (Reason.INVALID_SAMPLES, ~finite, "NaN or infinite values in its embeddings"),
         (Reason.NO_TEXT, [not clean(text) for text in cells["text"]], "no words left in the transcript"),
         (Reason.INVALID_LABEL, ~cells["provider_split"].isin(PROVIDER_SPLITS), f"provider_split: none of {PROVIDER_SPLITS}"),
-        (Reason.UNKNOWN_URGENCY, ~levels.isin(["", *layout.urgency]), f"{column}: none of {', '.join(layout.urgency)}"),
-        (Reason.MISSING_URGENCY, (levels == "") & config.data.require_urgency, f"{column}: empty"),
-        (Reason.DUPLICATE_STEM, repeats, f"{layout.column('example_id')}: a row above has the same"),
-        (Reason.INVALID_LABEL, nameless, f"{layout.column(layout.key)}: empty"),
+        (Reason.UNKNOWN_URGENCY, ~levels.isin(["", *layout.levels]), f"{urgency_column}: none of {layout.levels}"),
+        (Reason.MISSING_URGENCY, (levels == "") & config.data.require_urgency, f"{urgency_column}: empty"),
+        (Reason.DUPLICATE_STEM, repeats, f"{id_column}: a row above has the same"),
+        (Reason.INVALID_LABEL, nameless, f"{id_column}: empty"),
     )
     outcome = pd.DataFrame({"status": Status.EMBEDDED.value, "reason": None, "detail": None}, cells.index, dtype=object)
     for reason, rows, detail in faults:
         outcome.loc[rows, :] = [Status.REJECTED.value, reason.value, detail]
-    columns: dict[str, Any] = {"urgency": [layout.urgency.get(level) for level in levels], **outcome}
+    urgency = {level: index for index, level in enumerate(layout.levels)}
+    columns: dict[str, Any] = {"urgency": [urgency.get(level) for level in levels], **outcome}
     for field in FIELDS:
         if field.name not in columns:
             try:

@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -208,13 +209,15 @@ def _search(config: Config, space: SearchSpace, data: TrainingData, folder: str)
     settings = config.tune
     most = max(1, int(cluster.num_cpus() // settings.cpus_per_trial))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(
-        seed=settings.seed,
-        n_startup_trials=settings.startup_trials,
-        multivariate=True,
-        group=True,
-        constant_liar=True,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(
+            seed=settings.seed,
+            n_startup_trials=settings.startup_trials,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+        )
     # One name a search: a name found in the storage would go on with the old study and count its trials.
     name = f"search-{uuid.uuid4().hex[:8]}"
     own_values = space.locate(config)

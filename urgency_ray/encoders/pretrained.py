@@ -28,9 +28,8 @@ def _load(kind: str, name: str, load: Callable[[], Loaded]) -> Loaded:
         return load()
     except (OSError, ValueError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(
-            f"{kind} encoder {name}: cannot be loaded: {first_line} (give a local folder, or a name that can be downloaded here)"
-        ) from error
+        advice = "give a local folder, or a name that can be downloaded here"
+        raise ConfigError(f"{kind} encoder {name}: cannot be loaded: {first_line} ({advice})") from error
 
 
 def identify_weights(name: str, revision: str | None) -> str:

@@ -46,6 +46,8 @@ class SpectralEncoder:
     def _describe(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.config.peak_normalize:
             waveform = peak_normalize(waveform)
+        if len(waveform) < FFT_SAMPLES:
+            waveform = np.pad(waveform, (0, FFT_SAMPLES - len(waveform)))
         power = librosa.feature.melspectrogram(
             y=waveform,
             sr=self.sample_rate_hz,

@@ -1,0 +1,35 @@
+"""The README's first command, as shipped."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from urgency_ray import cli
+from urgency_ray.demo import format_table
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_table_sets_each_score_beside_its_ceiling():
+    block = {"macro_f1": 0.61, "macro_f1_interval": [0.5, 0.7], "num_rows": 200}
+    table = format_table(
+        dict.fromkeys(("audio", "text", "fused"), block), {"audio": 0.75, "text": 0.76, "fused": 0.9}
+    ).splitlines()
+    assert table[2].split() == ["audio", "0.610", "0.500", "to", "0.700", "0.750"]
+    assert "n = 200" in table[-1]
+
+
+@pytest.mark.slow
+def test_the_demo_shows_that_fusing_beats_both_and_leaves_the_run_folder(ray_session, tmp_path, capsys):
+    run_dir = tmp_path / "demo"
+    assert cli.main(["demo", "--config", str(ROOT / "configs" / "demo.yaml"), "--run-dir", str(run_dir)]) == 0
+    shown = capsys.readouterr().out
+    assert "ceiling" in shown
+    assert str(run_dir / "report.html") in shown
+    scores = {name: block["macro_f1"] for name, block in json.loads((run_dir / "metrics.json").read_text())["ablation"].items()}
+    assert scores["fused"] > max(scores["audio"], scores["text"])
+    names = "config.yaml extract.json metrics.json history.json predictions.parquet report.html ceiling.json"
+    assert {*names.split(), "embeddings", "model", "checkpoints", "tune"} == {path.name for path in run_dir.iterdir()}
+    assert {"config.json", "model.safetensors", "README.md"} == {path.name for path in (run_dir / "model").iterdir()}
+    assert {"study.log", "trials.parquet", "best.yaml", "metrics.json"} <= {path.name for path in (run_dir / "tune").iterdir()}
