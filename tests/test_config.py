@@ -12,6 +12,12 @@ def test_defaults_then_file_then_command_line(tmp_path):
     assert config.train.batch_size == Config().train.batch_size
 
 
+@pytest.mark.parametrize("text", ["/data/119 #1", "0123", "12e4567", "a: b", "[1", "한국"])
+def test_texts_on_the_command_line_are_taken_as_they_are(text):
+    assert load_config(None, {"data.root": text}).data.root == text
+    assert load_config(None, {"data.root": "null"}).data.root is None
+
+
 def test_a_resolved_config_survives_yaml():
     config = Config().replace({"tune.space": {"loss": {"type": "simplex", "fields": ["loss.kl_weight", "loss.focal_weight"]}}})
     assert parse_config(parse_yaml(config.to_yaml())) == config

@@ -97,6 +97,13 @@ def test_a_missing_class_is_an_error_unless_allowed():
     assert len(splits.train) + len(splits.val) + len(splits.test) == 100
 
 
+def test_a_corpus_of_the_provider_s_validation_part_alone_is_a_clear_error():
+    examples = make_examples(draw_urgency(60), provider=["validation"] * 60)
+    with pytest.raises(ConfigError, match=r"all are the provider's Validation part.*split\.use_provider_test"):
+        split_examples(examples, SplitConfig())
+    split_examples(examples, SplitConfig(use_provider_test=False, test_fraction=0.2, val_fraction=0.2))
+
+
 @pytest.mark.parametrize("urgency", [[], [-1, -1], [0], [0, 1, 2], [0, 1, 2] * 2])
 def test_too_little_data_is_a_clear_error(urgency):
     with pytest.raises(ConfigError, match=r"give more data|no labelled rows"):

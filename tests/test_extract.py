@@ -1,8 +1,11 @@
 import json
+import shutil
+import zipfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
@@ -10,7 +13,8 @@ import pytest
 from urgency_ray.calls import plan_calls
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.dataset import load_examples
-from urgency_ray.extract import account, extract, plan_actors
+from urgency_ray.extract import extract, plan_actors
+from urgency_ray.ledger import account
 from urgency_ray.schema import embedding_schema, read_fingerprint
 
 
@@ -53,16 +57,59 @@ def test_other_encoders_and_other_calls_are_refused_with_the_reason(extracted, t
     with pytest.raises(ConfigError, match=r"already holds other embeddings \(text_encoder\.hashing_dim: 512 there, 256 here\)"):
         extract(config.replace({"text_encoder.hashing_dim": 256}), run_dir)
     (tmp_path / "x_1.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ConfigError, match="other calls"):
+    with pytest.raises(ConfigError, match="the embeddings of other calls"):
         extract(config.replace({"data.root": str(tmp_path)}), run_dir)
 
 
-def test_what_an_interrupted_run_left_is_not_mixed_in(ray_session, corpus, demo_config, tmp_path):
-    stale = tmp_path / "run" / "embeddings" / "status=embedded"
-    stale.mkdir(parents=True)
-    (stale / "old.parquet").write_bytes(b"not even parquet")
-    summary = extract(demo_config.replace({"data.root": str(corpus[0])}), str(tmp_path / "run"))
-    assert summary["calls_read"] == 100
+def interrupt(run_dir):
+    """Leave what a killed run leaves: no summary, some files never written, one cut off."""
+    Path(run_dir, "extract.json").unlink()
+    files = sorted(Path(run_dir, "embeddings").rglob("*.parquet"))
+    for path in files[::3]:
+        path.unlink()
+    files[1].write_bytes(files[1].read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("unit", ["call", "utterance"])
+def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(extracted, tmp_path, unit, caplog):
+    config = extracted[2].replace({"data.unit": unit, "data.min_utterance_sec": 0.6})
+    run_dir = str(tmp_path / "run")
+    whole = extract(config, run_dir)
+    rows = read_rows(run_dir).sort_values("example_id", ignore_index=True)
+    interrupt(run_dir)
+    with caplog.at_level("INFO", logger="urgency_ray"):
+        again = extract(config, run_dir)
+    assert any("calls have their rows already" in message for message in caplog.messages)
+    pd.testing.assert_frame_equal(read_rows(run_dir).sort_values("example_id", ignore_index=True), rows)
+    assert {**again, "wall_sec": 0} == {**whole, "wall_sec": 0}
+
+
+def test_what_another_encoder_left_unfinished_is_refused(extracted, tmp_path):
+    run_dir = shutil.copytree(extracted[0], tmp_path / "run")
+    interrupt(run_dir)
+    with pytest.raises(ConfigError, match=r"text_encoder\.hashing_dim: 512 there, 256 here"):
+        extract(extracted[2].replace({"text_encoder.hashing_dim": 256}), str(run_dir))
+
+
+def test_an_unfinished_run_is_not_trained_on(extracted, tmp_path):
+    run_dir = shutil.copytree(extracted[0], tmp_path / "run")
+    next(Path(run_dir, "embeddings", "status=embedded").iterdir()).unlink()
+    with pytest.raises(ConfigError, match="its extract has not finished, or files are missing"):
+        load_examples(str(run_dir))
+
+
+def test_a_changed_label_is_noticed(ray_session, corpus, demo_config, tmp_path):
+    calls = shutil.copytree(corpus[0], tmp_path / "calls")
+    config = demo_config.replace({"data.root": str(calls)})
+    manifest = plan_calls(config.data)
+    archive = next(path for path in calls.rglob("TL_*.zip"))
+    with zipfile.ZipFile(archive) as old:
+        members = {info.filename: old.read(info) for info in old.infolist()}
+    with zipfile.ZipFile(archive, "w") as new:
+        for name, content in members.items():
+            new.writestr(name, content.replace("하".encode(), "상".encode()))
+    assert plan_calls(config.data)["num_bytes"] == manifest["num_bytes"]
+    assert plan_calls(config.data)["version"] != manifest["version"]
 
 
 def test_utterance_rows_come_from_the_same_calls(ray_session, corpus, demo_config, tmp_path):
@@ -133,25 +180,32 @@ def test_a_call_is_embedded_when_one_of_its_utterances_is(tmp_path):
     assert counts["rows_windowed"] == 1
 
 
-@pytest.mark.parametrize("num_cpus", [1, 2, 4, 16, 96])
+@pytest.mark.parametrize("nodes", [[1.0], [2.0], [4.0], [96.0], [4.0] * 16, [2.0, 64.0], [1.0, 1.0, 1.0]])
 @pytest.mark.parametrize("audio", ["spectral", "facebook/data2vec-audio-base"])
-def test_actors_leave_cpus_for_decoding(num_cpus, audio):
-    hear, read = plan_actors(Config().replace({"audio_encoder.name": audio}), num_cpus, 0)
-    held = hear.num_actors * hear.num_cpus + read.num_actors * read.num_cpus
-    # Room for a decode task (0.25) and predict's classifier (0.1).
-    assert held <= num_cpus - 0.35
-    assert hear.num_actors * hear.threads <= max(num_cpus, 1)
+def test_actors_fit_every_node_and_leave_cpus_for_decoding(nodes, audio):
+    hear, read = plan_actors(Config().replace({"audio_encoder.name": audio}), nodes, 0)
+    assert max(hear.num_cpus, read.num_cpus) <= 0.4 * min(nodes)
+    assert hear.num_actors * hear.num_cpus + read.num_actors * read.num_cpus <= 0.5 * sum(nodes) + 0.01
+    assert hear.num_actors * hear.threads <= sum(nodes)
 
 
-@pytest.mark.parametrize("num_gpus", [1, 3, 8])
-def test_encoders_share_the_gpus(num_gpus):
-    config = Config().replace({"audio_encoder.name": "a", "text_encoder.name": "b"})
-    hear, read = plan_actors(config, 64, num_gpus)
-    assert hear.num_actors == num_gpus
-    assert hear.num_actors * hear.num_gpus + read.num_actors * read.num_gpus <= num_gpus
+@pytest.mark.parametrize("num_gpus", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("asked", [None, 1, 3, 16])
+def test_encoders_fit_the_gpus_wherever_ray_puts_them(num_gpus, asked):
+    names = {"audio_encoder.name": "a", "text_encoder.name": "b", "extract.num_audio_encoders": asked}
+    hear, read = plan_actors(Config().replace(names), [64.0], num_gpus)
+    # Worst case: every text encoder on one card, and cards hold whole audio encoders only.
+    held = read.num_actors * read.num_gpus
+    places = int((1 - held + 1e-9) // hear.num_gpus) + (num_gpus - 1) * int(1 // hear.num_gpus)
+    assert places >= hear.num_actors
     assert (hear.device, read.device) == ("cuda", "cuda")
+
+
+def test_a_decode_task_that_fits_nowhere_is_refused():
+    with pytest.raises(ConfigError, match=r"extract\.decode_cpus: 3 leaves no room .* set at most 1"):
+        plan_actors(Config().replace({"extract.decode_cpus": 3.0}), [2.0], 0)
 
 
 def test_a_gpu_that_is_not_there_is_one_clear_line():
     with pytest.raises(ConfigError, match=r"extract\.use_gpu: true, but the cluster has no GPU"):
-        plan_actors(Config().replace({"extract.use_gpu": True}), 2, 0)
+        plan_actors(Config().replace({"extract.use_gpu": True}), [2.0], 0)

@@ -340,6 +340,7 @@ def test_an_imported_run_of_utterances_is_split_by_call_under_any_config(tmp_pat
     frame = pd.concat([make_detect().assign(_id=f"c{i:02d}", urgencyLevel=LEVELS[i % 3]) for i in range(30)])
     import_artefacts(Config(), *write_detect(tmp_path, frame), str(tmp_path / "run"))
     examples, splits = prepare(Config().replace(OTHER_ENCODERS), str(tmp_path / "run"))
+    assert examples.fingerprint is None
     calls = [set(examples.keys["call_id"].iloc[rows]) for _, rows in splits.items()]
     assert sum(map(len, calls)) == len(set.union(*calls)) == 30
 

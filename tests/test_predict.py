@@ -38,7 +38,7 @@ def test_new_calls_get_the_probabilities_of_the_run_s_own_transform(ray_session,
         OUTPUT_SCHEMA.names, key=lambda n: (n != "call_id", OUTPUT_SCHEMA.names.index(n))
     )
     assert counts["calls_read"] == len(frame) == 20
-    assert counts["rows_predicted"] + counts["rows_rejected"] == 20
+    assert (counts["calls_predicted"], counts["calls_rejected"]) == (19, 1)
     known = pd.read_parquet(f"{run_dir}/predictions.parquet").set_index("call_id").loc[frame.index.drop(broken)]
     for name in ("prob_low", "prob_mid", "prob_high"):
         np.testing.assert_allclose(frame[name].drop(broken), known[name], atol=1e-5)

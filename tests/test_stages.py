@@ -98,7 +98,7 @@ def test_encoding_keeps_rejects_and_gives_the_contract_s_columns(call):
     assert read_fingerprint(table.schema) == {"made": "here"}
     assert [row is None for row in table["audio_embedding"].to_pylist()] == [False, True]
     assert [row is None for row in table["text_embedding"].to_pylist()] == [False, True]
-    assert sent == [(2, 3.0)]
+    assert sent == [(2.0, 3.0)]
 
 
 def test_a_batch_of_rejects_alone_passes(call):

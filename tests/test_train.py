@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from urgency_ray.config import ConfigError
@@ -70,6 +71,34 @@ def test_evaluate_gives_the_same_figures(trained):
     assert evaluate_run(config, run_dir) == metrics["splits"]
 
 
+def test_evaluate_refuses_another_split(trained):
+    run_dir, _, config = trained
+    with pytest.raises(ConfigError, match="trained on another split"):
+        evaluate_run(config.replace({"split.seed": 5}), run_dir)
+
+
+def test_of_equal_scores_the_first_epoch_counts(ray_session, extracted, tmp_path):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    # With so small a learning rate every epoch predicts the same.
+    config = extracted[2].replace({"train.learning_rate": 1e-12, "train.weight_decay": 0.0, "train.epochs": 3})
+    train(config, run_dir)
+    history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
+    assert len({row["val_macro_f1"] for row in history}) == 1
+    (folder,) = Path(run_dir, "checkpoints").glob("fused-*")
+    states = [torch.load(path, weights_only=True) for path in folder.rglob("state.pt")]
+    first = min(states, key=lambda state: len(state["history"]))
+    assert len(first["history"]) == 1
+    saved = load_model(f"{run_dir}/model").state_dict()
+    assert all(torch.equal(saved[name], value) for name, value in first["model"].items())
+
+
+def test_the_model_s_transform_is_what_made_the_embeddings(ray_session, extracted, tmp_path):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    # A recipe that says nothing of the data, as a user would give it to train.
+    train(extracted[2].replace({"data.root": None, "data.max_call_sec": 100.0, "train.epochs": 1}), run_dir)
+    assert load_model(f"{run_dir}/model").transform["data"]["max_call_sec"] == extracted[2].data.max_call_sec
+
+
 def test_ablation_trains_each_modality_and_keeps_the_fused_model(trained):
     run_dir, metrics, _ = trained
     assert list(metrics["ablation"]) == ["fused", "audio", "text"]
@@ -106,7 +135,9 @@ def test_a_run_folder_without_embeddings_is_refused(tmp_path, demo_config):
 
 def test_workers_that_do_not_fit_are_refused_before_anything_waits(ray_session, extracted):
     run_dir, _, config = extracted
-    with pytest.raises(ConfigError, match=r"train\.num_workers: 64 workers of 1 CPUs do not fit"):
+    with pytest.raises(
+        ConfigError, match=r"train\.num_workers: 64 workers of 1 CPUs do not fit the cluster's nodes \(2 CPUs\)"
+    ):
         train(config.replace({"train.num_workers": 64}), run_dir)
     with pytest.raises(ConfigError, match=r"train\.use_gpu: true with 1 workers, but the cluster has 0 GPUs"):
         train(config.replace({"train.use_gpu": True}), run_dir)

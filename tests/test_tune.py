@@ -70,12 +70,15 @@ def test_the_config_s_own_values_are_a_point_of_the_space():
     ("space", "message"),
     [
         ({}, "tune.space: is empty"),
-        ({"model.dropout": {"type": "float", "low": 0.1, "high": 1.5}}, r"tune\.space\.model\.dropout: .*< 1 but got 1\.5"),
+        ({"model.dropout": {"type": "float", "low": 0.1, "high": 1.5}}, r"tune\.space: .*model\.dropout: .*< 1 but got 1\.5"),
         ({"model.hidden_dim": {"type": "categorical", "choices": [64, 65]}}, "hidden_dim 65 must be a multiple"),
         ({"model.name": {"type": "categorical", "choices": ["concat", "magic"]}}, "must be one of .* but got 'magic'"),
-        ({"train.epochs": {"type": "int", "low": 5, "high": 2}}, "low 5 is above high 2"),
+        ({"model.num_layers": {"type": "int", "low": 5, "high": 2}}, "low 5 is above high 2"),
+        ({"model.hidden_dim": {"type": "int", "low": 64, "high": 256}}, r"hidden_dim \d+ must be a multiple of num_heads"),
+        ({"split.seed": {"type": "int", "low": 0, "high": 9}}, r"split\.seed cannot be searched"),
+        ({"train.epochs": {"type": "int", "low": 5, "high": 9}}, r"train\.epochs cannot be searched"),
         ({"sampler.power": {"type": "float", "low": 0.0, "high": 1.0, "log": True}}, "needs low above 0"),
-        ({"train.epochs": {"type": "float", "low": 1.5, "high": 2.5}}, "must be an integer"),
+        ({"model.num_layers": {"type": "float", "low": 1.5, "high": 2.5}}, "must be an integer"),
     ],
 )
 def test_a_space_that_the_config_refuses_stops_before_any_trial(space, message):
@@ -119,9 +122,26 @@ def test_the_winner_has_the_best_validation_score_and_its_config_trains(searched
     assert best.data == config.data
 
 
+def test_a_trial_that_fails_cannot_win(ray_session, extracted, tmp_path):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    # The high rate overflows after an epoch or two, with a score already reported.
+    space = {"train.learning_rate": {"type": "categorical", "choices": [1e-9, 1e30]}}
+    config = extracted[2].replace(
+        {"tune.space": space, "train.learning_rate": 1e-9, "train.clip_norm": None, "tune.num_trials": 4}
+    )
+    summary = tune(config.replace({"tune.max_concurrent": 1}), run_dir)
+    assert summary["failed"] >= 1
+    assert summary["best"]["train.learning_rate"] == 1e-9
+
+
+def test_a_trial_that_fits_nowhere_is_refused(ray_session, extracted):
+    with pytest.raises(ConfigError, match=r"tune\.cpus_per_trial: 3 CPUs fit no node of the cluster; set at most 2"):
+        tune(extracted[2].replace({"tune.cpus_per_trial": 3.0}), extracted[0])
+
+
 def test_the_winner_s_model_is_saved_and_scored_on_test(searched):
     run_dir, summary, config = searched
-    examples, splits = prepare(config, run_dir)
+    _, examples, splits = prepare(config, run_dir)
     model = load_model(f"{run_dir}/tune/model")
     blocks = score_splits(predict_examples(model, examples), examples, splits, num_resamples=100, seed=0)
     assert summary["test"]["macro_f1"] == pytest.approx(blocks["test"]["urgency"]["macro_f1"])

@@ -73,6 +73,7 @@ class _File(NamedTuple):
     container: str
     member: str | None
     num_bytes: int
+    version: str
     provider_split: str
     region: str | None
     fault: _Fault
@@ -135,6 +136,7 @@ def _row(call_id: str, wav: _File | None, label: _File | None) -> tuple[Any, ...
         *((wav.container, wav.member) if wav else (None, None)),
         *((label.container, label.member) if label else (None, None)),
         wav.num_bytes if wav else 0,
+        " ".join(file.version for file in files),
         next((file.provider_split for file in files if file.provider_split != "unknown"), "unknown"),
         next((file.region for file in files if file.region), None),
         *((fault[0].value, fault[1]) if fault else (None, None)),
@@ -143,7 +145,7 @@ def _row(call_id: str, wav: _File | None, label: _File | None) -> tuple[Any, ...
 
 def _find_files(data: DataConfig) -> Iterator[_File]:
     limits = {".wav": max_audio_bytes(data), ".json": MAX_LABEL_BYTES}
-    for path, container, member, num_bytes, fault in _list_entries(data.root):
+    for path, container, member, num_bytes, version, fault in _list_entries(data.root):
         folder, filename = posixpath.split(path)
         stem, suffix = posixpath.splitext(filename)
         suffix = suffix.lower()
@@ -155,28 +157,29 @@ def _find_files(data: DataConfig) -> Iterator[_File]:
             continue
         elif num_bytes > limits[suffix]:
             own_fault = Reason.FILE_TOO_LARGE, f"{num_bytes} bytes; at most {limits[suffix]} are read"
-        yield _File(normalize("NFC", stem), suffix, container, member, num_bytes, *_origin(folder), fault or own_fault)
+        yield _File(normalize("NFC", stem), suffix, container, member, num_bytes, version, *_origin(folder), fault or own_fault)
 
 
-def _list_entries(root: str | None) -> Iterator[tuple[str, str, str | None, int, _Fault]]:
-    """Path, container, member, size and fault of all files and members, and of the archives that cannot be opened."""
-    for path, location, num_bytes, fault in _list_files(root):
+def _list_entries(root: str | None) -> Iterator[tuple[str, str, str | None, int, str, _Fault]]:
+    """Path, container, member, size, version and fault of all files and members, and of archives that cannot be opened."""
+    for path, location, num_bytes, version, fault in _list_files(root):
         if fault or not path.lower().endswith(".zip"):
-            yield path, location, None, num_bytes, fault
+            yield path, location, None, num_bytes, version, fault
             continue
         try:
             members = _open_archive(location).infolist()
         except _READ_ERRORS as error:
-            yield path, location, None, num_bytes, (Reason.UNREADABLE_ARCHIVE, _one_line(error))
+            yield path, location, None, num_bytes, version, (Reason.UNREADABLE_ARCHIVE, _one_line(error))
             continue
         for info in members:
             name = _member_name(info)
             if not _is_hidden(name):
-                yield f"{path}/{name}", location, info.filename, info.file_size, _member_fault(info, name)
+                entry = (location, info.filename, info.file_size, f"{info.CRC:08x}")
+                yield f"{path}/{name}", *entry, _member_fault(info, name)
 
 
-def _list_files(root: str | None) -> list[tuple[str, str, int, _Fault]]:
-    """Path, full location, size and fault of the files below the root, sorted: the first of a stem is always the same one."""
+def _list_files(root: str | None) -> list[tuple[str, str, int, str, _Fault]]:
+    """Path, full location, size, version and fault of the files below the root, sorted: a stem's first is always the same."""
     if root is None:
         raise ConfigError("--data.root: must be given: the folder or URI that holds the archives, or WAV and JSON files")
     try:
@@ -191,7 +194,7 @@ def _list_files(root: str | None) -> list[tuple[str, str, int, _Fault]]:
 
     is_local = isinstance(filesystem, fs.LocalFileSystem)
     address, mark, options = root.partition("?")
-    files: list[tuple[str, str, int, _Fault]] = []
+    files: list[tuple[str, str, int, str, _Fault]] = []
     for info in infos:
         fault: _Fault = None
         try:
@@ -203,7 +206,7 @@ def _list_files(root: str | None) -> list[tuple[str, str, int, _Fault]]:
         below = path[len(base.rstrip("/")) + 1 :]
         if info.type != fs.FileType.Directory and not _is_hidden(below):
             location = path if is_local else f"{address.rstrip('/')}/{quote(below)}{mark}{options}"
-            files.append((path, location, info.size or 0, fault))
+            files.append((path, location, info.size or 0, str(info.mtime_ns or ""), fault))
     return sorted(files, key=itemgetter(0))
 
 
@@ -340,11 +343,11 @@ def _tidy(name: str | None) -> str | None:
 
 
 def _parse_urgency(value: Any, required: bool) -> int | None:
-    if value is None:
-        if required:
-            raise Reject(Reason.MISSING_URGENCY, "urgencyLevel: absent or null")
-        return None
     name = _tidy(value) if isinstance(value, str) else None
+    if value is None or (isinstance(value, str) and name is None):
+        if required:
+            raise Reject(Reason.MISSING_URGENCY, "urgencyLevel: absent, null or blank")
+        return None
     if name not in URGENCY_LABELS:
         shown = repr(value) if isinstance(value, str) and len(value) <= 20 else f"a value of type {type(value).__name__}"
         raise Reject(Reason.UNKNOWN_URGENCY, f"urgencyLevel: must be one of {', '.join(URGENCY_LABELS)} but got {shown}")

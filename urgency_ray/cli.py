@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from urgency_ray import __version__, storage
-from urgency_ray.config import Config, ConfigError, describe, iter_fields, load_config, parse_yaml
+from urgency_ray.config import Config, ConfigError, describe, iter_fields, load_config, parse_config, parse_yaml
 
 log = logging.getLogger("urgency_ray")
 
@@ -174,13 +174,14 @@ def resolve_config(options: argparse.Namespace) -> Config:
     """
     overrides = {name: value for name, value in vars(options).items() if "." in name}
     found = storage.join(options.run_dir, "config.yaml") if "run_dir" in options else None
-    kept = parse_yaml(storage.read_text(found)) if found is not None and storage.exists(found) else None
+    kept = None
+    if found is not None and storage.exists(found):
+        kept = parse_config(parse_yaml(storage.read_text(found)), source=found)
     if options.config is not None or kept is None:
         config = load_config(options.config, overrides)
-        root = (kept or {}).get("data", {}).get("root")
         # The run folder knows where its calls lie; a recipe does not.
-        return config.replace({"data.root": root}) if config.data.root is None and root is not None else config
-    return load_config(None, overrides, base=kept)
+        return config.replace({"data.root": kept.data.root}) if kept is not None and config.data.root is None else config
+    return load_config(None, overrides, base=kept.model_dump())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from urgency_ray.config import RayConfig
@@ -109,16 +109,21 @@ def _send(mailbox: Any, message: Any) -> None:
     mailbox.put.remote(message)
 
 
-def _resources() -> dict[str, float]:
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return resources
+def fit(nodes: Sequence[float], cpus: float) -> int:
+    """How many workers of `cpus` logical CPUs the nodes hold; a worker never spans two."""
+    return sum(int(node // cpus) for node in nodes)
 
 
-def num_cpus() -> float:
-    """Logical CPUs of the cluster."""
-    return float(_resources().get("CPU", 1.0))
+def node_cpus() -> list[float]:
+    """Logical CPUs of each node that has some, ascending."""
+    return sorted(cpus for cpus in _each_node("CPU") if cpus)
 
 
 def num_gpus() -> int:
     """GPUs of the cluster."""
-    return int(_resources().get("GPU", 0))
+    return int(sum(_each_node("GPU")))
+
+
+def _each_node(resource: str) -> list[float]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [float(node["Resources"].get(resource, 0.0)) for node in nodes if node["Alive"]]

@@ -101,8 +101,8 @@ class ExtractConfig(Section):
     """Logical CPUs of one decode task."""
     num_audio_encoders: PositiveInt | None = None
     """Audio encoder actors; null is one per GPU, or what fits the CPUs."""
-    num_text_encoders: PositiveInt = 1
-    """Text encoder actors."""
+    num_text_encoders: PositiveInt | None = None
+    """Text encoder actors; null is one per GPU, or one for four audio encoders."""
     use_gpu: bool | None = None
     """Run the encoders on GPUs; null uses them where the cluster has some."""
 
@@ -432,9 +432,12 @@ def load_config(
         except yaml.YAMLError as error:
             raise ConfigError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from None
         parse_config(tree, source=str(path))
+    known = dict(iter_fields())
     for dotted, text in (overrides or {}).items():
+        # A text is taken as it is: in YAML, a path with " #" would end there, and a commit such as 12e4567 be a number.
+        is_text = dotted in known and known[dotted].annotation in (str, str | None)
         try:
-            value = parse_yaml(text)
+            value = text if is_text and text != "null" else parse_yaml(text)
         except yaml.YAMLError:
             value = text
         _put(tree, dotted, value)
@@ -446,8 +449,6 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
     if dotted not in known:
         raise ConfigError(_unknown(dotted, known))
     section, field = dotted.split(".")
-    if known[dotted].annotation in (str, str | None) and value is not None:
-        value = str(value)
     tree[section] = {**(tree.get(section) or {}), field: value}
 
 

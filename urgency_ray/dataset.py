@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,10 @@ def load_examples(run_dir: str) -> Examples:
     embedded = pc.field("status") == Status.EMBEDDED
     names = ["example_id", "call_id", "provider_split", "audio_sha256", "urgency", "sentiment", *ACOUSTIC_FEATURES]
     frame = dataset.to_table(columns=names, filter=embedded).to_pandas()
+    summary = storage.join(run_dir, "extract.json")
+    num_rows = json.loads(storage.read_text(summary))["rows_embedded"] if storage.exists(summary) else None
+    if num_rows != len(frame):
+        raise ConfigError(f"--run-dir {run_dir}: its extract has not finished, or files are missing; run extract on it again")
     if frame.empty:
         raise ConfigError(f"--run-dir {run_dir}: every call was rejected; extract.json counts the reasons")
     order = np.argsort(frame["example_id"].to_numpy(str), kind="stable")
@@ -173,6 +178,11 @@ def split_examples(examples: Examples, config: SplitConfig) -> Splits:
 
 
 def _draw(groups: pd.DataFrame, size: int, config: SplitConfig, name: str) -> pd.Index[Any]:
+    if groups.empty:
+        raise ConfigError(
+            f"no calls are left for the {name} split: all are the provider's Validation part; give its Training part too, "
+            "or set split.use_provider_test to false"
+        )
     counts = groups["urgency"].value_counts()
     rare = counts.index[counts < 2]
     if len(rare) and not config.allow_missing_classes:

@@ -13,58 +13,67 @@ import hashlib
 import json
 import logging
 import math
+import re
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as pads
+import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from urgency_ray import __version__, cluster, storage
+from urgency_ray import __version__, cluster, ledger, storage
 from urgency_ray.calls import plan_calls
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.encoders import BUILT_IN_AUDIO, resolve_weights
-from urgency_ray.schema import Status
 from urgency_ray.stages import EncodeAudio, EncodeText, decode_calls
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SEC = 5.0
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def extract(config: Config, run_dir: str) -> dict[str, Any]:
     """Embed every call below `config.data.root` into `<run_dir>/embeddings`; write `extract.json` and return its content.
 
-    A finished run folder of the same calls, encoders and settings is left as it is.
+    A finished run folder of the same calls, encoders and settings is left as it is; in an unfinished one, calls that have their
+    rows are not done again.
 
     Raises:
         ConfigError: no calls there, an encoder cannot be loaded, or the run folder holds something else.
     """
     started = time.monotonic()
+    config = pin_revisions(config)
     fingerprint = make_fingerprint(config)
     manifest = plan_calls(config.data)
     plan = {"fingerprint": fingerprint, "manifest_sha256": _digest(manifest)}
-    summary_path = storage.join(run_dir, "extract.json")
+    embeddings, summary_path = storage.join(run_dir, "embeddings"), storage.join(run_dir, "extract.json")
     if storage.exists(summary_path):
         summary: dict[str, Any] = json.loads(storage.read_text(summary_path))
-        _refuse_other_plan(run_dir, {key: summary[key] for key in plan}, plan)
+        ledger.refuse_other_fingerprint(run_dir, summary["fingerprint"], fingerprint)
+        if summary["manifest_sha256"] != plan["manifest_sha256"]:
+            raise ConfigError(f"--run-dir {run_dir}: holds the embeddings of other calls; choose another run folder")
         log.info("%s holds the embeddings of these calls already: nothing to do", run_dir)
         return summary
 
-    embeddings = storage.join(run_dir, "embeddings")
-    storage.delete_dir(embeddings)
+    finished = ledger.recover(run_dir, embeddings, fingerprint)
+    unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], finished)))
+    if len(finished):
+        log.info(
+            "%d of %d calls have their rows already: going on with the rest", len(manifest) - len(unfinished), len(manifest)
+        )
     storage.write_text(storage.join(run_dir, "config.yaml"), config.to_yaml())
-    cluster.connect(config.ray)
-    with cluster.Relay(Progress(manifest.num_rows), PROGRESS_SEC) as send:
-        rows = embed_calls(manifest, config, fingerprint, send)
-        filesystem, path = storage.open_location(embeddings)
-        rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
+    if len(unfinished):
+        cluster.connect(config.ray)
+        with cluster.Relay(Progress(len(unfinished)), PROGRESS_SEC) as send:
+            rows = embed_calls(unfinished, config, fingerprint, send)
+            filesystem, path = storage.open_location(embeddings)
+            rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
 
-    summary = {**account(embeddings, manifest), "wall_sec": round(time.monotonic() - started, 3), **plan}
+    summary = {**ledger.account(embeddings, manifest), "wall_sec": round(time.monotonic() - started, 3), **plan}
     storage.write_text(summary_path, json.dumps(summary, ensure_ascii=False, indent=2))
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected_by_reason"].items())
     log.info(
@@ -75,6 +84,17 @@ def extract(config: Config, run_dir: str) -> dict[str, Any]:
         f" ({reasons})" if reasons else "",
     )
     return summary
+
+
+def pin_revisions(config: Config) -> Config:
+    """`config` with the commits that the encoders' names stand for today, so that every actor, and `predict`, loads the same.
+
+    Raises:
+        ConfigError: an encoder's name stands for nothing that can be loaded.
+    """
+    weights = {key: resolve_weights(getattr(config, key)) for key in ("audio_encoder", "text_encoder")}
+    commits = {f"{key}.revision": value for key, value in weights.items() if COMMIT.fullmatch(value)}
+    return config.replace(commits) if commits else config
 
 
 def make_fingerprint(config: Config) -> dict[str, Any]:
@@ -92,33 +112,8 @@ def make_fingerprint(config: Config) -> dict[str, Any]:
 
 def _digest(manifest: pa.Table) -> str:
     # Where the corpus lies does not matter, what it holds does.
-    columns = manifest.select(["call_id", "num_bytes", "reason"]).to_pydict()
+    columns = manifest.select(["call_id", "num_bytes", "version", "provider_split", "region", "reason"]).to_pydict()
     return hashlib.sha256(json.dumps(columns).encode()).hexdigest()
-
-
-def _refuse_other_plan(run_dir: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    if found == wanted:
-        return
-    differences = fingerprint_differences(found["fingerprint"], wanted["fingerprint"])
-    what = "; ".join(differences) or "other calls below data.root"
-    raise ConfigError(f"--run-dir {run_dir}: already holds other embeddings ({what}); choose another run folder")
-
-
-def fingerprint_differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Lines such as `audio_encoder.name: spectral there, facebook/data2vec-audio-base here`."""
-    flat_found, flat_wanted = _flatten(found), _flatten(wanted)
-    return [
-        f"{key}: {flat_found.get(key)} there, {flat_wanted.get(key)} here"
-        for key in sorted(flat_found.keys() | flat_wanted.keys())
-        if flat_found.get(key) != flat_wanted.get(key)
-    ]
-
-
-def _flatten(tree: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= {f"{key}.{k}": v for k, v in _flatten(value).items()} if isinstance(value, dict) else {key: value}
-    return flat
 
 
 @dataclass(frozen=True)
@@ -135,33 +130,45 @@ class Actors:
         return "cuda" if self.num_gpus else "cpu"
 
 
-def plan_actors(config: Config, num_cpus: float, num_gpus: int) -> tuple[Actors, Actors]:
-    """Audio and text encoder actors for a cluster of `num_cpus` and `num_gpus`.
+def plan_actors(config: Config, node_cpus: Sequence[float], num_gpus: int) -> tuple[Actors, Actors]:
+    """Audio and text encoder actors for nodes of `node_cpus` logical CPUs each, with `num_gpus` cards in all.
 
-    On CPUs the actors ask Ray for at most half of the cluster, whatever threads they use: decode, read and write tasks always
-    find a slot, and two pools can never starve each other. On GPUs the two encoders share each card.
+    On CPUs the actors ask Ray for at most half of the cluster, in pieces that fit the smallest node, whatever threads they use:
+    decode and write tasks always find a slot. On GPUs all text encoders together ask for a quarter of one card, and the audio
+    encoders of a card for the rest of it: however Ray places the former, the latter fit.
 
     Raises:
-        ConfigError: `extract.use_gpu` is true and the cluster has none.
+        ConfigError: the request does not fit the cluster.
     """
+    smallest, largest, total = min(node_cpus), max(node_cpus), sum(node_cpus)
+    if config.extract.decode_cpus > largest / 2:
+        raise ConfigError(
+            f"extract.decode_cpus: {config.extract.decode_cpus:g} leaves no room for encoders on nodes of {largest:g} CPUs; "
+            f"set at most {largest / 2:g}"
+        )
     use_gpu = config.extract.use_gpu if config.extract.use_gpu is not None else num_gpus > 0
     if use_gpu and not num_gpus:
         raise ConfigError("extract.use_gpu: true, but the cluster has no GPU; set it to false or null")
     built_in = config.audio_encoder.name == BUILT_IN_AUDIO
     if use_gpu and not built_in:
         num_audio = config.extract.num_audio_encoders or num_gpus
-        num_text = config.extract.num_text_encoders
-        share = num_gpus / (num_audio + num_text / 4)
-        audio_gpus = 1.0 if share >= 1 else math.floor(share * 1000) / 1000
-        return Actors(num_audio, 0.5, audio_gpus, 4), Actors(num_text, 0.25, math.floor(share / 4 * 1000) / 1000, 4)
-    num_audio = config.extract.num_audio_encoders or max(1, int(num_cpus // (2 if built_in else 4)))
-    share = 0.4 * num_cpus / num_audio
-    threads = 1 if built_in else max(1, int(num_cpus // num_audio))
-    text_share = 0.1 * num_cpus / config.extract.num_text_encoders
+        num_text = config.extract.num_text_encoders or num_gpus
+        audio_gpus = _round_down(0.75 / math.ceil(num_audio / num_gpus))
+        return Actors(num_audio, 0.5, audio_gpus, 4), Actors(num_text, 0.25, _round_down(0.25 / num_text), 4)
+    # A transformer wants several threads; the built-in encoder works in one.
+    cores = 2 if built_in else 4
+    num_audio = config.extract.num_audio_encoders or sum(max(1, int(cpus // cores)) for cpus in node_cpus)
+    num_text = config.extract.num_text_encoders or math.ceil(num_audio / 4)
+    threads = 1 if built_in else max(1, int(total // num_audio))
     return (
-        Actors(num_audio, round(min(share, threads), 3), 0, threads),
-        Actors(config.extract.num_text_encoders, round(text_share, 3), 0, threads),
+        Actors(num_audio, _round_down(min(0.4 * total / num_audio, 0.4 * smallest, threads)), 0, threads),
+        Actors(num_text, _round_down(min(0.1 * total / num_text, 0.1 * smallest, threads)), 0, threads),
     )
+
+
+def _round_down(share: float) -> float:
+    # Ray counts in thousandths and more; rounded up, shares of a card would add up to more than it.
+    return max(0.001, math.floor(share * 1000) / 1000)
 
 
 def embed_calls(manifest: pa.Table, config: Config, fingerprint: dict[str, Any], send: Callable[[Any], None]) -> Dataset:
@@ -173,7 +180,7 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: dict[str, Any],
         fingerprint: kept in the schema of the rows.
         send: told (calls, audio seconds) of every batch that is through.
     """
-    audio, text = plan_actors(config, cluster.num_cpus(), cluster.num_gpus())
+    audio, text = plan_actors(config, cluster.node_cpus(), cluster.num_gpus())
     # In the order of the archives: a worker then reads one archive at a time.
     manifest = manifest.sort_by([("audio_container", "ascending"), ("audio_member", "ascending")])
     size = config.extract.rows_per_block
@@ -213,58 +220,21 @@ class Progress:
 
     def __init__(self, num_calls: int) -> None:
         self.num_calls = num_calls
-        self.calls = 0
+        self.calls = 0.0
         self.audio_sec = 0.0
         self.started = time.monotonic()
 
-    def __call__(self, batches: list[tuple[int, float]]) -> None:
+    def __call__(self, batches: list[tuple[float, float]]) -> None:
         """Count some batches and log one line."""
         self.calls += sum(calls for calls, _ in batches)
         self.audio_sec += sum(seconds for _, seconds in batches)
         elapsed = time.monotonic() - self.started
         left = elapsed * (self.num_calls - self.calls) / self.calls
         rate = f"{self.calls / elapsed:,.1f} calls/s, {self.audio_sec / elapsed:,.0f}x real time, {_duration(left)} left"
-        log.info("encoded %s of %s calls, %s", f"{self.calls:,}", f"{self.num_calls:,}", rate)
+        log.info("encoded %s of %s calls, %s", f"{self.calls:,.0f}", f"{self.num_calls:,}", rate)
 
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def account(embeddings: str, manifest: pa.Table) -> dict[str, Any]:
-    """Count what became of each planned call, from the parquet that was written.
-
-    A call is embedded when one of its rows is; else it is rejected, for its first row's reason.
-
-    Raises:
-        RuntimeError: a planned call has no row, a row no planned call, or a row is there twice.
-    """
-    columns = ["example_id", "call_id", "status", "reason", "duration_sec", "num_windows", "num_tokens_dropped"]
-    filesystem, path = storage.open_location(embeddings)
-    rows = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet").to_table(columns=columns)
-    frame = rows.to_pandas()
-    if frame["example_id"].duplicated().any():
-        raise RuntimeError(f"accounting: {int(frame['example_id'].duplicated().sum())} rows were written twice in {embeddings}")
-    planned, found = set(manifest["call_id"].to_pylist()), set(frame["call_id"])
-    if planned != found:
-        raise RuntimeError(f"accounting: {len(planned - found)} planned calls have no row, {len(found - planned)} rows no plan")
-    embedded = frame[frame["status"] == Status.EMBEDDED]
-    rejected = frame[frame["status"] == Status.REJECTED]
-    lost = rejected[~rejected["call_id"].isin(embedded["call_id"])].sort_values("example_id").drop_duplicates("call_id")
-    calls_embedded = embedded["call_id"].nunique()
-    assert len(planned) == calls_embedded + len(lost), "calls read = calls embedded + calls rejected"
-    return {
-        "calls_read": len(planned),
-        "calls_embedded": calls_embedded,
-        "calls_rejected": len(lost),
-        "rejected_by_reason": dict(Counter(lost["reason"]).most_common()),
-        "rows_embedded": len(embedded),
-        "rows_rejected": len(rejected),
-        "rows_rejected_by_reason": dict(Counter(rejected["reason"]).most_common()),
-        "audio_sec": round(float(embedded["duration_sec"].sum()), 3),
-        "rows_windowed": int((embedded["num_windows"] > 1).sum()),
-        "texts_truncated": int((embedded["num_tokens_dropped"] > 0).sum()),
-        "tokens_dropped": int(embedded["num_tokens_dropped"].sum()),
-    }

@@ -83,7 +83,7 @@ class Epoch:
         metrics: a row of history.json, plus `best_val_macro_f1`, the best so far.
         improved: whether this epoch is the best so far.
         last: whether training ends here.
-        state: makes the checkpoint's content: model, optimizer, scheduler, epoch, best, history.
+        state: makes the checkpoint's content: model, optimizer, scheduler, history, best, best epoch, ended.
     """
 
     metrics: dict[str, Any]
@@ -175,6 +175,8 @@ def fit(
         optimizer.load_state_dict(resume["optimizer"])
         schedule.load_state_dict(resume["schedule"])
         history, best, best_epoch = resume["history"], resume["best"], resume["best_epoch"]
+        if resume["ended"]:
+            return
     wrapped = nn.parallel.DistributedDataParallel(model) if worker.world_size > 1 else model
 
     for epoch in range(len(history) + 1, config.train.epochs + 1):
@@ -187,6 +189,8 @@ def fit(
         schedule.step()
         score = float(macro_f1_from_confusion(confusion))
         improved = score > best
+        if not np.isfinite(val_loss):
+            raise FloatingPointError(f"epoch {epoch}: the validation loss is {val_loss}; try a lower train.learning_rate")
         if improved:
             best, best_epoch = score, epoch
         stale = epoch - best_epoch
@@ -205,7 +209,9 @@ def fit(
         }
         history = [*history, row]
 
-        def state(history: list[dict[str, Any]] = history, best: float = best, best_epoch: int = best_epoch) -> dict[str, Any]:
+        def state(
+            history: list[dict[str, Any]] = history, best: float = best, best_epoch: int = best_epoch, last: bool = last
+        ) -> dict[str, Any]:
             return {
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
@@ -213,6 +219,7 @@ def fit(
                 "history": history,
                 "best": best,
                 "best_epoch": best_epoch,
+                "ended": last,
             }
 
         report(Epoch(row | {"best_val_macro_f1": best}, improved, last, state))

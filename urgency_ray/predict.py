@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from ray.data import ActorPoolStrategy, Dataset
@@ -17,7 +18,8 @@ from urgency_ray import cluster, storage
 from urgency_ray.calls import plan_calls
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.evaluate import predict_probabilities
-from urgency_ray.extract import PROGRESS_SEC, Progress, embed_calls, fingerprint_differences, make_fingerprint
+from urgency_ray.extract import PROGRESS_SEC, Progress, embed_calls, make_fingerprint
+from urgency_ray.ledger import fingerprint_differences
 from urgency_ray.model import UrgencyClassifier, load_model
 from urgency_ray.schema import ACOUSTIC_FEATURES, PREDICTION_SCHEMA, URGENCY_KEYS
 from urgency_ray.stages import embedded_rows
@@ -40,13 +42,16 @@ def transform_config(config: Config, transform: dict[str, Any]) -> Config:
         raise ConfigError(
             "--model: was trained on imported embeddings and does not know what made them; it cannot hear new calls"
         )
+    # The same weights may lie elsewhere here: a name given on the command line stands, their digest decides.
+    named = {key for key in ("audio_encoder", "text_encoder") if getattr(config, key).name != getattr(Config(), key).name}
     fields = {
-        f"{section}.{key}": transform[section][key]
+        f"{section}.{key}": value
         for section in ("data", "audio_encoder", "text_encoder")
-        for key in transform[section]
+        for key, value in transform[section].items()
+        if key not in ("root", "name") or (key == "name" and section not in named)
     }
     config = config.replace(fields | {"data.require_urgency": False})
-    ignored = {"require_urgency", "code_version", "audio_encoder.dtype", "text_encoder.dtype"}
+    ignored = {"require_urgency", "code_version", *(f"{key}.name" for key in named)}
     differences = [
         line for line in fingerprint_differences(fingerprint, make_fingerprint(config)) if line.split(":")[0] not in ignored
     ]
@@ -97,7 +102,8 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
         output: file or URI.
 
     Returns:
-        Counts: calls_read, rows_predicted, rows_rejected, rejected_by_reason, predicted (by label key).
+        Counts: calls_read, calls_predicted, calls_rejected, rows_predicted, rows_rejected, rejected_by_reason, predicted (by
+        label key).
 
     Raises:
         ConfigError: no model, no calls, an output of another kind, or a transform that cannot be repeated here.
@@ -117,37 +123,43 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
             compute=ActorPoolStrategy(size=1),
             num_cpus=0.1,
         )
-        counts = _write(rows, output)
-    if counts["calls_read"] != manifest.num_rows:
-        raise RuntimeError(f"accounting: {manifest.num_rows} calls planned, {counts['calls_read']} came out")
+        counts = _write(rows, manifest, output)
     log.info(
-        "%d calls read = %d rows predicted + %d rejected: %s",
-        counts["calls_read"],
-        counts["rows_predicted"],
-        counts["rows_rejected"],
-        output,
+        "%d calls read = %d predicted + %d rejected",
+        *(counts[key] for key in ("calls_read", "calls_predicted", "calls_rejected")),
     )
+    log.info("%d rows predicted: %s", counts["rows_predicted"], output)
     return counts
 
 
-def _write(rows: Dataset, output: str) -> dict[str, Any]:
+def _write(rows: Dataset, manifest: pa.Table, output: str) -> dict[str, Any]:
+    """Write rows as they come; the output appears, whole, only when every planned call has come out once."""
     filesystem, path = storage.open_location(output)
     filesystem.create_dir(posixpath.dirname(path), recursive=True)
+    partial = f"{path}.partial"
     open_writer = pq.ParquetWriter if output.endswith(".parquet") else pacsv.CSVWriter
-    predicted: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    calls: set[str] = set()
-    with filesystem.open_output_stream(path) as stream, open_writer(stream, OUTPUT_SCHEMA) as writer:
+    num_predicted, num_rejected = Counter[str](), Counter[str]()
+    labels, reasons, examples = Counter[str](), Counter[str](), Counter[str]()
+    with filesystem.open_output_stream(partial) as stream, open_writer(stream, OUTPUT_SCHEMA) as writer:
         for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
             table: Any = batch
             writer.write_table(table.cast(OUTPUT_SCHEMA))
-            calls.update(table["call_id"].to_pylist())
-            predicted.update(URGENCY_KEYS[label] for label in table["urgency_pred"].drop_null().to_pylist())
+            examples.update(table["example_id"].to_pylist())
+            labels.update(URGENCY_KEYS[label] for label in table["urgency_pred"].drop_null().to_pylist())
             reasons.update(table["reason"].drop_null().to_pylist())
+            num_predicted.update(table.filter(pc.is_valid(table["urgency_pred"]))["call_id"].to_pylist())
+            num_rejected.update(table.filter(pc.is_null(table["urgency_pred"]))["call_id"].to_pylist())
+    found = num_predicted.keys() | num_rejected.keys()
+    if found != set(manifest["call_id"].to_pylist()) or examples.total() != len(examples):
+        filesystem.delete_file(partial)
+        raise RuntimeError(f"accounting: {len(manifest)} calls planned, {len(found)} came out, in {examples.total()} rows")
+    filesystem.move(partial, path)
     return {
-        "calls_read": len(calls),
-        "rows_predicted": predicted.total(),
+        "calls_read": len(found),
+        "calls_predicted": len(num_predicted),
+        "calls_rejected": len(found) - len(num_predicted),
+        "rows_predicted": labels.total(),
         "rows_rejected": reasons.total(),
         "rejected_by_reason": dict(reasons.most_common()),
-        "predicted": dict(predicted),
+        "predicted": dict(labels),
     }

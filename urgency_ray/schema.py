@@ -71,6 +71,7 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("label_container", pa.string()),
         pa.field("label_member", pa.string()),
         pa.field("num_bytes", pa.int64(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
         pa.field("provider_split", pa.string(), nullable=False),
         pa.field("region", pa.string()),
         pa.field("reason", pa.string()),
@@ -80,7 +81,8 @@ MANIFEST_SCHEMA = pa.schema(
 """One row a call, as planned before any file is opened.
 
 `*_container` is the path of a zip (then `*_member` is the member's raw name) or of the file itself (then `*_member` is null).
-`reason` is set where the call is rejected already. `num_bytes` is the size of the audio file, for balancing and progress.
+`reason` is set where the call is rejected already. `num_bytes` is the size of the audio file; `version` changes when a file of
+the call does (CRC-32 of an archive's member, modification time of a plain file).
 """
 
 ROW_FIELDS: tuple[pa.Field[Any], ...] = (
@@ -99,8 +101,9 @@ ROW_FIELDS: tuple[pa.Field[Any], ...] = (
     pa.field("region", pa.string()),
     pa.field("audio_sha256", pa.string()),
     *(pa.field(name, pa.float32()) for name in ACOUSTIC_FEATURES),
+    pa.field("num_call_rows", pa.int32()),
 )
-"""Columns that decoding makes and that need no encoder."""
+"""Columns that decoding makes and that need no encoder; `num_call_rows` counts the rows of the row's call, rejects included."""
 
 OUTCOME_FIELDS: tuple[pa.Field[Any], ...] = (
     pa.field("status", pa.string(), nullable=False),

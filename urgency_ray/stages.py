@@ -29,7 +29,8 @@ DECODED_SCHEMA = pa.schema([*ROW_FIELDS, pa.field("waveform", pa.large_binary())
 
 def decode_calls(manifest: pa.Table, data: DataConfig) -> pa.Table:
     """Read, check and decode calls: manifest rows to rows of `DECODED_SCHEMA`."""
-    rows = [row for call in manifest.to_pylist() for row in _decode_call(call, data)]
+    calls = [_decode_call(call, data) for call in manifest.to_pylist()]
+    rows = [row | {"num_call_rows": len(call)} for call in calls for row in call]
     return pa.Table.from_pylist(rows, schema=DECODED_SCHEMA)
 
 
@@ -144,7 +145,9 @@ class EncodeText:
         audio_dim = table.schema.field("audio_embedding").type.list_size
         schema = embedding_schema(audio_dim, self.encoder.dim, self.fingerprint)
         seconds = table["duration_sec"].combine_chunks().drop_null()
-        self.send((len(table["call_id"].unique()), float(np.sum(seconds.to_numpy()))))
+        # The utterances of a call can come in several batches.
+        num_calls = float(np.sum(1.0 / table["num_call_rows"].to_numpy()))
+        self.send((num_calls, float(np.sum(seconds.to_numpy()))))
         return table.select(schema.names).cast(schema)
 
 

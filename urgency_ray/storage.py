@@ -10,26 +10,36 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from urgency_ray.config import ConfigError
+
 
 def open_location(location: str | Path) -> tuple[fs.FileSystem, str]:
     """The filesystem of a path or URI, and the path inside it (absolute for local paths).
 
     Raises:
-        ValueError: the URI's scheme is unknown to pyarrow, or its credentials are refused.
+        ConfigError: the URI's scheme is unknown to pyarrow, or its credentials are refused.
     """
     text = os.fspath(location)
     if "://" not in text:
-        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
+        return fs.LocalFileSystem(), absolute(text)
     try:
         filesystem, path = fs.FileSystem.from_uri(text)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{text}: cannot be opened: {error}") from None
+        raise ConfigError(f"{text}: cannot be opened: {' '.join(str(error).split())}") from None
     return filesystem, path
 
 
 def join(location: str, *parts: str) -> str:
-    """A path or URI below `location`."""
-    return posixpath.join(location, *parts)
+    """A path or URI below `location`; the options of a URI (`?endpoint_override=...`) stay at its end."""
+    if "://" not in location:
+        return posixpath.join(location, *parts)
+    address, mark, options = location.partition("?")
+    return posixpath.join(address, *parts) + mark + options
+
+
+def absolute(location: str) -> str:
+    """A URI as it is; a local path in full, without `~`."""
+    return location if "://" in location else os.path.abspath(os.path.expanduser(location))
 
 
 def exists(location: str) -> bool:
@@ -67,13 +77,6 @@ def write_table(location: str, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     write_bytes(location, sink.getvalue().to_pybytes())
-
-
-def delete_dir(location: str) -> None:
-    """Remove a folder and all in it, if it is there."""
-    filesystem, path = open_location(location)
-    if filesystem.get_file_info(path).type == fs.FileType.Directory:
-        filesystem.delete_dir(path)
 
 
 def copy_dir(source: str, destination: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from urgency_ray import __version__, cluster, storage
+from urgency_ray import cluster, storage
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.dataset import Examples, Splits, load_examples, split_examples
 from urgency_ray.evaluate import predict_examples, predictions_table, score_splits
@@ -49,9 +48,11 @@ def _train_worker(settings: dict[str, Any]) -> None:
             # Every rank must report, with or without a checkpoint: the call is a barrier.
             ray.train.report(epoch.metrics)
             return
+        # Of equal scores Ray keeps the latest; the first epoch with the best score is the one that counts.
+        score = {"score": epoch.metrics["val_macro_f1"] if epoch.improved else -1.0}
         with tempfile.TemporaryDirectory() as folder:
             torch.save(epoch.state(), Path(folder) / STATE_FILE)
-            ray.train.report(epoch.metrics, checkpoint=Checkpoint.from_directory(folder))
+            ray.train.report(epoch.metrics | score, checkpoint=Checkpoint.from_directory(folder))
 
     device = ray.train.torch.get_device()
     fit(config, ray.get(settings["data"]), report, device=device, resume=resume)
@@ -79,16 +80,17 @@ def train_model(config: Config, run_dir: str, data: TrainingData, data_ref: Any,
     use_gpu = config.train.use_gpu if config.train.use_gpu is not None else cluster.num_gpus() >= workers
     if use_gpu and cluster.num_gpus() < workers:
         raise ConfigError(f"train.use_gpu: true with {workers} workers, but the cluster has {cluster.num_gpus()} GPUs")
-    cpus = config.train.cpus_per_worker or max(1.0, cluster.num_cpus() // workers)
-    if cpus * workers > cluster.num_cpus():
+    nodes = cluster.node_cpus()
+    wishes = [config.train.cpus_per_worker] if config.train.cpus_per_worker else range(int(max(nodes)), 0, -1)
+    cpus = next((wish for wish in wishes if cluster.fit(nodes, wish) >= workers), None)
+    if cpus is None:
         raise ConfigError(
-            f"train.num_workers: {workers} workers of {cpus:g} CPUs do not fit the cluster's {cluster.num_cpus():g} CPUs; "
-            "lower train.num_workers or train.cpus_per_worker"
+            f"train.num_workers: {workers} workers of {wishes[-1]:g} CPUs do not fit the cluster's nodes "
+            f"({', '.join(f'{node:g}' for node in nodes)} CPUs); lower train.num_workers or train.cpus_per_worker"
         )
     # A finished run's name would give back the old result: the name says what the result depends on.
     relevant = config.model_dump(include={"model", "loss", "sampler", "train"})
-    digest = hashlib.sha256(json.dumps([relevant, data.digest(), __version__], sort_keys=True).encode()).hexdigest()[:12]
-    checkpoints = storage.join(run_dir, "checkpoints")
+    digest = hashlib.sha256(json.dumps([relevant, data.digest(), _code_digest()], sort_keys=True).encode()).hexdigest()[:12]
     with cluster.Relay(_log_epochs, every_sec=1.0) as send:
         result = TorchTrainer(
             _train_worker,
@@ -96,17 +98,22 @@ def train_model(config: Config, run_dir: str, data: TrainingData, data_ref: Any,
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}),
             run_config=RunConfig(
                 name=f"{config.model.modalities}-{digest}",
-                storage_path=checkpoints if "://" in checkpoints else os.path.abspath(checkpoints),
-                checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="val_macro_f1"),
+                storage_path=storage.absolute(storage.join(run_dir, "checkpoints")),
+                checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="score"),
                 failure_config=FailureConfig(max_failures=config.train.max_failures),
             ),
         ).fit()
     assert result.best_checkpoints and result.checkpoint, "every epoch that improves is kept, and the last one"
-    best, _ = max(result.best_checkpoints, key=lambda pair: pair[1]["val_macro_f1"])
+    best, _ = max(result.best_checkpoints, key=lambda pair: pair[1]["score"])
     model = build_model(config, data, transform)
     model.load_state_dict(_load_state(best)["model"])
     # The last epoch always leaves a checkpoint, so the latest one has the whole history.
     return Trained(model.eval(), _load_state(result.checkpoint)["history"])
+
+
+def _code_digest() -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def _log_epochs(rows: list[dict[str, Any]]) -> None:
@@ -121,27 +128,25 @@ def _load_state(checkpoint: Checkpoint) -> dict[str, Any]:
         return state
 
 
-def prepare(config: Config, run_dir: str) -> tuple[Examples, Splits]:
-    """Embeddings and splits of a run folder, after a check that config and folder speak of the same encoders.
+def prepare(config: Config, run_dir: str) -> tuple[Config, Examples, Splits]:
+    """Config, embeddings and splits of a run folder; the config's data section becomes the one that made the embeddings.
 
     Raises:
         ConfigError: no usable embeddings, or those of other encoders than the config's.
     """
     examples = load_examples(run_dir)
-    _refuse_other_encoders(config, run_dir, examples.fingerprint)
-    return examples, split_examples(examples, config.split)
-
-
-def _refuse_other_encoders(config: Config, run_dir: str, fingerprint: dict[str, Any] | None) -> None:
+    fingerprint = examples.fingerprint or {}
     for key in ("audio_encoder", "text_encoder"):
-        # Imported embeddings do not say what made them.
-        found = (fingerprint or {}).get(key, {})
+        # Imported embeddings do not say what made them; a recipe does not say which commit of a model it means.
+        found = fingerprint.get(key, {})
         for field, value in getattr(config, key).model_dump(exclude={"batch_size", "dtype"}).items():
-            if found.get(field, value) != value:
+            if found.get(field, value) != value and not (field == "revision" and value is None):
                 raise ConfigError(
                     f"--run-dir {run_dir}: its embeddings were made with {key}.{field} {found[field]}, not {value}; "
                     "extract into another folder, or train with this one's own config"
                 )
+    made_with = {f"data.{key}": fingerprint[key] for key in type(config.data).model_fields if key in fingerprint}
+    return config.replace(made_with), examples, split_examples(examples, config.split)
 
 
 def train(config: Config, run_dir: str) -> dict[str, Any]:
@@ -153,7 +158,7 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
     Raises:
         ConfigError: the run folder cannot be trained on, or the workers do not fit the cluster.
     """
-    examples, splits = prepare(config, run_dir)
+    config, examples, splits = prepare(config, run_dir)
     cluster.connect(config.ray)
     data = TrainingData.from_examples(examples, splits)
     data_ref = ray.put(data)
@@ -181,12 +186,13 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
             best["epoch"],
         )
         if name == config.model.modalities:
-            metrics: dict[str, Any] = {"splits": blocks}
-            table = predictions_table(probabilities["urgency"], examples, splits)
-            save_model(trained.model, storage.join(run_dir, "model"), metrics)
-            storage.write_table(storage.join(run_dir, "predictions.parquet"), table)
+            model, metrics = trained.model, {"splits": blocks}
+            predictions = predictions_table(probabilities["urgency"], examples, splits)
     if config.train.ablation:
         metrics["ablation"] = scores
+    # All at the end: an interrupted run leaves the former model beside the former figures.
+    save_model(model, storage.join(run_dir, "model"), metrics)
+    storage.write_table(storage.join(run_dir, "predictions.parquet"), predictions)
     storage.write_text(storage.join(run_dir, "config.yaml"), config.to_yaml())
     storage.write_text(storage.join(run_dir, "history.json"), json.dumps(history, indent=1))
     storage.write_text(
@@ -196,11 +202,8 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
 
 
 def make_transform(config: Config, fingerprint: dict[str, Any] | None) -> dict[str, Any]:
-    """What `predict` needs to turn new calls into the embeddings that the model was trained on."""
-    sections = config.model_dump(
-        include={"data": {"unit", "speakers", "min_utterance_sec", "max_call_sec"}, "audio_encoder": True, "text_encoder": True}
-    )
-    return {**sections, "fingerprint": fingerprint}
+    """What `predict` needs to repeat on new calls, and `evaluate` on the run's own: sections of the config, the fingerprint."""
+    return {**config.model_dump(include={"data", "audio_encoder", "text_encoder", "split"}), "fingerprint": fingerprint}
 
 
 def save_model(model: UrgencyClassifier, location: str, metrics: dict[str, Any]) -> None:
@@ -218,6 +221,10 @@ def evaluate_run(config: Config, run_dir: str) -> dict[str, dict[str, Any]]:
         ConfigError: the run folder holds no model or no embeddings.
     """
     model = load_model(storage.join(run_dir, "model"))
-    examples, splits = prepare(config, run_dir)
+    config, examples, splits = prepare(config, run_dir)
+    if model.transform["split"] != config.split.model_dump():
+        raise ConfigError(
+            f"--run-dir {run_dir}: its model was trained on another split; evaluate it with the same split section"
+        )
     probabilities = predict_examples(model, examples)
     return score_splits(probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed)

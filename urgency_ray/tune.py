@@ -31,7 +31,16 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from urgency_ray import cluster, storage
-from urgency_ray.config import CategoricalDimension, Config, ConfigError, Dimension, SimplexDimension, iter_fields
+from urgency_ray.config import (
+    CategoricalDimension,
+    Config,
+    ConfigError,
+    Dimension,
+    FloatDimension,
+    IntDimension,
+    SimplexDimension,
+    iter_fields,
+)
 from urgency_ray.evaluate import predict_examples, score_splits
 from urgency_ray.fit import Epoch, TrainingData, fit
 from urgency_ray.train import make_transform, prepare, save_model, train_model
@@ -40,6 +49,10 @@ log = logging.getLogger(__name__)
 
 METRIC = "best_val_macro_f1"
 LEAST_UNIFORM = 1e-6
+SEARCHABLE_SECTIONS = ("model", "loss", "sampler", "train")
+# ASHA's rungs follow train.epochs; the others are not what a model is, but how and where it is trained.
+NOT_SEARCHABLE = {f"train.{field}" for field in ("epochs", "seed", "num_workers", "use_gpu", "cpus_per_worker", "ablation")}
+NUM_PROBES = 50
 
 
 @dataclass(frozen=True)
@@ -101,34 +114,49 @@ def _value(tree: dict[str, Any], dotted: str) -> Any:
 
 
 def check_space(config: Config) -> None:
-    """Try the ends of every dimension on the config, so that no trial can meet a value that the config refuses.
+    """Try random points, and the ends, of every dimension on the config, so that no trial meets a value that it refuses.
 
     Raises:
-        ConfigError: the space is empty, or one of its ends is out of a field's range.
+        ConfigError: the space is empty, names a field that a trial cannot change, or holds a value out of the field's range.
     """
-    if not config.tune.space:
+    space = config.tune.space
+    if not space:
         raise ConfigError("tune.space: is empty; state what to search, as configs/tune_fusion.yaml does")
-    for name, dimension in config.tune.space.items():
-        if isinstance(dimension, SimplexDimension):
-            config.replace(dict.fromkeys(dimension.fields, 1.0 / len(dimension.fields)))
-            continue
-        if not isinstance(dimension, CategoricalDimension):
+    for name, dimension in space.items():
+        for field in dimension.fields if isinstance(dimension, SimplexDimension) else [name]:
+            if field.split(".")[0] not in SEARCHABLE_SECTIONS or field in NOT_SEARCHABLE:
+                raise ConfigError(f"tune.space: {field} cannot be searched: trials share one split, one seed and one budget")
+        if isinstance(dimension, FloatDimension | IntDimension):
             if dimension.low > dimension.high:
                 raise ConfigError(f"tune.space.{name}: low {dimension.low} is above high {dimension.high}")
             if dimension.log and dimension.low <= 0:
                 raise ConfigError(f"tune.space.{name}: a logarithmic scale needs low above 0 but got {dimension.low}")
-        ends = dimension.choices if isinstance(dimension, CategoricalDimension) else [dimension.low, dimension.high]
-        for end in ends:
-            try:
-                config.replace({name: end})
-            except ConfigError as error:
-                raise ConfigError(f"tune.space.{name}: {error}") from None
+        for end in _ends(dimension):
+            _try(config, {name: end})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(NUM_PROBES):
+        _try(config, SearchSpace(space)(study.ask()))
+
+
+def _ends(dimension: Dimension) -> list[Any]:
+    if isinstance(dimension, SimplexDimension):
+        return []
+    return list(dimension.choices) if isinstance(dimension, CategoricalDimension) else [dimension.low, dimension.high]
+
+
+def _try(config: Config, fields: dict[str, Any]) -> None:
+    try:
+        config.replace(fields)
+    except ConfigError as error:
+        raise ConfigError(f"tune.space: {error}") from None
 
 
 def _run_trial(params: dict[str, Any], base: dict[str, Any], data: TrainingData) -> None:
     """One trial: `fit.fit` on the base config with the trial's fields, reporting the best macro-F1 so far."""
     known = {name for name, _ in iter_fields()}
     config = Config.model_validate(base).replace({name: value for name, value in params.items() if name in known})
+    # One process sees the batches that all workers of the winner's training will see together.
+    config = config.replace({"train.batch_size": config.train.batch_size * config.train.num_workers, "train.num_workers": 1})
     torch.set_num_threads(max(1, int(config.tune.cpus_per_trial)))
 
     def report(epoch: Epoch) -> None:
@@ -158,8 +186,9 @@ def tune(config: Config, run_dir: str) -> dict[str, Any]:
         RuntimeError: every trial failed.
     """
     started = time.monotonic()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_space(config)
-    examples, splits = prepare(config, run_dir)
+    config, examples, splits = prepare(config, run_dir)
     cluster.connect(config.ray)
     data = TrainingData.from_examples(examples, splits)
     space = SearchSpace(config.tune.space)
@@ -170,7 +199,8 @@ def tune(config: Config, run_dir: str) -> dict[str, Any]:
     if not (trials["state"] != "failed").any():
         raise RuntimeError(f"all {len(trials)} trials failed; the first said: {grid.errors[0] if grid.errors else 'nothing'}")
 
-    winner = trials.loc[trials["val_macro_f1"].idxmax()]
+    # A failed trial may have reported a score before it failed.
+    winner = trials.loc[trials["val_macro_f1"].where(trials["state"] != "failed").idxmax()]
     fields = {name: winner[name] for name in trials.columns if "." in name}
     best = config.replace({name: getattr(value, "item", lambda value=value: value)() for name, value in fields.items()})
     storage.write_text(storage.join(folder, "best.yaml"), best.to_yaml())
@@ -207,8 +237,12 @@ def tune(config: Config, run_dir: str) -> dict[str, Any]:
 
 def _search(config: Config, space: SearchSpace, data: TrainingData, folder: str) -> ray.tune.ResultGrid:
     settings = config.tune
-    most = max(1, int(cluster.num_cpus() // settings.cpus_per_trial))
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    most = cluster.fit(cluster.node_cpus(), settings.cpus_per_trial)
+    if not most:
+        raise ConfigError(
+            f"tune.cpus_per_trial: {settings.cpus_per_trial:g} CPUs fit no node of the cluster; set at most "
+            f"{max(cluster.node_cpus()):g}"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(
@@ -251,7 +285,7 @@ def _search(config: Config, space: SearchSpace, data: TrainingData, folder: str)
             ),
             run_config=ray.tune.RunConfig(
                 name=name,
-                storage_path=storage.join(folder, "ray") if "://" in folder else os.path.abspath(storage.join(folder, "ray")),
+                storage_path=storage.absolute(storage.join(folder, "ray")),
                 callbacks=[_TrialLog(settings.num_trials)],
                 verbose=0,
             ),
@@ -268,9 +302,10 @@ def _study_file(folder: str) -> Iterator[str]:
         yield os.path.join(path, "study.log")
         return
     with tempfile.TemporaryDirectory() as local:
-        path = os.path.join(local, "study.log")
-        yield path
-        storage.copy_dir(local, folder)
+        try:
+            yield os.path.join(local, "study.log")
+        finally:
+            storage.copy_dir(local, folder)
 
 
 def _trials_table(grid: ray.tune.ResultGrid, space: SearchSpace) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Hugging Face encoders, by name or folder. Padding never reaches an embedding: see the two classes for how."""
+"""Hugging Face encoders, by name or folder. A neighbour's length never reaches an embedding: see the two classes for how."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def identify_weights(name: str, revision: str | None) -> str:
         ConfigError: there is no such model or folder.
     """
     folder = Path(name)
+    model_config = _load("pretrained", name, lambda: AutoConfig.from_pretrained(name, revision=revision))
     if not folder.is_dir():
-        model_config = _load("pretrained", name, lambda: AutoConfig.from_pretrained(name, revision=revision))
         return str(getattr(model_config, "_commit_hash", None) or revision or "main")
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
@@ -61,7 +61,8 @@ class PretrainedAudioEncoder:
 
     data2vec's positional convolutions see padding even behind a mask, and wav2vec2 with group norm must not get a mask at all.
     So nothing is padded here: calls are cut into windows, and windows of exactly equal length share a batch. A call's embedding
-    is the mean over the frames of all its windows (a spectrogram model's windows count by their duration).
+    is the mean over the frames of all its windows. A spectrogram model hears windows of one fixed length, the last filled up
+    with silence as in its training; its windows count by their duration.
 
     Args:
         config: model name, window, pooling and normalisation.

@@ -1,0 +1,40 @@
+import pytest
+
+from urgency_ray import storage
+from urgency_ray.config import ConfigError
+
+
+def test_the_options_of_a_uri_stay_at_its_end():
+    assert (
+        storage.join("s3://b/run?endpoint_override=h", "tune", "best.yaml") == "s3://b/run/tune/best.yaml?endpoint_override=h"
+    )
+    assert storage.join("runs/a", "model") == "runs/a/model"
+
+
+def test_local_paths_become_absolute_and_uris_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert storage.absolute("x/../y") == str(tmp_path / "y")
+    assert storage.absolute("~/y") == str(tmp_path / "y")
+    assert storage.absolute("gs://b/y") == "gs://b/y"
+
+
+def test_an_unknown_scheme_is_one_line():
+    with pytest.raises(ConfigError, match=r"^foo://bar: cannot be opened: [^\n]+$"):
+        storage.exists("foo://bar")
+
+
+def test_a_file_is_seen_whole_or_not_at_all(tmp_path):
+    target = str(tmp_path / "folder" / "a.txt")
+    storage.write_text(target, "처음")
+    storage.write_text(target, "다시")
+    assert storage.read_text(target) == "다시"
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["a.txt"]
+
+
+def test_a_folder_goes_over_what_is_there(tmp_path):
+    storage.write_text(str(tmp_path / "a" / "deep" / "x"), "1")
+    storage.write_text(str(tmp_path / "b" / "y"), "2")
+    storage.copy_dir(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert storage.read_text(str(tmp_path / "b" / "deep" / "x")) == "1"
+    assert storage.exists(str(tmp_path / "b" / "y"))
