@@ -144,6 +144,7 @@ def utterance_run(tmp_path):
     folder = run_dir / "embeddings" / "status=embedded"
     folder.mkdir(parents=True)
     pq.write_table(table.drop_columns(["status"]), folder / "part-0.parquet")
+    (run_dir / "extract.json").write_text(json.dumps({"rows_embedded": len(rows)}), encoding="utf-8")
     return str(run_dir), config
 
 

@@ -93,7 +93,13 @@ def submit(stage, arguments, head):
     address, environment = head
     command = [str(BIN / "ray"), "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"]
     command += [sys.executable, f"jobs/{stage}.py", *arguments]
-    return subprocess.run(command, check=False, timeout=400, capture_output=True, text=True, env=environment)
+    deadline = time.monotonic() + 180
+    while True:
+        result = subprocess.run(command, check=False, timeout=400, capture_output=True, text=True, env=environment)
+        # The server answers before the agent that runs jobs has started.
+        if "No available agent" not in result.stderr or time.monotonic() > deadline:
+            return result
+        time.sleep(2)
 
 
 @pytest.mark.slow
