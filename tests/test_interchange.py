@@ -340,7 +340,7 @@ def test_an_imported_run_trains_with_any_config_and_predict_refuses_its_model(ra
 def test_an_imported_run_of_utterances_is_split_by_call_under_any_config(tmp_path):
     frame = pd.concat([make_detect().assign(_id=f"c{i:02d}", urgencyLevel=LEVELS[i % 3]) for i in range(30)])
     import_artefacts(Config(), *write_detect(tmp_path, frame), str(tmp_path / "run"))
-    examples, splits = prepare(Config().replace(OTHER_ENCODERS), str(tmp_path / "run"))
+    _, examples, splits = prepare(Config().replace(OTHER_ENCODERS), str(tmp_path / "run"))
     assert examples.fingerprint is None
     calls = [set(examples.keys["call_id"].iloc[rows]) for _, rows in splits.items()]
     assert sum(map(len, calls)) == len(set.union(*calls)) == 30
