@@ -304,7 +304,8 @@ def test_the_plan_does_not_depend_on_the_order_of_creation(tmp_path):
     for root, order in (("one", names), ("two", names[::-1])):
         for name in order:
             put(tmp_path / root / name)
-    one, two = (plan_calls(DataConfig(root=str(tmp_path / root))).to_pydict() for root in ("one", "two"))
+    plans = (plan_calls(DataConfig(root=str(tmp_path / root))) for root in ("one", "two"))
+    one, two = (plan.drop_columns(["version"]).to_pydict() for plan in plans)  # versions are the times of writing
     assert str(one).replace(f"{tmp_path}/one", "") == str(two).replace(f"{tmp_path}/two", "")
 
 
