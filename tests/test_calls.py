@@ -452,8 +452,14 @@ def test_no_urgency_is_a_reject_only_where_it_is_required():
         assert parse_label(content, False).urgency is None
 
 
+@pytest.mark.parametrize("level", ["", "  "])
+def test_a_blank_urgency_is_a_missing_one(level):
+    assert rejected(label(urgencyLevel=level)).reason == Reason.MISSING_URGENCY
+    assert parse_label(label(urgencyLevel=level), False).urgency is None
+
+
 @pytest.mark.parametrize("require_urgency", [True, False])
-@pytest.mark.parametrize("level", ["최상", "", 2, True, ["상"], {"상": 1}, math.nan, SECRET * 9])
+@pytest.mark.parametrize("level", ["최상", 2, True, ["상"], {"상": 1}, math.nan, SECRET * 9])
 def test_an_urgency_outside_the_levels_is_never_guessed(level, require_urgency):
     assert rejected(label(urgencyLevel=level), require_urgency).reason == Reason.UNKNOWN_URGENCY
 
