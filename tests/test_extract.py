@@ -14,7 +14,7 @@ from urgency_ray.calls import plan_calls
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.dataset import load_examples
 from urgency_ray.extract import extract, plan_actors
-from urgency_ray.ledger import account
+from urgency_ray.ledger import account, accounting_line
 from urgency_ray.schema import embedding_schema, read_fingerprint
 
 
@@ -91,6 +91,15 @@ def test_what_another_encoder_left_unfinished_is_refused(extracted, tmp_path):
         extract(extracted[2].replace({"text_encoder.hashing_dim": 256}), str(run_dir))
 
 
+def test_calls_of_another_corpus_left_unfinished_are_refused(extracted, tmp_path):
+    run_dir = shutil.copytree(extracted[0], tmp_path / "run")
+    interrupt(run_dir)
+    (tmp_path / "calls").mkdir()
+    (tmp_path / "calls" / "x_1.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"holds embeddings of calls that are not below data\.root"):
+        extract(extracted[2].replace({"data.root": str(tmp_path / "calls")}), str(run_dir))
+
+
 def test_an_unfinished_run_is_not_trained_on(extracted, tmp_path):
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     next(Path(run_dir, "embeddings", "status=embedded").iterdir()).unlink()
@@ -160,6 +169,13 @@ def test_accounting_sees_lost_and_doubled_rows(tmp_path, rows, message):
     write_rows(tmp_path, [{"example_id": example, "call_id": call} for example, call in rows])
     with pytest.raises(RuntimeError, match=message):
         account(str(tmp_path), pa.table({"call_id": ["a", "b", "c"]}))
+
+
+def test_the_accounting_line_adds_up_or_fails():
+    counts = {"calls_read": 5, "calls_embedded": 3, "calls_rejected": 2, "rejected_by_reason": {"no_text": 2}}
+    assert accounting_line(counts) == "5 calls read = 3 embedded + 2 rejected (2 no_text)"
+    with pytest.raises(RuntimeError, match="5 calls read, but 3 embedded and 1 rejected"):
+        accounting_line(counts | {"calls_rejected": 1})
 
 
 def test_a_call_is_embedded_when_one_of_its_utterances_is(tmp_path):

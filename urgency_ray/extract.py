@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -60,6 +61,10 @@ def extract(config: Config, run_dir: str) -> dict[str, Any]:
         return summary
 
     finished = ledger.recover(run_dir, embeddings, fingerprint)
+    if len(finished.filter(pc.invert(pc.is_in(finished, manifest["call_id"])))):
+        raise ConfigError(
+            f"--run-dir {run_dir}: holds embeddings of calls that are not below data.root; choose another run folder"
+        )
     unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], finished)))
     if len(finished):
         log.info(
@@ -74,15 +79,9 @@ def extract(config: Config, run_dir: str) -> dict[str, Any]:
             rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
 
     summary = {**ledger.account(embeddings, manifest), "wall_sec": round(time.monotonic() - started, 3), **plan}
+    line = ledger.accounting_line(summary)
     storage.write_text(summary_path, json.dumps(summary, ensure_ascii=False, indent=2))
-    reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected_by_reason"].items())
-    log.info(
-        "%d calls read = %d embedded + %d rejected%s",
-        summary["calls_read"],
-        summary["calls_embedded"],
-        summary["calls_rejected"],
-        f" ({reasons})" if reasons else "",
-    )
+    log.info(line)
     return summary
 
 
@@ -92,7 +91,8 @@ def pin_revisions(config: Config) -> Config:
     Raises:
         ConfigError: an encoder's name stands for nothing that can be loaded.
     """
-    weights = {key: resolve_weights(getattr(config, key)) for key in ("audio_encoder", "text_encoder")}
+    sections = {key: getattr(config, key) for key in ("audio_encoder", "text_encoder")}
+    weights = {key: resolve_weights(section) for key, section in sections.items() if not Path(section.name).is_dir()}
     commits = {f"{key}.revision": value for key, value in weights.items() if COMMIT.fullmatch(value)}
     return config.replace(commits) if commits else config
 

@@ -19,7 +19,6 @@ import posixpath
 import time
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +32,7 @@ import pyarrow.csv as pacsv
 import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
-from urgency_ray import __version__, schema, storage
+from urgency_ray import __version__, ledger, schema, storage
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.dataset import load_examples
 from urgency_ray.encoders import BUILT_IN_TEXT, resolve_weights
@@ -286,15 +285,13 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
                 storage.write_table(storage.join(run_dir, file), piece)
         counted.append(table.drop_columns(["text", "audio_embedding", "text_embedding"]))
     summary = {
-        **_count(pa.concat_tables(counted).to_pandas()),
+        **ledger.count_rows(pa.concat_tables(counted).to_pandas()),
         "wall_sec": round(time.monotonic() - started, 3),
         "fingerprint": {"audio_encoder": {"name": "imported"}, "text_encoder": text_fingerprint, "code_version": __version__},
         "manifest_sha256": digest.hexdigest(),
     }
     storage.write_text(storage.join(run_dir, "extract.json"), json.dumps(summary, ensure_ascii=False, indent=2))
-    counts = (summary[f"calls_{what}"] for what in ("read", "embedded", "rejected"))
-    reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected_by_reason"].items())
-    log.info("%d calls read = %d embedded + %d rejected%s", *counts, f" ({reasons})" if reasons else "")
+    log.info(ledger.accounting_line(summary))
     return summary
 
 
@@ -306,25 +303,6 @@ def _choose_device(config: Config) -> str:
     if config.extract.use_gpu and not torch.cuda.is_available():
         raise ConfigError("extract.use_gpu: true, but this machine has no GPU; set it to false or null")
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _count(rows: pd.DataFrame) -> dict[str, Any]:
-    """What extract.json counts; a call is embedded when one of its rows is, else rejected for its first row's reason."""
-    embedded, rejected = (rows[rows["status"] == status] for status in (Status.EMBEDDED, Status.REJECTED))
-    lost = rejected[~rejected["call_id"].isin(embedded["call_id"])].sort_values("example_id").drop_duplicates("call_id")
-    return {
-        "calls_read": rows["call_id"].nunique(),
-        "calls_embedded": embedded["call_id"].nunique(),
-        "calls_rejected": len(lost),
-        "rejected_by_reason": dict(Counter(lost["reason"]).most_common()),
-        "rows_embedded": len(embedded),
-        "rows_rejected": len(rejected),
-        "rows_rejected_by_reason": dict(Counter(rejected["reason"]).most_common()),
-        "audio_sec": round(float(embedded["duration_sec"].sum()), 3),
-        "rows_windowed": int((embedded["num_windows"] > 1).sum()),
-        "texts_truncated": int((embedded["num_tokens_dropped"] > 0).sum()),
-        "tokens_dropped": int(embedded["num_tokens_dropped"].sum()),
-    }
 
 
 def export_artefacts(config: Config, run_dir: str, metadata: str, embeddings: str) -> dict[str, Any]:

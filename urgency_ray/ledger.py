@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
@@ -104,14 +105,16 @@ def account(embeddings: str, manifest: pa.Table) -> dict[str, Any]:
     planned, found = set(manifest["call_id"].to_pylist()), set(frame["call_id"])
     if planned != found:
         raise RuntimeError(f"accounting: {len(planned - found)} planned calls have no row, {len(found - planned)} rows no plan")
-    embedded = frame[frame["status"] == Status.EMBEDDED]
-    rejected = frame[frame["status"] == Status.REJECTED]
+    return count_rows(frame)
+
+
+def count_rows(rows: pd.DataFrame) -> dict[str, Any]:
+    """What extract.json counts, of all rows of a run; see `account` for what a call counts as."""
+    embedded, rejected = (rows[rows["status"] == status] for status in (Status.EMBEDDED, Status.REJECTED))
     lost = rejected[~rejected["call_id"].isin(embedded["call_id"])].sort_values("example_id").drop_duplicates("call_id")
-    calls_embedded = embedded["call_id"].nunique()
-    assert len(planned) == calls_embedded + len(lost), "calls read = calls embedded + calls rejected"
     return {
-        "calls_read": len(planned),
-        "calls_embedded": calls_embedded,
+        "calls_read": rows["call_id"].nunique(),
+        "calls_embedded": embedded["call_id"].nunique(),
         "calls_rejected": len(lost),
         "rejected_by_reason": dict(Counter(lost["reason"]).most_common()),
         "rows_embedded": len(embedded),
@@ -122,3 +125,16 @@ def account(embeddings: str, manifest: pa.Table) -> dict[str, Any]:
         "texts_truncated": int((embedded["num_tokens_dropped"] > 0).sum()),
         "tokens_dropped": int(embedded["num_tokens_dropped"].sum()),
     }
+
+
+def accounting_line(summary: dict[str, Any]) -> str:
+    """`1000 calls read = 984 embedded + 16 rejected (2 no_text, ...)`, of an extract.json.
+
+    Raises:
+        RuntimeError: the counts do not add up.
+    """
+    read, embedded, rejected = (summary[f"calls_{what}"] for what in ("read", "embedded", "rejected"))
+    if read != embedded + rejected:
+        raise RuntimeError(f"accounting: {read} calls read, but {embedded} embedded and {rejected} rejected")
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected_by_reason"].items())
+    return f"{read} calls read = {embedded} embedded + {rejected} rejected" + (f" ({reasons})" if reasons else "")

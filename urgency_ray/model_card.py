@@ -21,10 +21,15 @@ Trunk `{{ model.name }}`, modalities `{{ model.modalities }}`, hidden width {{ m
 
 ## Use
 
-    urgency-ray predict --model THIS_FOLDER --data.root NEW_CALLS --output predictions.parquet
+{% if is_imported -%}
+It was trained on imported embeddings and does not know what made them: give it embeddings from the same source.
+
+    UrgencyClassifier.from_pretrained("THIS_FOLDER")
+{%- else %}    urgency-ray predict --model THIS_FOLDER --data.root NEW_CALLS --output predictions.parquet
 
 The transform that made the training embeddings is kept in `config.json` and applied to new calls:
 audio `{{ audio_encoder }}`, text `{{ text_encoder }}`, one row a {{ unit }}.
+{%- endif %}
 
 ## Figures
 
@@ -54,6 +59,7 @@ def write_model_card(path: Path, model: UrgencyClassifier, metrics: dict[str, An
         model=model.model.model_dump(),
         audio_encoder=model.transform["audio_encoder"]["name"],
         text_encoder=model.transform["text_encoder"]["name"],
+        is_imported=model.transform["fingerprint"] is None,
         unit=model.transform["data"]["unit"],
         blocks={name: tasks["urgency"] for name, tasks in metrics["splits"].items()},
         share=lambda value: "-" if value is None else f"{value:.3f}",
