@@ -13,7 +13,7 @@ CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 def test_a_shipped_config_loads_and_its_search_fits_its_fields(path):
     config = load_config(path)
     if config.tune.space:
-        from urgency_ray.tune import SearchSpace, check_space
+        from urgency_ray.search_space import SearchSpace, check_space
 
         check_space(config)
         assert SearchSpace(config.tune.space).locate(config) is not None, "the config's own values are the first trial"

@@ -4,7 +4,7 @@ from unicodedata import normalize
 
 import pytest
 
-from urgency_ray.calls import Utterance
+from urgency_ray.label import Utterance
 from urgency_ray.text import clean, join_transcript
 
 

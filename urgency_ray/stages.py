@@ -14,10 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from urgency_ray.audio import acoustic_features, cut, decode_wav
-from urgency_ray.calls import MAX_LABEL_BYTES, Label, Utterance, max_audio_bytes, parse_label, read_file
+from urgency_ray.calls import max_audio_bytes, read_file
 from urgency_ray.config import AudioEncoderConfig, ConfigError, DataConfig, TextEncoderConfig
 from urgency_ray.encoders import BUILT_IN_AUDIO, BUILT_IN_TEXT, load_audio_encoder, load_text_encoder
 from urgency_ray.encoders.base import AudioEmbeddings, TextEmbeddings
+from urgency_ray.label import MAX_LABEL_BYTES, Label, Utterance, parse_label
 from urgency_ray.schema import CALLER, OUTCOME_FIELDS, ROW_FIELDS, Reason, Reject, Status, embedding_schema
 from urgency_ray.text import clean, join_transcript
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Literal
 from unicodedata import normalize
 
-from urgency_ray.calls import Utterance
+from urgency_ray.label import Utterance
 from urgency_ray.schema import CALLER
 
 # Words withheld for privacy: said on the phone, but no speech to a text encoder.

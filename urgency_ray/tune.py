@@ -16,7 +16,6 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -31,124 +30,15 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from urgency_ray import cluster, storage
-from urgency_ray.config import (
-    CategoricalDimension,
-    Config,
-    ConfigError,
-    Dimension,
-    FloatDimension,
-    IntDimension,
-    SimplexDimension,
-    iter_fields,
-)
+from urgency_ray.config import Config, ConfigError, SimplexDimension, iter_fields
 from urgency_ray.evaluate import predict_examples, score_splits
 from urgency_ray.fit import Epoch, TrainingData, fit
+from urgency_ray.search_space import SearchSpace, check_space, read_field
 from urgency_ray.train import make_transform, prepare, save_model, train_model
 
 log = logging.getLogger(__name__)
 
 METRIC = "best_val_macro_f1"
-LEAST_UNIFORM = 1e-6
-SEARCHABLE_SECTIONS = ("model", "loss", "sampler", "train")
-# ASHA's rungs follow train.epochs; the others are not what a model is, but how and where it is trained.
-NOT_SEARCHABLE = {f"train.{field}" for field in ("epochs", "seed", "num_workers", "use_gpu", "cpus_per_worker", "ablation")}
-NUM_PROBES = 50
-
-
-@dataclass(frozen=True)
-class SearchSpace:
-    """An Optuna define-by-run space over config fields: called with a trial, gives {config field: value}.
-
-    A simplex of k fields takes k uniforms u_i and gives p_i = log u_i / sum_j log u_j: exponentials over their sum are uniform
-    on the simplex (Devroye 1986, ch. XI), so no corner is favoured.
-    """
-
-    space: dict[str, Dimension]
-
-    def __call__(self, trial: optuna.Trial) -> dict[str, Any]:
-        """Draw a value for each field; also keeps them as user attributes, for the study's reader."""
-        fields: dict[str, Any] = {}
-        for name, dimension in self.space.items():
-            if isinstance(dimension, SimplexDimension):
-                draws = [trial.suggest_float(f"{name}.{field}", LEAST_UNIFORM, 1.0) for field in dimension.fields]
-                logs = [-math.log(draw) for draw in draws]
-                total = sum(logs) or 1.0
-                fields |= {field: value / total for field, value in zip(dimension.fields, logs, strict=True)}
-            elif isinstance(dimension, CategoricalDimension):
-                fields[name] = trial.suggest_categorical(name, dimension.choices)
-            elif dimension.type == "int":
-                fields[name] = trial.suggest_int(name, dimension.low, dimension.high, log=dimension.log)
-            else:
-                fields[name] = trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
-        trial.set_user_attr("fields", fields)
-        return fields
-
-    def locate(self, config: Config) -> dict[str, Any] | None:
-        """The point of this space that stands for a config's own values, or None where one lies outside."""
-        tree = config.model_dump()
-        point: dict[str, Any] = {}
-        for name, dimension in self.space.items():
-            if isinstance(dimension, SimplexDimension):
-                values = [_value(tree, field) for field in dimension.fields]
-                total = sum(values)
-                if total <= 0:
-                    return None
-                draws = (math.exp(-value / total) for value in values)
-                point |= {f"{name}.{field}": draw for field, draw in zip(dimension.fields, draws, strict=True)}
-                continue
-            value = _value(tree, name)
-            inside = (
-                value in dimension.choices
-                if isinstance(dimension, CategoricalDimension)
-                else value is not None and dimension.low <= value <= dimension.high
-            )
-            if not inside:
-                return None
-            point[name] = value
-        return point
-
-
-def _value(tree: dict[str, Any], dotted: str) -> Any:
-    section, field = dotted.split(".")
-    return tree[section][field]
-
-
-def check_space(config: Config) -> None:
-    """Try random points, and the ends, of every dimension on the config, so that no trial meets a value that it refuses.
-
-    Raises:
-        ConfigError: the space is empty, names a field that a trial cannot change, or holds a value out of the field's range.
-    """
-    space = config.tune.space
-    if not space:
-        raise ConfigError("tune.space: is empty; state what to search, as configs/tune_fusion.yaml does")
-    for name, dimension in space.items():
-        for field in dimension.fields if isinstance(dimension, SimplexDimension) else [name]:
-            if field.split(".")[0] not in SEARCHABLE_SECTIONS or field in NOT_SEARCHABLE:
-                raise ConfigError(f"tune.space: {field} cannot be searched: trials share one split, one seed and one budget")
-        if isinstance(dimension, FloatDimension | IntDimension):
-            if dimension.low > dimension.high:
-                raise ConfigError(f"tune.space.{name}: low {dimension.low} is above high {dimension.high}")
-            if dimension.log and dimension.low <= 0:
-                raise ConfigError(f"tune.space.{name}: a logarithmic scale needs low above 0 but got {dimension.low}")
-        for end in _ends(dimension):
-            _try(config, {name: end})
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for _ in range(NUM_PROBES):
-        _try(config, SearchSpace(space)(study.ask()))
-
-
-def _ends(dimension: Dimension) -> list[Any]:
-    if isinstance(dimension, SimplexDimension):
-        return []
-    return list(dimension.choices) if isinstance(dimension, CategoricalDimension) else [dimension.low, dimension.high]
-
-
-def _try(config: Config, fields: dict[str, Any]) -> None:
-    try:
-        config.replace(fields)
-    except ConfigError as error:
-        raise ConfigError(f"tune.space: {error}") from None
 
 
 def _run_trial(params: dict[str, Any], base: dict[str, Any], data: TrainingData) -> None:
@@ -218,7 +108,7 @@ def tune(config: Config, run_dir: str) -> dict[str, Any]:
         "num_trials": len(trials),
         **{state: int(states.get(state, 0)) for state in ("completed", "stopped", "failed")},
         "best_trial": int(winner["number"]),
-        "best": {name: _value(best.model_dump(), name) for name in fields},
+        "best": {name: read_field(best.model_dump(), name) for name in fields},
         "val": blocks["val"]["urgency"],
         "test": blocks["test"]["urgency"],
         "wall_sec": round(time.monotonic() - started, 3),
