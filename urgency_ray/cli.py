@@ -145,16 +145,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"urgency-ray {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
+        flags = [f"--{option.replace('_', '-')}" for option in command.options]
         sub = commands.add_parser(
             name,
+            usage=" ".join(["%(prog)s", *(f"{flag} PATH" for flag in flags), "[--config FILE] [--section.field VALUE ...]"]),
             help=command.summary,
             description=f"{command.summary[0].upper()}{command.summary[1:]}.",
             allow_abbrev=False,
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=120),
         )
         sub.add_argument("--config", metavar="FILE", help="YAML that states differences from the defaults")
-        for option in command.options:
-            sub.add_argument(f"--{option.replace('_', '-')}", required=True, metavar="PATH", help=OPTIONS[option])
+        for option, flag in zip(command.options, flags, strict=True):
+            sub.add_argument(flag, required=True, metavar="PATH", help=OPTIONS[option])
         groups = {section: sub.add_argument_group(section) for section in Config.model_fields}
         defaults = Config().model_dump()
         for dotted, field in iter_fields():
