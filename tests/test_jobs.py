@@ -1,5 +1,6 @@
 """Every script of jobs/, alone on a laptop and under `ray job submit` to a local head."""
 
+import contextlib
 import os
 import secrets
 import socket
@@ -57,21 +58,36 @@ def test_each_job_runs_alone(calls, tmp_path):
 def head():
     """(address, environment) of the job server of a Ray head on this machine, started and stopped here."""
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder, socket.socket() as first, socket.socket() as second:
-        for free in (first, second):
-            free.bind(("127.0.0.1", 0))
-        port, dashboard_port = (str(free.getsockname()[1]) for free in (first, second))
-        first.close()
-        second.close()
+    port, dashboard_port, agent_port = free_ports(3)
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         # A short folder: the paths of Ray's sockets below it may not exceed 107 bytes.
         command = [str(BIN / "ray"), "start", "--head", "--block", "--port", port, "--dashboard-port", dashboard_port]
-        command += ["--temp-dir", folder, "--num-cpus", "2", "--disable-usage-stats", "--include-dashboard", "true"]
+        # The agent's usual port is taken by the session of the other tests.
+        command += [
+            "--dashboard-agent-listen-port",
+            agent_port,
+            "--temp-dir",
+            folder,
+            "--num-cpus",
+            "2",
+            "--disable-usage-stats",
+            "--include-dashboard",
+            "true",
+        ]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
         address = f"http://127.0.0.1:{dashboard_port}"
         wait_for(address, process)
         yield address, environment
         process.terminate()
         process.wait(timeout=60)
+
+
+def free_ports(number):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for free in sockets:
+            free.bind(("127.0.0.1", 0))
+        return [str(free.getsockname()[1]) for free in sockets]
 
 
 def wait_for(address, process):
