@@ -327,11 +327,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _search_space_names_fields(self) -> Self:
         known = {name for name, _ in iter_fields()}
-        for key, dimension in self.tune.space.items():
-            names = dimension.fields if isinstance(dimension, SimplexDimension) else [key]
-            for name in names:
-                if name not in known:
-                    raise ValueError(f"tune.space: {_unknown(name, known)}")
+        for name in searched_fields(self.tune.space):
+            if name not in known:
+                raise ValueError(f"tune.space: {_unknown(name, known)}")
         return self
 
     def replace(self, overrides: Mapping[str, Any]) -> Config:
@@ -359,6 +357,12 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+(?:[eE][-+]?\d+)?|\.inf|\.nan)$"),
     list("-+0123456789."),
 )
+
+
+def searched_fields(space: Mapping[str, Dimension]) -> list[str]:
+    """The config fields that a search space varies: a dimension's own name, or all fields of a simplex."""
+    parts = (dimension.fields if isinstance(dimension, SimplexDimension) else [name] for name, dimension in space.items())
+    return [field for part in parts for field in part]
 
 
 def parse_yaml(text: str) -> Any:

@@ -16,6 +16,7 @@ from urgency_ray.config import (
     FloatDimension,
     IntDimension,
     SimplexDimension,
+    searched_fields,
 )
 
 LEAST_UNIFORM = 1e-6
@@ -93,10 +94,10 @@ def check_space(config: Config) -> None:
     space = config.tune.space
     if not space:
         raise ConfigError("tune.space: is empty; state what to search, as configs/tune_fusion.yaml does")
+    for field in searched_fields(space):
+        if field.split(".")[0] not in SEARCHABLE_SECTIONS or field in NOT_SEARCHABLE:
+            raise ConfigError(f"tune.space: {field} cannot be searched: trials share one split, one seed and one budget")
     for name, dimension in space.items():
-        for field in dimension.fields if isinstance(dimension, SimplexDimension) else [name]:
-            if field.split(".")[0] not in SEARCHABLE_SECTIONS or field in NOT_SEARCHABLE:
-                raise ConfigError(f"tune.space: {field} cannot be searched: trials share one split, one seed and one budget")
         if isinstance(dimension, FloatDimension | IntDimension):
             if dimension.low > dimension.high:
                 raise ConfigError(f"tune.space.{name}: low {dimension.low} is above high {dimension.high}")

@@ -30,7 +30,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from urgency_ray import cluster, storage
-from urgency_ray.config import Config, ConfigError, SimplexDimension, iter_fields
+from urgency_ray.config import Config, ConfigError, iter_fields, searched_fields
 from urgency_ray.evaluate import predict_examples, score_splits
 from urgency_ray.fit import Epoch, TrainingData, fit
 from urgency_ray.search_space import SearchSpace, check_space, read_field
@@ -199,11 +199,7 @@ def _study_file(folder: str) -> Iterator[str]:
 
 
 def _trials_table(grid: ray.tune.ResultGrid, space: SearchSpace) -> pd.DataFrame:
-    fields = [
-        field
-        for name, dimension in space.space.items()
-        for field in (dimension.fields if isinstance(dimension, SimplexDimension) else [name])
-    ]
+    fields = searched_fields(space.space)
     rows = []
     for number in range(len(grid)):
         result = grid[number]
