@@ -101,6 +101,35 @@ def test_encoding_keeps_rejects_and_gives_the_contract_s_columns(call):
     assert sent == [(2.0, 3.0)]
 
 
+def test_an_embedding_that_is_not_finite_is_a_reject(call, tmp_path):
+    for name in ("c_3", "d_4"):
+        for suffix in ("wav", "json"):
+            (tmp_path / f"{name}.{suffix}").write_bytes((tmp_path / f"a_1.{suffix}").read_bytes())
+    hear, read = EncodeAudio(AudioEncoderConfig(), "cpu", 1), EncodeText(TextEncoderConfig(), "cpu", 1, {}, print)
+    healthy = read(hear(decode_calls(plan_calls(call), call))).to_pylist()
+    overflow(hear, row=1, value=np.inf)
+    overflow(read, row=1, value=np.nan)  # of those that the audio encoder left
+    rows = read(hear(decode_calls(plan_calls(call), call))).to_pylist()
+    assert [row["reason"] for row in rows] == [None, "empty_audio", "invalid_embedding", "invalid_embedding"]
+    assert [row["status"] for row in rows] == ["embedded", "rejected", "rejected", "rejected"]
+    assert [row["detail"].split()[1] for row in rows[2:]] == ["audio", "text"]
+    assert (rows[2]["audio_embedding"], rows[2]["num_windows"]) == (None, None)
+    assert [rows[index]["text_embedding"] for index in (2, 3)] == [None, None]
+    assert rows[:2] == healthy[:2]
+
+
+def overflow(stage, row, value):
+    """Let the stage's encoder give one value that is no number, as arithmetic of few bits can."""
+    encode = stage.encoder.encode
+
+    def encode_badly(inputs):
+        encoded = encode(inputs)
+        encoded.vectors[row, 5] = value
+        return encoded
+
+    stage.encoder.encode = encode_badly
+
+
 def test_a_batch_of_rejects_alone_passes(call):
     rejects = decode_calls(plan_calls(call).slice(1), call)
     table = EncodeText(TextEncoderConfig(), "cpu", 1, {}, print)(EncodeAudio(AudioEncoderConfig(), "cpu", 1)(rejects))
