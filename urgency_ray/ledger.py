@@ -111,7 +111,9 @@ def account(embeddings: str, manifest: pa.Table) -> dict[str, Any]:
     """
     columns = ["example_id", "call_id", "status", "reason", "duration_sec", "num_windows", "num_tokens_dropped"]
     filesystem, path = storage.open_location(embeddings)
-    rows = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet").to_table(columns=columns)
+    dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
+    # The footers of thousands of small files would take more memory than the columns.
+    rows = dataset.to_table(columns=columns, cache_metadata=False)
     frame = rows.to_pandas()
     if frame["example_id"].duplicated().any():
         raise RuntimeError(f"accounting: {int(frame['example_id'].duplicated().sum())} rows were written twice in {embeddings}")
