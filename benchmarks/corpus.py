@@ -24,7 +24,8 @@ from transformers import (
     logging,
 )
 
-logging.disable_progress_bar()
+quiet: Any = logging.disable_progress_bar
+quiet()
 
 TELEPHONE_HZ = 8_000
 SAMPLE_RATE_HZ = 16_000

@@ -84,6 +84,28 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(extracted, tmp
     assert {**again, "wall_sec": 0} == {**whole, "wall_sec": 0}
 
 
+def test_a_label_changed_before_the_rest_is_done_is_read_again(extracted, tmp_path):
+    run_dir = shutil.copytree(extracted[0], tmp_path / "run")
+    calls = shutil.copytree(extracted[2].data.root, tmp_path / "calls")
+    interrupt(run_dir)
+    change_labels(next(path for path in calls.rglob("TL_*.zip")), "하", "상")
+    config = extracted[2].replace({"data.root": str(calls)})
+    extract(config, str(run_dir))
+    extract(config, str(tmp_path / "afresh"))
+    ours, afresh = (read_rows(folder).sort_values("example_id", ignore_index=True) for folder in (run_dir, tmp_path / "afresh"))
+    pd.testing.assert_frame_equal(ours, afresh)
+    assert (ours["urgency"] == 0).sum() < (read_rows(extracted[0])["urgency"] == 0).sum()
+
+
+def change_labels(archive, old, new):
+    """Write an archive again with other words in its members."""
+    with zipfile.ZipFile(archive) as source:
+        members = {info.filename: source.read(info) for info in source.infolist()}
+    with zipfile.ZipFile(archive, "w") as target:
+        for name, content in members.items():
+            target.writestr(name, content.replace(old.encode(), new.encode()))
+
+
 def test_what_another_encoder_left_unfinished_is_refused(extracted, tmp_path):
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     interrupt(run_dir)
@@ -111,12 +133,7 @@ def test_a_changed_label_is_noticed(ray_session, corpus, demo_config, tmp_path):
     calls = shutil.copytree(corpus[0], tmp_path / "calls")
     config = demo_config.replace({"data.root": str(calls)})
     manifest = plan_calls(config.data)
-    archive = next(path for path in calls.rglob("TL_*.zip"))
-    with zipfile.ZipFile(archive) as old:
-        members = {info.filename: old.read(info) for info in old.infolist()}
-    with zipfile.ZipFile(archive, "w") as new:
-        for name, content in members.items():
-            new.writestr(name, content.replace("하".encode(), "상".encode()))
+    change_labels(next(path for path in calls.rglob("TL_*.zip")), "하", "상")
     assert plan_calls(config.data)["num_bytes"] == manifest["num_bytes"]
     assert plan_calls(config.data)["version"] != manifest["version"]
 

@@ -250,8 +250,8 @@ def test_rows_that_cannot_be_used_are_rejects_with_their_reason(tmp_path):
         "call_004#3": Reason.DUPLICATE_STEM,
         "call_008": Reason.INVALID_LABEL,
         "": Reason.INVALID_LABEL,
-        "call_010": Reason.INVALID_SAMPLES,
-        "call_011": Reason.INVALID_SAMPLES,
+        "call_010": Reason.INVALID_EMBEDDING,
+        "call_011": Reason.INVALID_EMBEDDING,
     }
     rows = read_rows(tmp_path / "run").to_pandas().set_index("example_id")
     assert rows["reason"].dropna().to_dict() == expected

@@ -1,6 +1,10 @@
 import io
 import json
+import struct
+import subprocess
+import sys
 import wave
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -99,6 +103,101 @@ def test_encoding_keeps_rejects_and_gives_the_contract_s_columns(call):
     assert [row is None for row in table["audio_embedding"].to_pylist()] == [False, True]
     assert [row is None for row in table["text_embedding"].to_pylist()] == [False, True]
     assert sent == [(2.0, 3.0)]
+
+
+def test_an_embedding_that_is_not_finite_is_a_reject(call, tmp_path):
+    for name in ("c_3", "d_4"):
+        for suffix in ("wav", "json"):
+            (tmp_path / f"{name}.{suffix}").write_bytes((tmp_path / f"a_1.{suffix}").read_bytes())
+    hear, read = EncodeAudio(AudioEncoderConfig(), "cpu", 1), EncodeText(TextEncoderConfig(), "cpu", 1, {}, print)
+    healthy = read(hear(decode_calls(plan_calls(call), call))).to_pylist()
+    overflow(hear, row=1, value=np.inf)
+    overflow(read, row=1, value=np.nan)  # of those that the audio encoder left
+    rows = read(hear(decode_calls(plan_calls(call), call))).to_pylist()
+    assert [row["reason"] for row in rows] == [None, "empty_audio", "invalid_embedding", "invalid_embedding"]
+    assert [row["status"] for row in rows] == ["embedded", "rejected", "rejected", "rejected"]
+    assert [row["detail"].split()[1] for row in rows[2:]] == ["audio", "text"]
+    assert (rows[2]["audio_embedding"], rows[2]["num_windows"]) == (None, None)
+    assert [rows[index]["text_embedding"] for index in (2, 3)] == [None, None]
+    assert rows[:2] == healthy[:2]
+
+
+def overflow(stage, row, value):
+    """Let the stage's encoder give one value that is no number, as arithmetic of few bits can."""
+    encode = stage.encoder.encode
+
+    def encode_badly(inputs):
+        encoded = encode(inputs)
+        encoded.vectors[row, 5] = value
+        return encoded
+
+    stage.encoder.encode = encode_badly
+
+
+MEASURE = """
+import re, sys
+from pathlib import Path
+from urgency_ray.calls import plan_calls
+from urgency_ray.config import DataConfig
+from urgency_ray.stages import decode_calls
+
+def peak_kib():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+data = DataConfig(root=sys.argv[1], max_call_sec=60.0)
+rows = plan_calls(data)
+decode_calls(rows.filter([call == "a_1" for call in rows["call_id"].to_pylist()]), data)  # what any call costs
+before = peak_kib()
+for row in decode_calls(rows, data).to_pylist():
+    print(row["call_id"], row["reason"])
+print("MiB", (peak_kib() - before) // 1024)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of memory from /proc")
+def test_hostile_files_are_rejected_in_little_memory(call, tmp_path):
+    sound, label = ((tmp_path / f"a_1.{suffix}").read_bytes() for suffix in ("wav", "json"))
+    streamed = sound[:40] + b"\xff\xff\xff\xff" + sound[44:]
+    bomb = sound[:40] + struct.pack("<I", 100 << 20) + bytes(100 << 20)
+    with zipfile.ZipFile(tmp_path / "bombs.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.wav", bomb)
+        archive.writestr("../above.wav", sound)
+        archive.writestr("liar.wav", bomb)
+    content = bytearray((tmp_path / "bombs.zip").read_bytes())
+    entry = content.rindex(b"PK\x01\x02")
+    content[entry + 24 : entry + 28] = struct.pack("<I", 1000)  # the size that the directory promises
+    (tmp_path / "bombs.zip").write_bytes(content)
+    files = {
+        "huge_data": sound[:40] + b"\xf0\xff\xff\xff" + sound[44:],
+        "huge_rate": sound[:24] + b"\xff\xff\xff\xff" + sound[28:],
+        "no_rate": sound[:24] + bytes(4) + sound[28:],
+        "wide": streamed[:22] + struct.pack("<HIIHH", 16, 384_000, 384_000 * 32, 32, 16) + streamed[36:],
+        "many_channels": sound[:22] + b"\xff\xff" + sound[24:],
+        "streamed": streamed,
+    }
+    for stem, wav in files.items():
+        (tmp_path / f"{stem}.wav").write_bytes(wav)
+    for stem in ("bomb", "above", "liar", *files):
+        (tmp_path / f"{stem}.json").write_bytes(label)
+    (tmp_path / "wrong_types.wav").write_bytes(sound)
+    (tmp_path / "wrong_types.json").write_text('{"utterances": [{"startAt": [], "endAt": {}, "text": 5}]}', encoding="utf-8")
+    command = [sys.executable, "-c", MEASURE, str(tmp_path)]
+    *lines, memory = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert dict(line.split() for line in lines) == {
+        "a_1": "None",
+        "b_2": "empty_audio",
+        "above": "unsafe_name",
+        "bomb": "file_too_large",
+        "liar": "unreadable_file",
+        "huge_data": "truncated_audio",
+        "huge_rate": "not_audio",
+        "no_rate": "not_audio",
+        "wide": "None",
+        "many_channels": "not_audio",
+        "streamed": "None",
+        "wrong_types": "invalid_label",
+    }
+    assert int(memory.split()[1]) < 64
 
 
 def test_a_batch_of_rejects_alone_passes(call):

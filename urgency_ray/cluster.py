@@ -60,7 +60,8 @@ def _refuse_dead_address(address: str) -> None:
         raise ConnectionError(f"ray.address {address}: no Ray cluster answers there ({error.strerror or error})") from None
 
 
-@ray.remote(num_cpus=0)
+# What lies in it is lost with its process, not the run: only news are sent through it.
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class _Mailbox:
     def __init__(self) -> None:
         self.messages: list[Any] = []

@@ -60,11 +60,7 @@ def extract(config: Config, run_dir: str) -> dict[str, Any]:
         log.info("%s holds the embeddings of these calls already: nothing to do", run_dir)
         return summary
 
-    finished = ledger.recover(run_dir, embeddings, fingerprint)
-    if len(finished.filter(pc.invert(pc.is_in(finished, manifest["call_id"])))):
-        raise ConfigError(
-            f"--run-dir {run_dir}: holds embeddings of calls that are not below data.root; choose another run folder"
-        )
+    finished = ledger.recover(run_dir, embeddings, fingerprint, manifest)
     unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], finished)))
     if len(finished):
         log.info(

@@ -204,7 +204,7 @@ def _parse_rows(config: Config, cells: pd.DataFrame, finite: NDArray[np.bool_], 
     id_column, urgency_column = layout.column("example_id"), layout.column("urgency")
     # The last of a row's faults is what stays.
     faults = (
-        (Reason.INVALID_SAMPLES, ~finite, "NaN or infinite values in its embeddings"),
+        (Reason.INVALID_EMBEDDING, ~finite, "NaN or infinite values in its embeddings"),
         (Reason.NO_TEXT, [not clean(text) for text in cells["text"]], "no words left in the transcript"),
         (Reason.INVALID_LABEL, ~cells["provider_split"].isin(PROVIDER_SPLITS), f"provider_split: none of {PROVIDER_SPLITS}"),
         (Reason.UNKNOWN_URGENCY, ~levels.isin(["", *layout.levels]), f"{urgency_column}: none of {layout.levels}"),

@@ -49,25 +49,27 @@ def _flatten(tree: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def recover(run_dir: str, embeddings: str, fingerprint: dict[str, Any]) -> pa.Array:
+def recover(run_dir: str, embeddings: str, fingerprint: dict[str, Any], manifest: pa.Table) -> pa.Array:
     """Make good what an interrupted extract left in `embeddings`; return the ids of the calls that have all their rows.
 
     A file that was being written is removed, and so are the rows of a call that lacks some (its utterances can be spread over
-    two files, one of them never written). What is left is whole calls, once each.
+    two files, one of them never written), or whose files, split or region have changed since. What is left is whole calls of
+    `manifest`, once each.
 
     Ray Data has checkpoints of its own, but reading them takes an actor of a whole CPU and a GiB, which a small machine does
     not have to spare beside the encoders: the pipeline would wait for it for ever.
 
     Raises:
-        ConfigError: the rows were made by other encoders or settings.
+        ConfigError: the rows were made by other encoders or settings, or are of calls that are not planned.
     """
     filesystem, path = storage.open_location(embeddings)
     tables: dict[str, pa.Table] = {}
+    columns = ["call_id", "num_call_rows", "source_version", "provider_split", "region"]
     for info in filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True)):
         if info.type != fs.FileType.File:
             continue
         try:
-            table = pq.read_table(info.path, filesystem=filesystem, columns=["call_id", "num_call_rows"], partitioning=None)
+            table = pq.read_table(info.path, filesystem=filesystem, columns=columns, partitioning=None)
         except (pa.ArrowInvalid, OSError):
             log.info("removing a file that was not written to its end: %s", info.base_name)
             filesystem.delete_file(info.path)
@@ -76,16 +78,27 @@ def recover(run_dir: str, embeddings: str, fingerprint: dict[str, Any]) -> pa.Ar
         tables[info.path] = table.replace_schema_metadata()
     if not tables:
         return pa.array([], pa.string())
-    rows = (
-        pa.concat_tables(tables.values()).group_by("call_id").aggregate([("num_call_rows", "max"), ("num_call_rows", "count")])
-    )
-    whole = rows.filter(pc.equal(rows["num_call_rows_max"], rows["num_call_rows_count"]))["call_id"].combine_chunks()
+    found = pa.concat_tables(tables.values())
+    if not pc.all(pc.is_in(found["call_id"], manifest["call_id"])).as_py():
+        raise ConfigError(
+            f"--run-dir {run_dir}: holds embeddings of calls that are not below data.root; choose another run folder"
+        )
+    planned = _sources(manifest.rename_columns({"version": "source_version"}))
+    current = found.filter(pc.is_in(_sources(found), planned))
+    counts = current.group_by("call_id").aggregate([("num_call_rows", "max"), ("num_call_rows", "count")])
+    whole = counts.filter(pc.equal(counts["num_call_rows_max"], counts["num_call_rows_count"]))["call_id"].combine_chunks()
     for file, table in tables.items():
         kept = pc.is_in(table["call_id"], whole)
         if not pc.all(kept).as_py():
             whole_rows = pq.read_table(file, filesystem=filesystem, partitioning=None).filter(kept)
             pq.write_table(whole_rows, file, filesystem=filesystem)
     return whole
+
+
+def _sources(table: pa.Table) -> pa.ChunkedArray:
+    """A text for each row: what it was made of."""
+    columns = (pc.fill_null(table[name], "") for name in ("call_id", "source_version", "provider_split", "region"))
+    return pc.binary_join_element_wise(*columns, "\n")
 
 
 def account(embeddings: str, manifest: pa.Table) -> dict[str, Any]:
@@ -107,7 +120,9 @@ def account(embeddings: str, manifest: pa.Table) -> dict[str, Any]:
         "num_text_windows",
     ]
     filesystem, path = storage.open_location(embeddings)
-    rows = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet").to_table(columns=columns)
+    dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
+    # The footers of thousands of small files would take more memory than the columns.
+    rows = dataset.to_table(columns=columns, cache_metadata=False)
     frame = rows.to_pandas()
     if frame["example_id"].duplicated().any():
         raise RuntimeError(f"accounting: {int(frame['example_id'].duplicated().sum())} rows were written twice in {embeddings}")

@@ -48,6 +48,7 @@ class Reason(StrEnum):
     INVALID_SAMPLES = "invalid_samples"  # NaN or infinite samples
     SILENT_AUDIO = "silent_audio"  # every sample is zero
     TOO_SHORT = "too_short"  # an utterance under data.min_utterance_sec once cut at the end of the audio
+    INVALID_EMBEDDING = "invalid_embedding"  # NaN or infinite values from an encoder
     INVALID_SPAN = "invalid_span"  # an utterance that ends before it starts, or starts after the audio ends
 
 
@@ -102,8 +103,12 @@ ROW_FIELDS: tuple[pa.Field[Any], ...] = (
     pa.field("audio_sha256", pa.string()),
     *(pa.field(name, pa.float32()) for name in ACOUSTIC_FEATURES),
     pa.field("num_call_rows", pa.int32()),
+    pa.field("source_version", pa.string()),
 )
-"""Columns that decoding makes and that need no encoder; `num_call_rows` counts the rows of the row's call, rejects included."""
+"""Columns that decoding makes and that need no encoder.
+
+`num_call_rows` counts the rows of the row's call, rejects included; `source_version` is the manifest's `version` of its files.
+"""
 
 OUTCOME_FIELDS: tuple[pa.Field[Any], ...] = (
     pa.field("status", pa.string(), nullable=False),

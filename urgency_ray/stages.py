@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from urgency_ray.audio import acoustic_features, cut, decode_wav
@@ -36,7 +37,8 @@ def decode_calls(manifest: pa.Table, data: DataConfig) -> pa.Table:
 
 
 def _decode_call(call: dict[str, Any], data: DataConfig) -> list[dict[str, Any]]:
-    row = {key: call[key] for key in ("call_id", "provider_split", "region")} | {"example_id": call["call_id"]}
+    row = {key: call[key] for key in ("call_id", "provider_split", "region")}
+    row |= {"example_id": call["call_id"], "source_version": call["version"]}
     try:
         if call["reason"] is not None:
             raise Reject(Reason(call["reason"]), call["detail"] or "")
@@ -118,9 +120,11 @@ class EncodeAudio:
         samples = table["waveform"].combine_chunks()
         waveforms = [np.frombuffer(samples[row].as_buffer(), np.float32) for row in rows]
         encoded = self.encoder.encode(waveforms) if waveforms else AudioEmbeddings.none(self.encoder.dim)
-        table = table.drop_columns(["waveform"])
-        table = table.append_column("audio_embedding", scatter_vectors(rows, encoded.vectors, len(table), self.encoder.dim))
-        return table.append_column("num_windows", scatter_counts(rows, encoded.num_windows, len(table)))
+        finite = _finite_rows(encoded.vectors)
+        table = _reject_rows(table.drop_columns(["waveform"]), rows[~finite], "the audio encoder gave NaN or infinite values")
+        rows, size = rows[finite], len(table)
+        table = table.append_column("audio_embedding", scatter_vectors(rows, encoded.vectors[finite], size, self.encoder.dim))
+        return table.append_column("num_windows", scatter_counts(rows, encoded.num_windows[finite], size))
 
 
 class EncodeText:
@@ -139,11 +143,13 @@ class EncodeText:
         rows = embedded_rows(table)
         texts = table["text"].take(pa.array(rows)).to_pylist()
         encoded = self.encoder.encode(texts) if texts else TextEmbeddings.none(self.encoder.dim)
-        size = len(table)
-        table = table.append_column("text_embedding", scatter_vectors(rows, encoded.vectors, size, self.encoder.dim))
-        table = table.append_column("num_tokens", scatter_counts(rows, encoded.num_tokens, size))
-        table = table.append_column("num_tokens_dropped", scatter_counts(rows, encoded.num_tokens_dropped, size))
-        table = table.append_column("num_text_windows", scatter_counts(rows, encoded.num_windows, size))
+        finite = _finite_rows(encoded.vectors)
+        table = _reject_rows(table, rows[~finite], "the text encoder gave NaN or infinite values")
+        rows, size = rows[finite], len(table)
+        table = table.append_column("text_embedding", scatter_vectors(rows, encoded.vectors[finite], size, self.encoder.dim))
+        table = table.append_column("num_tokens", scatter_counts(rows, encoded.num_tokens[finite], size))
+        table = table.append_column("num_tokens_dropped", scatter_counts(rows, encoded.num_tokens_dropped[finite], size))
+        table = table.append_column("num_text_windows", scatter_counts(rows, encoded.num_windows[finite], size))
         audio_dim = table.schema.field("audio_embedding").type.list_size
         schema = embedding_schema(audio_dim, self.encoder.dim, self.fingerprint)
         seconds = table["duration_sec"].combine_chunks().drop_null()
@@ -156,6 +162,22 @@ class EncodeText:
 def embedded_rows(table: pa.Table) -> NDArray[np.int64]:
     """Positions of the rows that are not rejected, (K,)."""
     return np.flatnonzero(np.asarray(table["status"].to_pylist()) == Status.EMBEDDED)
+
+
+def _finite_rows(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of (K, dim) vectors hold finite numbers alone, (K,); low precision overflows on the odd input."""
+    return np.asarray(np.isfinite(vectors).all(axis=1))
+
+
+def _reject_rows(table: pa.Table, rows: NDArray[np.int64], detail: str) -> pa.Table:
+    """The table with `rows` rejected as invalid_embedding."""
+    chosen = np.zeros(len(table), bool)
+    chosen[rows] = True
+    for name, value in (("status", Status.REJECTED), ("reason", Reason.INVALID_EMBEDDING), ("detail", detail)):
+        position = table.schema.get_field_index(name)
+        column = pc.if_else(pa.array(chosen), str(value), table[name])
+        table = table.set_column(position, table.schema.field(position), column)
+    return table
 
 
 def scatter_vectors(rows: NDArray[np.int64], vectors: NDArray[np.float32], size: int, dim: int) -> pa.Array:

@@ -1,0 +1,119 @@
+"""Calls, run folder and output behind S3's protocol: moto's server on loopback, reached as a real one is: by environment."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import fs
+
+from urgency_ray import storage
+
+pytestmark = pytest.mark.slow
+
+# Several commands in one process share its Ray session; what they print is all that a failure has to say.
+COMMANDS = "import json, sys; from urgency_ray.cli import main; sys.exit(max(map(main, json.loads(sys.argv[1]))))"
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """URI of an empty bucket; the environment, of this process and of its children, says where it is."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        environment.setenv("AWS_ACCESS_KEY_ID", "somebody")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "something")
+        environment.setenv("AWS_REGION", "ap-northeast-2")
+        filesystem, name = fs.FileSystem.from_uri("s3://calls-119?allow_bucket_creation=true")
+        filesystem.create_dir(name)
+        yield "s3://calls-119"
+    server.stop()
+
+
+def run(*commands):
+    options = ["--ray.address", "local", "--ray.num_cpus", "2"]
+    commands = json.dumps([[*command, *options] for command in commands])
+    done = subprocess.run([sys.executable, "-c", COMMANDS, commands], check=False, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stderr
+
+
+def read_rows(run_dir):
+    filesystem, path = storage.open_location(storage.join(run_dir, "embeddings"))
+    rows = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet").to_table()
+    return rows.to_pandas().sort_values("example_id", ignore_index=True)
+
+
+def files_of(run_dir):
+    filesystem, path = storage.open_location(storage.join(run_dir, "embeddings"))
+    infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    return filesystem, sorted((info for info in infos if info.type == fs.FileType.File), key=lambda info: info.path)
+
+
+def test_a_run_on_object_storage_is_the_local_run(bucket, corpus, extracted, tmp_path):
+    calls, run_dir, output = f"{bucket}/calls", f"{bucket}/runs/first", f"{bucket}/out/new.parquet"
+    storage.copy_dir(str(corpus[0]), calls)
+    local_dir, summary, config = extracted
+    (tmp_path / "config.yaml").write_text(config.replace({"data.root": None}).to_yaml(), encoding="utf-8")
+    source = ["--config", str(tmp_path / "config.yaml"), "--run-dir", run_dir, "--data.root", calls]
+    run(["extract", *source])
+    remote = json.loads(storage.read_text(f"{run_dir}/extract.json"))
+    assert {**remote, "wall_sec": 0} == {**summary, "wall_sec": 0}
+    pd.testing.assert_frame_equal(read_rows(run_dir), read_rows(local_dir))
+
+    # What a killed run leaves: an object is there whole or not at all, but a cut one is no harder.
+    filesystem, files = files_of(run_dir)
+    filesystem.delete_file("calls-119/runs/first/extract.json")
+    for info in files[::3]:
+        filesystem.delete_file(info.path)
+    with filesystem.open_input_file(files[1].path) as stream:
+        start = stream.read(1000)
+    with filesystem.open_output_stream(files[1].path) as stream:
+        stream.write(start)
+    kept = {info.path: info.mtime_ns for index, info in enumerate(files) if index % 3 and index != 1}
+    assert kept
+
+    new = ["--model", f"{run_dir}/model", "--data.root", calls, "--output", output]
+    log = run(["extract", *source], ["train", "--run-dir", run_dir], ["predict", *new])
+    assert "calls have their rows already" in log
+    assert "removing a file that was not written to its end" in log
+    assert kept.items() <= {info.path: info.mtime_ns for info in files_of(run_dir)[1]}.items()
+    pd.testing.assert_frame_equal(read_rows(run_dir), read_rows(local_dir))
+    made = ("model/config.json", "model/model.safetensors", "metrics.json", "predictions.parquet", "config.yaml")
+    assert [name for name in made if not storage.exists(f"{run_dir}/{name}")] == []
+
+    frame = read_table(output).to_pandas().set_index("call_id")
+    known = read_table(f"{run_dir}/predictions.parquet").to_pandas().set_index("call_id")
+    assert len(frame) == summary["calls_read"]
+    assert len(known) > 0
+    names = ["prob_low", "prob_mid", "prob_high"]
+    np.testing.assert_allclose(frame.loc[known.index, names], known[names], atol=1e-5)
+
+
+def read_table(location):
+    filesystem, path = storage.open_location(location)
+    return pq.read_table(path, filesystem=filesystem)
+
+
+def test_a_bucket_that_is_not_there_is_one_line(bucket):
+    command = [sys.executable, "-m", "urgency_ray.cli", "extract", "--run-dir", f"{bucket}/x", "--data.root", "s3://nowhere/x"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=os.environ)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: --data.root s3://nowhere/x: no such folder")
+
+
+def test_a_table_larger_than_one_part_arrives_whole(bucket):
+    table = pa.table({"noise": np.random.default_rng(0).random(3 << 20)})  # 24 MiB; parts are 10 MiB
+    storage.write_table(f"{bucket}/large.parquet", table)
+    assert read_table(f"{bucket}/large.parquet").equals(table)
