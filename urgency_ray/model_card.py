@@ -17,7 +17,9 @@ TEMPLATE = """---
 # Urgency of Korean 119 emergency calls
 
 Classifies a call's urgency ({{ labels }}) from the embeddings of its recording and transcript.
-Trunk `{{ model.name }}`, modalities `{{ model.modalities }}`, hidden width {{ model.hidden_dim }}.
+Trunk `{{ model.name }}`, modalities `{{ model.modalities }}`{% if finetuned %}; `{{ model.text_encoder }}` was trained with it \
+and is part of it: the transcript goes to the model itself, at most {{ model.max_tokens }} tokens of it{% else %}, hidden width \
+{{ model.hidden_dim }}{% endif %}.
 
 ## Use
 
@@ -57,6 +59,7 @@ def write_model_card(path: Path, model: UrgencyClassifier, metrics: dict[str, An
         template_str=TEMPLATE,
         labels=" < ".join(URGENCY_LABELS),
         model=model.model.model_dump(),
+        finetuned=model.tokenizer is not None,
         audio_encoder=model.transform["audio_encoder"]["name"],
         text_encoder=model.transform["text_encoder"]["name"],
         is_imported=model.transform["fingerprint"] is None,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from ray.train.torch import TorchTrainer
 
 from urgency_ray import cluster, storage
 from urgency_ray.config import Config, ConfigError
-from urgency_ray.dataset import Examples, Splits, load_examples, split_examples
+from urgency_ray.dataset import Examples, Splits, load_examples, load_transcripts, split_examples
 from urgency_ray.evaluate import predict_examples, predictions_table, score_splits
+from urgency_ray.finetune import load_tokenizer
 from urgency_ray.fit import Epoch, TrainingData, build_model, fit
 from urgency_ray.model import UrgencyClassifier, load_model
 from urgency_ray.model_card import write_model_card
+from urgency_ray.tokens import describe_cut, tokenize
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ def _train_worker(settings: dict[str, Any]) -> None:
             ray.train.report(epoch.metrics)
             return
         # Of equal scores Ray keeps the latest; the first epoch with the best score is the one that counts.
-        score = {"score": epoch.metrics["val_macro_f1"] if epoch.improved else -1.0}
+        score = {"score": epoch.metrics["val_score"] if epoch.improved else -1.0}
         with tempfile.TemporaryDirectory() as folder:
             torch.save(epoch.state(), Path(folder) / STATE_FILE)
             ray.train.report(epoch.metrics | score, checkpoint=Checkpoint.from_directory(folder))
@@ -90,7 +92,9 @@ def train_model(config: Config, run_dir: str, data: TrainingData, data_ref: Any,
         )
     # A finished run's name would give back the old result: the name says what the result depends on.
     relevant = config.model_dump(include={"model", "loss", "sampler", "train"})
-    digest = hashlib.sha256(json.dumps([relevant, data.digest(), _code_digest()], sort_keys=True).encode()).hexdigest()[:12]
+    model = build_model(config, data, transform)
+    parts = [relevant, data.digest(), _code_digest(), _weights_digest(model)]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     with cluster.Relay(_log_epochs, every_sec=1.0) as send:
         result = TorchTrainer(
             _train_worker,
@@ -105,7 +109,6 @@ def train_model(config: Config, run_dir: str, data: TrainingData, data_ref: Any,
         ).fit()
     assert result.best_checkpoints and result.checkpoint, "every epoch that improves is kept, and the last one"
     best, _ = max(result.best_checkpoints, key=lambda pair: pair[1]["score"])
-    model = build_model(config, data, transform)
     model.load_state_dict(_load_state(best)["model"])
     # The last epoch always leaves a checkpoint, so the latest one has the whole history.
     return Trained(model.eval(), _load_state(result.checkpoint)["history"])
@@ -114,6 +117,14 @@ def train_model(config: Config, run_dir: str, data: TrainingData, data_ref: Any,
 def _code_digest() -> str:
     sources = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+def _weights_digest(model: UrgencyClassifier) -> str:
+    # A text encoder's checkpoint can change under its name; all else here follows from the config and the data.
+    digest = hashlib.sha256()
+    for value in model.state_dict().values():
+        digest.update(value.numpy().data)
+    return digest.hexdigest()
 
 
 def _log_epochs(rows: list[dict[str, Any]]) -> None:
@@ -128,11 +139,13 @@ def _load_state(checkpoint: Checkpoint) -> dict[str, Any]:
         return state
 
 
-def prepare(config: Config, run_dir: str) -> tuple[Config, Examples, Splits]:
+def prepare(config: Config, run_dir: str, tokenizer: Any = None) -> tuple[Config, Examples, Splits]:
     """Config, embeddings and splits of a run folder; the config's data section becomes the one that made the embeddings.
 
+    Where `config.model` has a text encoder, the examples have tokens, by `tokenizer` or that encoder's own.
+
     Raises:
-        ConfigError: no usable embeddings, or those of other encoders than the config's.
+        ConfigError: no usable embeddings, those of other encoders than the config's, or no such text encoder.
     """
     examples = load_examples(run_dir)
     fingerprint = examples.fingerprint or {}
@@ -146,7 +159,12 @@ def prepare(config: Config, run_dir: str) -> tuple[Config, Examples, Splits]:
                     "extract into another folder, or train with this one's own config"
                 )
     made_with = {f"data.{key}": fingerprint[key] for key in type(config.data).model_fields if key in fingerprint}
-    return config.replace(made_with), examples, split_examples(examples, config.split)
+    splits = split_examples(examples, config.split)
+    if config.model.text_encoder is not None:
+        tokens, num_cut = tokenize(tokenizer or load_tokenizer(config.model), load_transcripts(run_dir))
+        log.info("%s", describe_cut(num_cut))
+        examples = replace(examples, tokens=tokens)
+    return config.replace(made_with), examples, splits
 
 
 def train(config: Config, run_dir: str) -> dict[str, Any]:
@@ -177,9 +195,9 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
         )
         scores[name] = blocks["test"]["urgency"]
         history += trained.history
-        best = max(trained.history, key=lambda row: row["val_macro_f1"])
+        best = max(trained.history, key=lambda row: row["val_score"])
         log.info(
-            "%s: %d epochs, best validation macro-F1 %.3f at epoch %d",
+            "%s: %d epochs, the best is of validation macro-F1 %.3f, epoch %d",
             name,
             len(trained.history),
             best["val_macro_f1"],
@@ -221,7 +239,7 @@ def evaluate_run(config: Config, run_dir: str) -> dict[str, dict[str, Any]]:
         ConfigError: the run folder holds no model or no embeddings.
     """
     model = load_model(storage.join(run_dir, "model"))
-    config, examples, splits = prepare(config, run_dir)
+    config, examples, splits = prepare(config.model_copy(update={"model": model.model}), run_dir, model.tokenizer)
     if model.transform["split"] != config.split.model_dump():
         raise ConfigError(
             f"--run-dir {run_dir}: its model was trained on another split; evaluate it with the same split section"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,22 +14,12 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer, Wav2Vec2FeatureExtractor
 
 from urgency_ray.audio import peak_normalize
-from urgency_ray.config import AudioEncoderConfig, ConfigError, TextEncoderConfig
+from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
 from urgency_ray.encoders.base import AudioEmbeddings, TextEmbeddings, normalize_rows
+from urgency_ray.hub import load_pretrained, longest_input
 
 # The convolutional front ends of the wav2vec family need 400 samples for one frame.
 MIN_SAMPLES = 1600
-
-Loaded = TypeVar("Loaded")
-
-
-def _load(kind: str, name: str, load: Callable[[], Loaded]) -> Loaded:
-    try:
-        return load()
-    except (OSError, ValueError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        advice = "give a local folder, or a name that can be downloaded here"
-        raise ConfigError(f"{kind} encoder {name}: cannot be loaded: {first_line} ({advice})") from error
 
 
 def identify_weights(name: str, revision: str | None) -> str:
@@ -39,7 +29,7 @@ def identify_weights(name: str, revision: str | None) -> str:
         ConfigError: there is no such model or folder.
     """
     folder = Path(name)
-    model_config = _load("pretrained", name, lambda: AutoConfig.from_pretrained(name, revision=revision))
+    model_config = load_pretrained("pretrained", name, lambda: AutoConfig.from_pretrained(name, revision=revision))
     if not folder.is_dir():
         return str(getattr(model_config, "_commit_hash", None) or revision or "main")
     digest = hashlib.sha256()
@@ -78,8 +68,10 @@ class PretrainedAudioEncoder:
         self.dtype = _torch_dtype(config.dtype, device)
         source: dict[str, Any] = {"revision": config.revision}
         from_pretrained: Any = AutoFeatureExtractor.from_pretrained
-        self.extractor = _load("audio", config.name, lambda: from_pretrained(config.name, **source))
-        model = _load("audio", config.name, lambda: AutoModel.from_pretrained(config.name, dtype=self.dtype, **source))
+        self.extractor = load_pretrained("audio", config.name, lambda: from_pretrained(config.name, **source))
+        model = load_pretrained(
+            "audio", config.name, lambda: AutoModel.from_pretrained(config.name, dtype=self.dtype, **source)
+        )
         self.model = model.to(device).eval()
         self.dim = int(self.model.config.hidden_size)
         self.sample_rate_hz = int(self.extractor.sampling_rate)
@@ -157,17 +149,11 @@ class PretrainedTextEncoder:
         self.device = device
         self.dtype = _torch_dtype(config.dtype, device)
         source: dict[str, Any] = {"revision": config.revision}
-        self.tokenizer = _load("text", config.name, lambda: AutoTokenizer.from_pretrained(config.name, **source))
-        model = _load("text", config.name, lambda: AutoModel.from_pretrained(config.name, dtype=self.dtype, **source))
+        self.tokenizer = load_pretrained("text", config.name, lambda: AutoTokenizer.from_pretrained(config.name, **source))
+        model = load_pretrained("text", config.name, lambda: AutoModel.from_pretrained(config.name, dtype=self.dtype, **source))
         self.model = model.to(device).eval()
         self.dim = int(self.model.config.hidden_size)
-        self.max_tokens = min(config.max_tokens, self.tokenizer.model_max_length, self._num_positions())
-
-    def _num_positions(self) -> int:
-        positions = int(getattr(self.model.config, "max_position_embeddings", self.config.max_tokens))
-        # RoBERTa counts its positions from the padding index + 1.
-        offset = self.model.config.pad_token_id + 1 if "roberta" in self.model.config.model_type else 0
-        return positions - offset
+        self.max_tokens = longest_input(self.tokenizer, self.model.config, config.max_tokens)
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> TextEmbeddings:
