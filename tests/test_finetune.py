@@ -224,6 +224,19 @@ def test_bfloat16_is_the_arithmetic_and_not_the_weights(steady):
     assert losses[0] != losses[1] == pytest.approx(losses[0], abs=0.02)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_auto_is_bfloat16_on_a_gpu(steady):
+    config = make_config(steady, train__epochs=1, model__dropout=0.0, model__gradient_checkpointing=True)
+    data = make_data(config)
+    epochs = {}
+    for precision in ("auto", "bfloat16", "float32"):
+        fields = {"train.precision": precision}
+        fit(config.replace(fields), data, lambda epoch, p=precision: epochs.update({p: epoch}), device=torch.device("cuda"))
+    losses = {precision: epoch.metrics["train_loss"] for precision, epoch in epochs.items()}
+    assert losses["auto"] == losses["bfloat16"] != losses["float32"]
+    assert losses["auto"] == pytest.approx(losses["float32"], abs=0.02)
+
+
 def test_a_resumed_run_ends_like_an_unbroken_one_with_dropout_on(checkpoint, tmp_path):
     config = make_config(checkpoint, train__epochs=3, model__gradient_checkpointing=True, model__trainable_layers=1)
     data = make_data(config)
@@ -375,3 +388,20 @@ def test_without_sentiments_in_val_the_mean_of_tasks_is_refused(checkpoint):
     data.sentiment[data.val] = -1
     with pytest.raises(ConfigError, match="no row of the val split has a sentiment"):
         run(config, data)
+
+
+def test_the_tokenizer_of_a_plain_vocabulary_is_saved_whole(checkpoint, tmp_path):
+    # KoELECTRA's repository holds vocab.txt and no tokenizer.json.
+    folder = shutil.copytree(checkpoint, tmp_path / "plain")
+    words = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("\n".join(sorted(words, key=words.get)) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False, "model_max_length": 512}))
+    config = make_config(str(folder))
+    texts = pa.array([*SENTENCES, "ABC 119 ?!", " ".join(SENTENCES) * 6])
+    before, num_cut = tokenize(load_tokenizer(config.model), texts)
+    assert num_cut[-1] > 0
+    build_model(config, make_data(config)).save_pretrained(tmp_path / "model")
+    after, _ = tokenize(load_model(str(tmp_path / "model")).tokenizer, texts)
+    np.testing.assert_array_equal(after.ids, before.ids)
+    np.testing.assert_array_equal(after.offsets, before.offsets)

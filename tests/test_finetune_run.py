@@ -56,7 +56,7 @@ def test_the_best_epoch_s_score_is_that_of_the_saved_predictions(finetuned):
     rows = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas().query("split == 'val'")
     score = f1_score(rows["urgency"], rows["urgency_pred"], average="macro", labels=[0, 1, 2], zero_division=0)
     assert score == pytest.approx(max(row["val_score"] for row in history))
-    assert "is part of it" in Path(run_dir, "model", "README.md").read_text(encoding="utf-8")
+    assert "trained as a part of it" in Path(run_dir, "model", "README.md").read_text(encoding="utf-8")
 
 
 def test_predict_gives_the_run_s_own_probabilities_and_says_what_was_cut(finetuned, corpus, tmp_path, caplog):
@@ -125,7 +125,6 @@ def test_the_shipped_recipe_trains_from_extract_on(ray_session, corpus, tmp_path
     metrics = json.loads(Path(run_dir, "metrics.json").read_text(encoding="utf-8"))
     assert set(metrics["splits"]["test"]) == {"urgency", "sentiment"}
     model = load_model(f"{run_dir}/model")
-    assert (
-        model.model == load_config(CONFIGS / "urgency_detect.yaml", {"model.text_encoder": names["model.text_encoder"]}).model
-    )
+    recipe = load_config(CONFIGS / "urgency_detect.yaml", {"model.text_encoder": names["model.text_encoder"]})
+    assert model.model == recipe.model
     assert model.trunk.text_encoder.config.model_type == "electra"

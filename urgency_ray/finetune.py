@@ -25,8 +25,8 @@ def load_tokenizer(config: ModelConfig) -> Any:
     name, source = str(config.text_encoder), {"revision": config.text_encoder_revision}
     tokenizer = load_pretrained("text", name, lambda: transformers.AutoTokenizer.from_pretrained(name, **source))
     architecture = load_pretrained("text", name, lambda: transformers.AutoConfig.from_pretrained(name, **source))
-    if not tokenizer.is_fast:
-        raise ConfigError(f"model.text_encoder: {name} has no fast tokenizer; give a model that has one")
+    if not tokenizer.is_fast or tokenizer.pad_token_id is None:
+        raise ConfigError(f"model.text_encoder: {name} has no fast tokenizer that pads; give a model like BERT or ELECTRA")
     tokenizer.model_max_length = longest_input(tokenizer, architecture, config.max_tokens)
     return tokenizer
 
