@@ -10,37 +10,20 @@ largest relative difference between the two paths' features.
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import librosa
 import numpy as np
 import soundfile
 import soxr
+from corpus import SAMPLE_RATE_HZ, make_waves, median_ratio, timed
 from numpy.typing import NDArray
 
 from urgency_ray.audio import acoustic_features, decode_wav
 from urgency_ray.schema import ACOUSTIC_FEATURES
-
-SAMPLE_RATE_HZ = 16_000
-
-
-def make_calls(num_calls: int) -> list[bytes]:
-    """WAV files of speech-like noise bursts."""
-    rng = np.random.default_rng(0)
-    calls = []
-    for seconds in np.clip(rng.lognormal(np.log(65), 0.5, num_calls), 30, 180):
-        samples = (
-            rng.standard_normal(int(8000 * seconds))
-            * np.repeat(rng.random(int(seconds) + 1) > 0.3, 8000)[: int(8000 * seconds)]
-        )
-        file = io.BytesIO()
-        soundfile.write(file, 0.1 * samples, 8000, format="WAV", subtype="PCM_16")
-        calls.append(file.getvalue())
-    return calls
 
 
 def by_librosa(content: bytes) -> dict[str, float]:
@@ -63,25 +46,18 @@ def by_libraries(content: bytes) -> NDArray[Any]:
     return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE_HZ, quality="HQ"))
 
 
-def measure(way: Callable[[bytes], object], calls: list[bytes]) -> float:
-    """Seconds for all calls."""
-    started = time.perf_counter()
-    for call in calls:
-        way(call)
-    return time.perf_counter() - started
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--calls", type=int, default=40)
     options = parser.parse_args()
-    calls = make_calls(options.calls)
+    calls = make_waves(options.calls)
     ways = {"librosa": by_librosa, "urgency_ray": by_us, "libraries": by_libraries}
     for way in ways.values():
         way(calls[0])
-    runs = [{name: measure(way, calls) for name, way in ways.items()} for _ in range(options.pairs)]
+    runs = [{name: timed(functools.partial(list, map(way, calls))) for name, way in ways.items()} for _ in range(options.pairs)]
+    seconds = {name: [run[name] for run in runs] for name in ways}
     audio_sec = sum(by_us(call)["duration_sec"] for call in calls)
     gap = max(
         abs(ours[name] - theirs[name]) / max(abs(theirs[name]), 1e-9)
@@ -89,9 +65,9 @@ def main() -> None:
         for name in ACOUSTIC_FEATURES
     )
     for name in ways:
-        print(f"{name:<12}{statistics.median(audio_sec / run[name] for run in runs):>10,.0f}x real time on one core")
-    print(f"urgency_ray / librosa    {statistics.median(run['librosa'] / run['urgency_ray'] for run in runs):.2f}")
-    print(f"urgency_ray / limit      {statistics.median(run['libraries'] / run['urgency_ray'] for run in runs):.2f}")
+        print(f"{name:<12}{audio_sec / statistics.median(seconds[name]):>10,.0f}x real time on one core")
+    print(f"urgency_ray / librosa    {median_ratio(seconds['librosa'], seconds['urgency_ray']):.2f}")
+    print(f"urgency_ray / limit      {median_ratio(seconds['libraries'], seconds['urgency_ray']):.2f}")
     print(f"largest relative difference of a feature: {gap:.1e}")
 
 

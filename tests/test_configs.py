@@ -31,6 +31,7 @@ def test_urgency_sense_is_its_recipe():
         True,
         True,
     )
+    assert config.audio_encoder.window_sec is None
     text = config.text_encoder
     assert (text.name, text.max_tokens, text.pooling) == ("jhgan/ko-sroberta-multitask", 384, "cls")
     assert (text.layer_norm, text.l2_normalize) == (True, True)
@@ -50,10 +51,16 @@ def test_urgency_sense_is_its_recipe():
     assert config.split.val_fraction + config.split.test_fraction == pytest.approx(0.2)
 
 
+def test_the_search_takes_what_urgency_sense_has_embedded():
+    search, recipe = load("tune_fusion"), load("urgency_sense")
+    assert (search.audio_encoder, search.text_encoder) == (recipe.audio_encoder, recipe.text_encoder)
+
+
 def test_urgency_detect_is_its_recipe():
     config = load("urgency_detect")
     assert (config.data.unit, config.data.min_utterance_sec) == ("utterance", 0.5)
-    assert config.audio_encoder.name == "kresnik/wav2vec2-large-xlsr-korean"
+    audio = config.audio_encoder
+    assert (audio.name, audio.window_sec) == ("kresnik/wav2vec2-large-xlsr-korean", None)
     model = config.model
     assert (model.name, model.text_encoder) == ("cross_modal", "monologg/koelectra-base-v3-discriminator")
     assert (model.trainable_layers, model.max_tokens, model.num_heads, model.dropout) == (None, 512, 4, 0.1)

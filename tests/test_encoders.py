@@ -9,6 +9,7 @@ from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer
 from urgency_ray.config import AudioEncoderConfig, ConfigError, TextEncoderConfig
 from urgency_ray.encoders import load_audio_encoder, load_text_encoder, resolve_weights
 from urgency_ray.encoders.base import normalize_rows
+from urgency_ray.encoders.cpu import FrontEnd, Int8Linear
 
 AUDIO = ("data2vec", "wav2vec2_layer", "wav2vec2_group", "ast")
 TEXT = ("roberta", "electra")
@@ -33,7 +34,8 @@ def cosine(a, b):
 @pytest.mark.parametrize("name", AUDIO)
 def test_an_audio_embedding_does_not_depend_on_its_neighbours(checkpoints, name):
     encoder = load_audio_encoder(AudioEncoderConfig(name=checkpoints[name], window_sec=1.0, batch_size=3))
-    waveforms = make_waveforms(0.7, 2.6, 1.0, 2.0, 0.7, 3.3)
+    # Some lengths are nearly equal: where a mask is exact, they are padded into one batch.
+    waveforms = make_waveforms(0.7, 2.6, 1.0, 2.0, 0.68, 3.3)
     together = encoder.encode(waveforms).vectors
     assert together.shape == (6, encoder.dim)
     for waveform, vector in zip(waveforms, together, strict=True):
@@ -43,7 +45,7 @@ def test_an_audio_embedding_does_not_depend_on_its_neighbours(checkpoints, name)
 @pytest.mark.parametrize("name", ["data2vec", "wav2vec2_layer", "wav2vec2_group"])
 def test_a_whole_call_equals_a_plain_transformers_forward(checkpoints, name):
     # UrgencySense's audio embedding: peak-normalise, extractor, mean over time of last_hidden_state, L2.
-    encoder = load_audio_encoder(AudioEncoderConfig(name=checkpoints[name]))
+    encoder = load_audio_encoder(AudioEncoderConfig(name=checkpoints[name], window_sec=None))
     extractor = AutoFeatureExtractor.from_pretrained(checkpoints[name])
     model = AutoModel.from_pretrained(checkpoints[name]).eval()
     waveforms = make_waveforms(1.3, 2.1)
@@ -70,13 +72,57 @@ def test_windows_are_pooled_by_frame_count(checkpoints):
     np.testing.assert_allclose(encoded.vectors[0], frames.mean(0), atol=1e-4)
 
 
-def test_no_sample_is_lost_to_windows(checkpoints):
+def test_the_last_window_reaches_back_and_counts_what_is_new(checkpoints):
+    config = AudioEncoderConfig(name=checkpoints["data2vec"], window_sec=1.0, peak_normalize=False, l2_normalize=False)
+    encoder = load_audio_encoder(config)
+    model = AutoModel.from_pretrained(checkpoints["data2vec"]).eval()
+    (waveform,) = make_waveforms(1.3)
+    inputs = torch.from_numpy((waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7))[None]
+    with torch.no_grad():
+        # 0.3 s are left: three eighths of a window are heard again from 0.925 s on, and 0.075 s, three frames, do not count.
+        whole, tail = (model(part).last_hidden_state[0] for part in (inputs[:, :16000], inputs[:, 14800:]))
+    np.testing.assert_allclose(encoder.encode([waveform]).vectors[0], torch.cat([whole, tail[3:]]).mean(0), atol=1e-4)
+
+
+def test_every_sample_is_heard_and_counts_once(checkpoints):
     encoder = load_audio_encoder(AudioEncoderConfig(name=checkpoints["data2vec"], window_sec=1.0))
-    for seconds in (0.05, 0.5, 1.0, 1.1, 1.5, 2.2, 3.9):
+    for seconds in (0.05, 0.5, 1.0, 1.001, 1.1, 1.5, 2.2, 3.9):
         (waveform,) = make_waveforms(seconds)
-        windows = encoder._windows(waveform)
-        assert sum(map(len, windows)) == max(len(waveform), 1600)
-        assert max(map(len, windows)) <= 1.25 * 16000
+        windows = list(encoder._windows(0, waveform))
+        assert sum(len(window.samples) - window.num_heard for window in windows) == max(len(waveform), 1600)
+        assert max(len(window.samples) for window in windows) <= 16000
+        assert np.isfinite(encoder.encode([waveform]).vectors).all()
+
+
+@pytest.mark.parametrize("name", ["data2vec", "wav2vec2_layer"])
+def test_the_cpu_front_end_is_that_of_transformers(checkpoints, name):
+    model = AutoModel.from_pretrained(checkpoints[name]).eval()
+    front_end = FrontEnd(model.feature_extractor.conv_layers)
+    # 1.3 s and 4.9 s: within a tile, and over three tiles of which the last is short.
+    for num_samples in (400, 20800, 78411):
+        inputs = torch.randn(2, num_samples)
+        with torch.no_grad():
+            torch.testing.assert_close(front_end(inputs), model.feature_extractor(inputs), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["data2vec", "wav2vec2_layer", "ast"])
+def test_int8_is_nearly_equal(checkpoints, name):
+    config = AudioEncoderConfig(name=checkpoints[name])
+    waveforms = make_waveforms(1.3, 2.1)
+    exact = load_audio_encoder(config).encode(waveforms).vectors
+    quantised = load_audio_encoder(config.model_copy(update={"dtype": "int8"})).encode(waveforms).vectors
+    assert not np.array_equal(exact, quantised)
+    assert min(cosine(*pair) for pair in zip(exact, quantised, strict=True)) >= 0.995
+
+
+def test_an_int8_layer_is_its_linear_layer_rounded():
+    # Weights of 127 steps a row, inputs of 255 steps of 1/128: nothing is rounded, so the products are exact.
+    weight = torch.tensor([[127.0, -3.0, 5.0], [0.5, 63.5, -1.0]])
+    linear = torch.nn.Linear(3, 2)
+    linear.load_state_dict({"weight": weight, "bias": torch.tensor([1.0, -2.0])})
+    values = torch.tensor([[-1.0, 0.5, 127 / 128], [0.25, 0.0, -0.5]])
+    with torch.no_grad():
+        torch.testing.assert_close(Int8Linear(linear)(values), linear(values))
 
 
 def test_ast_hears_all_of_a_long_call(checkpoints):
@@ -116,6 +162,28 @@ def test_long_texts_are_cut_at_the_model_and_counted(checkpoints, name, limit):
     num_tokens = len(AutoTokenizer.from_pretrained(checkpoints[name])(text)["input_ids"])
     assert encoded.num_tokens[0] == num_tokens > 66
     assert encoded.num_tokens_dropped.tolist() == [num_tokens - limit, 0]
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_long_text_is_read_in_windows(checkpoints, pooling):
+    config = TextEncoderConfig(name=checkpoints["electra"], max_tokens=16, pooling=pooling, overflow="window", layer_norm=False)
+    encoder = load_text_encoder(config.model_copy(update={"l2_normalize": False}))
+    tokenizer = AutoTokenizer.from_pretrained(checkpoints["electra"])
+    model = AutoModel.from_pretrained(checkpoints["electra"]).eval()
+    text = " ".join(SENTENCES)
+    encoded = encoder.encode([text, SENTENCES[0], ""])
+    words = tokenizer(text, add_special_tokens=False)["input_ids"]
+    parts = [words[start : start + 14] for start in range(0, len(words), 14)]
+    assert encoded.num_windows.tolist() == [len(parts), 1, 1]
+    assert encoded.num_tokens.tolist()[0] == len(words) + 2
+    assert not encoded.num_tokens_dropped.any()
+    with torch.no_grad():
+        ends = tokenizer.cls_token_id, tokenizer.sep_token_id
+        hidden = [model(torch.tensor([[ends[0], *part, ends[1]]])).last_hidden_state[0] for part in parts]
+    vectors = torch.stack([part[0] if pooling == "cls" else part.mean(0) for part in hidden])
+    weights = torch.tensor([float(len(part)) for part in parts])
+    np.testing.assert_allclose(encoded.vectors[0], weights @ vectors / weights.sum(), atol=1e-5)
+    assert np.isfinite(encoded.vectors).all()
 
 
 def test_an_unknown_model_is_one_clear_line(tmp_path, monkeypatch):

@@ -152,6 +152,7 @@ def write_rows(folder, rows):
         "duration_sec": 1.0,
         "num_windows": 1,
         "num_tokens_dropped": 0,
+        "num_text_windows": 1,
     }
     table = pa.Table.from_pylist([{**defaults, **row} for row in rows], schema=schema)
     pads.write_dataset(table, folder, format="parquet", partitioning=["status"], partitioning_flavor="hive")
@@ -179,11 +180,17 @@ def test_the_accounting_line_adds_up_or_fails():
 
 
 def test_a_call_is_embedded_when_one_of_its_utterances_is(tmp_path):
-    rejected = {"status": "rejected", "duration_sec": None, "num_windows": None, "num_tokens_dropped": None}
+    rejected = {
+        "status": "rejected",
+        "duration_sec": None,
+        "num_windows": None,
+        "num_tokens_dropped": None,
+        "num_text_windows": None,
+    }
     write_rows(
         tmp_path,
         [
-            {"example_id": "a/0", "call_id": "a", "num_windows": 2},
+            {"example_id": "a/0", "call_id": "a", "num_windows": 2, "num_text_windows": 3},
             {"example_id": "a/1", "call_id": "a", **rejected, "reason": "too_short"},
             {"example_id": "b/0", "call_id": "b", **rejected, "reason": "no_text"},
             {"example_id": "b/1", "call_id": "b", **rejected, "reason": "too_short"},
@@ -193,7 +200,7 @@ def test_a_call_is_embedded_when_one_of_its_utterances_is(tmp_path):
     assert (counts["calls_read"], counts["calls_embedded"], counts["calls_rejected"]) == (2, 1, 1)
     assert counts["rejected_by_reason"] == {"no_text": 1}
     assert counts["rows_rejected_by_reason"] == {"too_short": 2, "no_text": 1}
-    assert counts["rows_windowed"] == 1
+    assert (counts["rows_windowed"], counts["texts_windowed"], counts["texts_truncated"]) == (1, 1, 0)
 
 
 @pytest.mark.parametrize("nodes", [[1.0], [2.0], [4.0], [96.0], [4.0] * 16, [2.0, 64.0], [1.0, 1.0, 1.0]])
@@ -225,3 +232,5 @@ def test_a_decode_task_that_fits_nowhere_is_refused():
 def test_a_gpu_that_is_not_there_is_one_clear_line():
     with pytest.raises(ConfigError, match=r"extract\.use_gpu: true, but the cluster has no GPU"):
         plan_actors(Config().replace({"extract.use_gpu": True}), [2.0], 0)
+    with pytest.raises(ConfigError, match=r"^text_encoder\.dtype: int8 runs on CPUs"):
+        plan_actors(Config().replace({"audio_encoder.name": "a", "text_encoder.dtype": "int8"}), [2.0], 1)

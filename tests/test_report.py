@@ -152,6 +152,7 @@ def make_run(folder: Path) -> Path:
             "audio_sec": 261_300.0,
             "wall_sec": 1875.4,
             "rows_windowed": 12,
+            "texts_windowed": 7,
             "texts_truncated": 101,
             "tokens_dropped": 8123,
             "fingerprint": {**encoders, "unit": "call", "code_version": "0.1.0"},
@@ -319,7 +320,7 @@ def test_a_class_without_rows_shows_a_dash(full_run, tmp_path):
 def test_extraction_adds_up_and_explains_each_reason(full_text):
     assert "3,421 calls read = 3,352 embedded + 69 rejected." in full_text
     assert "139 times as fast as it plays" in full_text
-    assert "101 texts were longer than the text encoder reads, which cost 8,123 tokens" in full_text
+    assert "7 were read in parts and 101 cut, which cost 8,123 tokens" in full_text
     assert f"missing_label 31 {EXPLANATIONS[Reason.MISSING_LABEL]}" in full_text
     assert full_text.index("missing_label 31") < full_text.index("missing_audio 22") < full_text.index("unknown_urgency 7")
     assert "do not add up" not in full_text

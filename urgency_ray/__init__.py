@@ -1,3 +1,3 @@
 """Urgency classification of Korean 119 emergency calls at scale: Ray Data, Ray Train, Ray Tune."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -59,16 +59,16 @@ class AudioEncoderConfig(Section):
     """Hugging Face revision (branch, tag or commit); null is the repository's default."""
     pooling: Literal["mean", "cls"] = "mean"
     """How frames become one vector: mean over time, or the first token (AST)."""
-    window_sec: Annotated[float, Field(ge=0.5, le=600.0)] | None = None
-    """Longest stretch that the encoder hears at once, in seconds; null is the whole call."""
+    window_sec: Annotated[float, Field(ge=0.5, le=600.0)] | None = 8.0
+    """Longest stretch that a transformer hears at once, in seconds; null is the whole call, as in the recipes."""
     peak_normalize: bool = True
     """Scale each waveform to a peak of 1 before encoding."""
     l2_normalize: bool = True
     """Scale each embedding to unit length."""
-    batch_size: PositiveInt = 8
-    """Windows of equal length in one forward pass."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the encoder; auto is bfloat16 on a GPU and float32 on a CPU."""
+    batch_size: PositiveInt | None = None
+    """Windows in one forward pass; null is 8 on a CPU and 64 on a GPU."""
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """Arithmetic of the encoder; auto is bfloat16 on a GPU and float32 on a CPU, int8 (CPU only) is faster and nearly equal."""
 
 
 class TextEncoderConfig(Section):
@@ -83,11 +83,13 @@ class TextEncoderConfig(Section):
     l2_normalize: bool = True
     """Scale each embedding to unit length."""
     max_tokens: Annotated[int, Field(ge=8, le=8192)] = 384
-    """Longest text that the encoder reads, in tokens; what is cut is counted in extract.json."""
+    """Longest text that the encoder reads at once, in tokens."""
+    overflow: Literal["truncate", "window"] = "truncate"
+    """Longer texts are cut, as in the recipe, which extract.json counts; or read in windows whose vectors are averaged."""
     batch_size: PositiveInt = 32
     """Texts in one forward pass."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the encoder; auto is bfloat16 on a GPU and float32 on a CPU."""
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """Arithmetic of the encoder; auto is bfloat16 on a GPU and float32 on a CPU, int8 (CPU only) is faster and nearly equal."""
     hashing_dim: Annotated[int, Field(ge=16, le=8192)] = 512
     """Width of the hashing encoder's embedding."""
 

@@ -149,6 +149,9 @@ def plan_actors(config: Config, node_cpus: Sequence[float], num_gpus: int) -> tu
     use_gpu = config.extract.use_gpu if config.extract.use_gpu is not None else num_gpus > 0
     if use_gpu and not num_gpus:
         raise ConfigError("extract.use_gpu: true, but the cluster has no GPU; set it to false or null")
+    for key in ("audio_encoder", "text_encoder"):
+        if use_gpu and getattr(config, key).dtype == "int8":
+            raise ConfigError(f"{key}.dtype: int8 runs on CPUs; choose auto, or set extract.use_gpu to false")
     built_in = config.audio_encoder.name == BUILT_IN_AUDIO
     if use_gpu and not built_in:
         num_audio = config.extract.num_audio_encoders or num_gpus

@@ -13,7 +13,7 @@ import transformers
 from torch import Tensor, nn
 
 from urgency_ray.config import ConfigError, ModelConfig
-from urgency_ray.hub import load_pretrained, longest_input
+from urgency_ray.huggingface import load_pretrained, longest_input
 
 
 def load_tokenizer(config: ModelConfig) -> Any:

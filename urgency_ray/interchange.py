@@ -262,7 +262,7 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
         encode = EncodeText(config.text_encoder, _choose_device(config), os.cpu_count() or 1, {}, lambda _: None)
         weights = resolve_weights(config.text_encoder)
         text_fingerprint = {**config.text_encoder.model_dump(exclude={"batch_size"}), "weights": weights}
-        rows = rows.drop_columns(["num_tokens", "num_tokens_dropped"])
+        rows = rows.drop_columns(["num_tokens", "num_tokens_dropped", "num_text_windows"])
 
     storage.write_text(storage.join(run_dir, "config.yaml"), config.to_yaml())
     counted = []

@@ -96,7 +96,16 @@ def account(embeddings: str, manifest: pa.Table) -> dict[str, Any]:
     Raises:
         RuntimeError: a planned call has no row, a row no planned call, or a row is there twice.
     """
-    columns = ["example_id", "call_id", "status", "reason", "duration_sec", "num_windows", "num_tokens_dropped"]
+    columns = [
+        "example_id",
+        "call_id",
+        "status",
+        "reason",
+        "duration_sec",
+        "num_windows",
+        "num_tokens_dropped",
+        "num_text_windows",
+    ]
     filesystem, path = storage.open_location(embeddings)
     rows = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet").to_table(columns=columns)
     frame = rows.to_pandas()
@@ -122,6 +131,7 @@ def count_rows(rows: pd.DataFrame) -> dict[str, Any]:
         "rows_rejected_by_reason": dict(Counter(rejected["reason"]).most_common()),
         "audio_sec": round(float(embedded["duration_sec"].sum()), 3),
         "rows_windowed": int((embedded["num_windows"] > 1).sum()),
+        "texts_windowed": int((embedded["num_text_windows"] > 1).sum()),
         "texts_truncated": int((embedded["num_tokens_dropped"] > 0).sum()),
         "tokens_dropped": int(embedded["num_tokens_dropped"].sum()),
     }

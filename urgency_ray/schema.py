@@ -115,8 +115,9 @@ COUNT_FIELDS: tuple[pa.Field[Any], ...] = (
     pa.field("num_windows", pa.int32()),
     pa.field("num_tokens", pa.int32()),
     pa.field("num_tokens_dropped", pa.int32()),
+    pa.field("num_text_windows", pa.int32()),
 )
-"""What the encoders did with a row: windows heard, tokens in the text, tokens beyond the encoder's limit."""
+"""What the encoders did with a row: windows heard, tokens in the text, tokens not read, windows read."""
 
 PREDICTION_SCHEMA = pa.schema(
     [

@@ -143,6 +143,7 @@ class EncodeText:
         table = table.append_column("text_embedding", scatter_vectors(rows, encoded.vectors, size, self.encoder.dim))
         table = table.append_column("num_tokens", scatter_counts(rows, encoded.num_tokens, size))
         table = table.append_column("num_tokens_dropped", scatter_counts(rows, encoded.num_tokens_dropped, size))
+        table = table.append_column("num_text_windows", scatter_counts(rows, encoded.num_windows, size))
         audio_dim = table.schema.field("audio_embedding").type.list_size
         schema = embedding_schema(audio_dim, self.encoder.dim, self.fingerprint)
         seconds = table["duration_sec"].combine_chunks().drop_null()

@@ -20,7 +20,7 @@ def load_audio_encoder(config: AudioEncoderConfig, device: str = "cpu") -> Audio
         from urgency_ray.encoders.spectral import SpectralEncoder  # noqa: PLC0415
 
         return SpectralEncoder(config)
-    from urgency_ray.encoders.pretrained import PretrainedAudioEncoder  # noqa: PLC0415
+    from urgency_ray.encoders.pretrained_audio import PretrainedAudioEncoder  # noqa: PLC0415
 
     return PretrainedAudioEncoder(config, device)
 
@@ -35,7 +35,7 @@ def load_text_encoder(config: TextEncoderConfig, device: str = "cpu") -> TextEnc
         from urgency_ray.encoders.hashing import HashingEncoder  # noqa: PLC0415
 
         return HashingEncoder(config)
-    from urgency_ray.encoders.pretrained import PretrainedTextEncoder  # noqa: PLC0415
+    from urgency_ray.encoders.pretrained_text import PretrainedTextEncoder  # noqa: PLC0415
 
     return PretrainedTextEncoder(config, device)
 
@@ -48,6 +48,6 @@ def resolve_weights(config: AudioEncoderConfig | TextEncoderConfig) -> str:
     """
     if config.name in (BUILT_IN_AUDIO, BUILT_IN_TEXT):
         return "built-in"
-    from urgency_ray.encoders.pretrained import identify_weights  # noqa: PLC0415
+    from urgency_ray.encoders.hub import identify_weights  # noqa: PLC0415
 
     return identify_weights(config.name, config.revision)

@@ -36,16 +36,18 @@ class TextEmbeddings:
         vectors: float32 (N, dim).
         num_tokens: int32 (N,), tokens in each text, special ones included.
         num_tokens_dropped: int32 (N,), tokens beyond the encoder's limit, which it did not read.
+        num_windows: int32 (N,), windows that each text was read in.
     """
 
     vectors: NDArray[np.float32]
     num_tokens: NDArray[np.int32]
     num_tokens_dropped: NDArray[np.int32]
+    num_windows: NDArray[np.int32]
 
     @classmethod
     def none(cls, dim: int) -> TextEmbeddings:
         """No embeddings at all, (0, dim)."""
-        return cls(np.zeros((0, dim), np.float32), np.zeros(0, np.int32), np.zeros(0, np.int32))
+        return cls(np.zeros((0, dim), np.float32), *(np.zeros(0, np.int32) for _ in range(3)))
 
 
 class AudioEncoder(Protocol):

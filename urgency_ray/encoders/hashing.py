@@ -40,4 +40,4 @@ class HashingEncoder:
         vectors = np.asarray(self.projection.transform(hashed).todense(), dtype=np.float32)
         vectors = normalize_rows(vectors, layer_norm=self.config.layer_norm, l2=self.config.l2_normalize)
         num_tokens = np.array([len(self.count_ngrams(text)) for text in texts], np.int32)
-        return TextEmbeddings(vectors, num_tokens, np.zeros(len(texts), np.int32))
+        return TextEmbeddings(vectors, num_tokens, np.zeros(len(texts), np.int32), np.ones(len(texts), np.int32))

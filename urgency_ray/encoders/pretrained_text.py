@@ -1,0 +1,79 @@
+"""Hugging Face text encoders: a BERT-like model over whole texts, or over windows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoTokenizer
+
+from urgency_ray.config import TextEncoderConfig
+from urgency_ray.encoders.base import TextEmbeddings, normalize_rows
+from urgency_ray.encoders.hub import load_model
+from urgency_ray.huggingface import load_pretrained, longest_input
+
+
+class PretrainedTextEncoder:
+    """Texts are sorted by length, padded to the longest of a batch and masked, in attention and in pooling.
+
+    A text beyond the model's limit is cut there, or, with `overflow: window`, read in windows of it (special tokens around
+    each); its vector is then the mean of theirs, weighted by their tokens.
+
+    Args:
+        config: model name, limit, pooling, normalisation and arithmetic.
+        device: torch device.
+
+    Raises:
+        ConfigError: the model or its tokenizer cannot be loaded.
+    """
+
+    def __init__(self, config: TextEncoderConfig, device: str = "cpu") -> None:
+        self.config = config
+        self.device = device
+        self.tokenizer = load_pretrained(
+            "text", config.name, lambda: AutoTokenizer.from_pretrained(config.name, revision=config.revision)
+        )
+        self.model: Any
+        self.model, _ = load_model("text", config, device)
+        self.dim = int(self.model.config.hidden_size)
+        self.max_tokens = longest_input(self.tokenizer, self.model.config, config.max_tokens)
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str]) -> TextEmbeddings:
+        """Embed texts: float32 (N, hidden_size)."""
+        windows = self.tokenizer(
+            list(texts), truncation=True, max_length=self.max_tokens, return_overflowing_tokens=True, verbose=False
+        )
+        rows, ids = np.array(windows["overflow_to_sample_mapping"]), windows["input_ids"]
+        num_special = self.tokenizer.num_special_tokens_to_add()
+        words = np.array([len(window) - num_special for window in ids])
+        num_tokens = np.bincount(rows, weights=words, minlength=len(texts)).astype(np.int32) + num_special
+        if self.config.overflow == "truncate":
+            first = np.flatnonzero(np.diff(rows, prepend=-1))
+            rows, words, ids = rows[first], words[first], [ids[window] for window in first]
+        pooled = np.zeros((len(ids), self.dim), np.float32)
+        order = np.argsort(words, kind="stable")
+        for start in range(0, len(order), self.config.batch_size):
+            batch = order[start : start + self.config.batch_size]
+            pooled[batch] = self._forward([ids[window] for window in batch])
+        # A text without a word still has its special tokens, and a vector.
+        weights = np.maximum(words, 1)[:, None]
+        sums, totals = np.zeros((len(texts), self.dim)), np.zeros((len(texts), 1))
+        np.add.at(sums, rows, pooled * weights)
+        np.add.at(totals, rows, weights)
+        vectors = normalize_rows(
+            (sums / totals).astype(np.float32), layer_norm=self.config.layer_norm, l2=self.config.l2_normalize
+        )
+        num_read = np.bincount(rows, weights=words, minlength=len(texts)).astype(np.int32) + num_special
+        num_windows = np.bincount(rows, minlength=len(texts)).astype(np.int32)
+        return TextEmbeddings(vectors, num_tokens, num_tokens - num_read, num_windows)
+
+    def _forward(self, ids: list[list[int]]) -> NDArray[np.float32]:
+        batch = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
+        hidden = self.model(**batch).last_hidden_state.float()
+        mask = batch["attention_mask"].unsqueeze(-1)
+        pooled = hidden[:, 0] if self.config.pooling == "cls" else (hidden * mask).sum(1) / mask.sum(1)
+        return np.asarray(pooled.cpu().numpy())
