@@ -104,9 +104,19 @@ def test_tune_searches_over_a_fine_tuned_model(ray_session, extracted, tmp_path)
 def test_ablation_trains_audio_without_the_encoder_and_text_without_audio(ray_session, finetuned, tmp_path):
     run_dir = str(shutil.copytree(finetuned[0], tmp_path / "run"))
     checkpoint = save_text_checkpoint(tmp_path, "electra")
-    metrics = train(finetuned[2].replace({"model.text_encoder": checkpoint, "train.ablation": True}), run_dir)
-    assert list(metrics["ablation"]) == ["fused", "audio", "text"]
-    assert load_model(f"{run_dir}/model").model.modalities == "fused"
+    fields = {
+        "model.text_encoder": checkpoint,
+        "model.trainable_layers": 1,
+        "model.modalities": "audio",
+        "train.ablation": True,
+    }
+    config = finetuned[2].replace(fields)
+    metrics = train(config, run_dir)
+    assert list(metrics["ablation"]) == ["audio", "fused", "text"]
+    model = load_model(f"{run_dir}/model")
+    assert (model.model.modalities, model.tokenizer) == ("audio", None)
+    shutil.rmtree(checkpoint)
+    assert evaluate_run(config, run_dir) == metrics["splits"]
 
 
 @pytest.mark.slow

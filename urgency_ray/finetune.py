@@ -17,12 +17,14 @@ from urgency_ray.huggingface import load_pretrained, longest_input
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
-    """The tokenizer of `config.text_encoder`; its `model_max_length` is the most tokens that the classifier reads.
+    """The tokenizer of `config.text_encoder`, None without one; its `model_max_length` is the most that the classifier reads.
 
     Raises:
         ConfigError: it cannot be loaded, or is not a fast one.
     """
-    name, source = str(config.text_encoder), {"revision": config.text_encoder_revision}
+    if config.text_encoder is None:
+        return None
+    name, source = config.text_encoder, {"revision": config.text_encoder_revision}
     tokenizer = load_pretrained("text", name, lambda: transformers.AutoTokenizer.from_pretrained(name, **source))
     architecture = load_pretrained("text", name, lambda: transformers.AutoConfig.from_pretrained(name, **source))
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:

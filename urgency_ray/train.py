@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 import ray.train.torch
@@ -123,7 +124,7 @@ def _weights_digest(model: UrgencyClassifier) -> str:
     # A text encoder's checkpoint can change under its name; all else here follows from the config and the data.
     digest = hashlib.sha256()
     for value in model.state_dict().values():
-        digest.update(value.numpy().data)
+        digest.update(np.ascontiguousarray(value.numpy()).data)
     return digest.hexdigest()
 
 
@@ -139,13 +140,11 @@ def _load_state(checkpoint: Checkpoint) -> dict[str, Any]:
         return state
 
 
-def prepare(config: Config, run_dir: str, tokenizer: Any = None) -> tuple[Config, Examples, Splits]:
+def prepare(config: Config, run_dir: str) -> tuple[Config, Examples, Splits]:
     """Config, embeddings and splits of a run folder; the config's data section becomes the one that made the embeddings.
 
-    Where `config.model` has a text encoder, the examples have tokens, by `tokenizer` or that encoder's own.
-
     Raises:
-        ConfigError: no usable embeddings, those of other encoders than the config's, or no such text encoder.
+        ConfigError: no usable embeddings, or those of other encoders than the config's.
     """
     examples = load_examples(run_dir)
     fingerprint = examples.fingerprint or {}
@@ -159,12 +158,16 @@ def prepare(config: Config, run_dir: str, tokenizer: Any = None) -> tuple[Config
                     "extract into another folder, or train with this one's own config"
                 )
     made_with = {f"data.{key}": fingerprint[key] for key in type(config.data).model_fields if key in fingerprint}
-    splits = split_examples(examples, config.split)
-    if config.model.text_encoder is not None:
-        tokens, num_cut = tokenize(tokenizer or load_tokenizer(config.model), load_transcripts(run_dir))
-        log.info("%s", describe_cut(num_cut))
-        examples = replace(examples, tokens=tokens)
-    return config.replace(made_with), examples, splits
+    return config.replace(made_with), examples, split_examples(examples, config.split)
+
+
+def read_transcripts(examples: Examples, run_dir: str, tokenizer: Any) -> Examples:
+    """The examples of a run with the tokens of their transcripts, or as they are where `tokenizer` is None."""
+    if tokenizer is None:
+        return examples
+    tokens, num_cut = tokenize(tokenizer, load_transcripts(run_dir))
+    log.info("%s", describe_cut(num_cut))
+    return replace(examples, tokens=tokens)
 
 
 def train(config: Config, run_dir: str) -> dict[str, Any]:
@@ -177,6 +180,7 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
         ConfigError: the run folder cannot be trained on, or the workers do not fit the cluster.
     """
     config, examples, splits = prepare(config, run_dir)
+    examples = read_transcripts(examples, run_dir, load_tokenizer(config.model))
     cluster.connect(config.ray)
     data = TrainingData.from_examples(examples, splits)
     data_ref = ray.put(data)
@@ -239,10 +243,10 @@ def evaluate_run(config: Config, run_dir: str) -> dict[str, dict[str, Any]]:
         ConfigError: the run folder holds no model or no embeddings.
     """
     model = load_model(storage.join(run_dir, "model"))
-    config, examples, splits = prepare(config.model_copy(update={"model": model.model}), run_dir, model.tokenizer)
+    config, examples, splits = prepare(config, run_dir)
     if model.transform["split"] != config.split.model_dump():
         raise ConfigError(
             f"--run-dir {run_dir}: its model was trained on another split; evaluate it with the same split section"
         )
-    probabilities = predict_examples(model, examples)
+    probabilities = predict_examples(model, read_transcripts(examples, run_dir, model.tokenizer))
     return score_splits(probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed)
