@@ -61,11 +61,17 @@ def test_urgency_detect_is_its_recipe():
     assert (config.data.unit, config.data.min_utterance_sec) == ("utterance", 0.5)
     audio = config.audio_encoder
     assert (audio.name, audio.window_sec) == ("kresnik/wav2vec2-large-xlsr-korean", None)
-    assert config.text_encoder.name == "monologg/koelectra-base-v3-discriminator"
-    assert (config.loss.sentiment_weight, config.loss.cross_entropy_weight) == (0.4, 1.0)
+    model = config.model
+    assert (model.name, model.text_encoder) == ("cross_modal", "monologg/koelectra-base-v3-discriminator")
+    assert (model.trainable_layers, model.max_tokens, model.num_heads, model.dropout) == (None, 512, 4, 0.1)
+    assert not model.acoustic_features
+    loss = config.loss
+    assert (loss.mode, loss.kl_weight, loss.focal_weight, loss.cross_entropy_weight) == ("expected", 0.0, 0.0, 1.0)
+    assert (loss.sentiment_weight, loss.class_weights, config.sampler.name) == (0.4, "balanced", "none")
     train = config.train
     assert (train.batch_size, train.learning_rate, train.epochs, train.clip_norm) == (16, 2e-5, 5, 1.0)
-    assert (train.schedule, train.min_learning_rate) == ("cosine", 1e-6)
+    assert (train.schedule, train.min_learning_rate, train.weight_decay) == ("cosine", 1e-6, 0.01)
+    assert (train.select_by, train.early_stop_epochs) == ("mean_of_tasks", None)
     assert config.split.test_fraction == 0.15
 
 

@@ -532,6 +532,14 @@ def test_charts_are_deterministic_and_keep_text_as_text():
     assert "#010203" not in svg and "var(--muted)" in svg
 
 
+def test_the_epoch_that_the_run_picked_is_marked():
+    scores = {1: 0.3, 2: 0.5, 3: 0.4}
+    by_macro_f1 = [{"modalities": "text", "epoch": epoch, "val_macro_f1": score} for epoch, score in scores.items()]
+    by_another = [row | {"val_score": 1 - row["val_macro_f1"]} for row in by_macro_f1]
+    for history, marked in ((by_macro_f1, "2"), (by_another, "1")):
+        assert re.findall(r"<text[^>]*(?:700|bold)[^>]*>([^<]*)</text>", charts.macro_f1_curves(history)) == [marked]
+
+
 def test_reliability_dots_explain_the_calibration_error():
     # Two bins: 0.62 stated and 0.5 right for 4 rows, 0.9 stated and all right for 1 row: the figure is 0.8 * 0.12 + 0.2 * 0.1.
     confidence, correct = np.array([0.62] * 4 + [0.9]), np.array([True, False, True, False, True])

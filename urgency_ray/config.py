@@ -151,10 +151,32 @@ class ModelConfig(Section):
     """Dropout inside the transformer."""
     head_dim: Annotated[int, Field(ge=4, le=8192)] = 512
     """Width of the classification head's hidden layer."""
+    text_encoder: str | None = None
+    """Hugging Face model name or folder to train on the transcripts, inside a cross_modal classifier that takes its width
+    (UrgencyDetect's); null takes the run's text embeddings."""
+    text_encoder_revision: str | None = None
+    """Hugging Face revision (branch, tag or commit) of text_encoder; null is the repository's default."""
+    max_tokens: Annotated[int, Field(ge=8, le=8192)] = 512
+    """Longest text that text_encoder reads, in tokens; what is cut is counted in the log."""
+    trainable_layers: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Last layers of text_encoder that are trained, the rest of it frozen and without dropout; null trains all of it."""
+    gradient_checkpointing: bool = False
+    """Compute text_encoder's activations again in the backward pass: less memory, about a third more time."""
+
+    @model_validator(mode="after")
+    def _encoder_has_its_trunk(self) -> Self:
+        if self.text_encoder is not None and self.name != "cross_modal":
+            raise ValueError(f"text_encoder {self.text_encoder} needs name cross_modal but got name {self.name}")
+        needy = ("text_encoder_revision", "trainable_layers", "gradient_checkpointing")
+        unmet = [name for name in needy if getattr(self, name) not in (None, False)]
+        if self.text_encoder is None and unmet:
+            raise ValueError(f"{unmet[0]} needs text_encoder, the model that it is about, but that is null")
+        return self
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:
-        if self.hidden_dim % self.num_heads:
+        # A text encoder brings its own width, which is checked once it is loaded.
+        if self.text_encoder is None and self.hidden_dim % self.num_heads:
             raise ValueError(f"hidden_dim {self.hidden_dim} must be a multiple of num_heads {self.num_heads}")
         return self
 
@@ -209,7 +231,7 @@ class TrainConfig(Section):
     min_learning_rate: NonNegativeFloat = 0.0
     """Floor of the cosine schedules (eta_min)."""
     early_stop_epochs: PositiveInt | None = 10
-    """Stop after this many epochs without a better validation macro-F1; null never stops early."""
+    """Stop after this many epochs without a better one by select_by; null never stops early."""
     clip_norm: PositiveFloat | None = 1.0
     """Largest gradient norm; null does not clip."""
     num_workers: PositiveInt = 1
@@ -221,7 +243,11 @@ class TrainConfig(Section):
     max_failures: Annotated[int, Field(ge=0)] = 1
     """Times that the worker group is restarted from its last checkpoint before the run fails."""
     checkpoint_epochs: PositiveInt = 5
-    """A checkpoint is kept when the validation macro-F1 improves, and every so many epochs."""
+    """A checkpoint is kept when an epoch is the best by select_by, and every so many epochs."""
+    select_by: Literal["urgency_macro_f1", "mean_of_tasks"] = "urgency_macro_f1"
+    """What picks the best epoch on validation: urgency's macro-F1, or its mean with sentiment's (UrgencyDetect)."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass, by autocast; auto is bfloat16 where a text encoder is trained on a GPU, else float32."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of weights, dropout, sampler and loss draws."""
     ablation: bool = False
@@ -325,6 +351,12 @@ class Config(Section):
     tune: TuneConfig = TuneConfig()
     ray: RayConfig = RayConfig()
     synthesize: SynthesizeConfig = SynthesizeConfig()
+
+    @model_validator(mode="after")
+    def _selects_by_what_it_learns(self) -> Self:
+        if self.train.select_by == "mean_of_tasks" and not self.loss.sentiment_weight:
+            raise ValueError("train.select_by mean_of_tasks needs loss.sentiment_weight above 0: without it there is one task")
+        return self
 
     @model_validator(mode="after")
     def _search_space_names_fields(self) -> Self:

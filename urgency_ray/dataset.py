@@ -20,6 +20,7 @@ from sklearn.model_selection import train_test_split
 from urgency_ray import storage
 from urgency_ray.config import ConfigError, SamplerConfig, SplitConfig
 from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS, Status, read_fingerprint
+from urgency_ray.tokens import Tokens
 
 SPLITS = ("train", "val", "test")
 NUM_CLASSES = len(URGENCY_LABELS)
@@ -37,6 +38,7 @@ class Examples:
         urgency: int64 (N,), 0 to 2, or -1 where unknown.
         sentiment: int64 (N,), index into `schema.SENTIMENT_LABELS`, or -1 where unknown.
         fingerprint: what made the embeddings; None where the parquet does not say.
+        tokens: the transcripts for a model with a text encoder; None where none is wanted.
     """
 
     keys: pd.DataFrame
@@ -46,6 +48,7 @@ class Examples:
     urgency: NDArray[np.int64]
     sentiment: NDArray[np.int64]
     fingerprint: dict[str, Any] | None
+    tokens: Tokens | None = None
 
     def __len__(self) -> int:
         return len(self.urgency)
@@ -85,6 +88,16 @@ def load_examples(run_dir: str) -> Examples:
         sentiment=np.asarray(sentiments.codes, np.int64),
         fingerprint=fingerprint,
     )
+
+
+def load_transcripts(run_dir: str) -> pa.ChunkedArray:
+    """The transcripts of a run's embedded rows, in the order of `load_examples`."""
+    filesystem, path = storage.open_location(storage.join(run_dir, "embeddings"))
+    dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
+    table = dataset.to_table(columns=["example_id", "text"], filter=pc.field("status") == Status.EMBEDDED)
+    order = np.argsort(table["example_id"].to_numpy().astype(str), kind="stable")
+    # Their offsets are 32 bits wide: all transcripts together can have more bytes than those count.
+    return pc.fill_null(table["text"].cast(pa.large_string()), "").take(pa.array(order))
 
 
 def _only_fingerprint(run_dir: str, dataset: pads.Dataset) -> dict[str, Any] | None:

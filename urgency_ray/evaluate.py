@@ -13,30 +13,50 @@ from urgency_ray.dataset import Examples, Splits, group_examples
 from urgency_ray.metrics import classification_block
 from urgency_ray.model import Batch, UrgencyClassifier
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_KEYS, URGENCY_LABELS
+from urgency_ray.tokens import Tokens
 
 ROWS_PER_FORWARD = 2048
 
 
 @torch.inference_mode()
 def predict_probabilities(
-    model: UrgencyClassifier, audio: NDArray[np.float32], text: NDArray[np.float32], acoustic: NDArray[np.float32]
+    model: UrgencyClassifier,
+    audio: NDArray[np.float32],
+    text: NDArray[np.float32],
+    acoustic: NDArray[np.float32],
+    tokens: Tokens | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Class probabilities by task, (N, C), of embeddings (N, A), (N, T) and features (N, 5), in the model's evaluation mode."""
+    """Class probabilities by task, (N, C), in the model's evaluation mode and on its device.
+
+    Args:
+        model: the classifier.
+        audio: embeddings (N, A).
+        text: embeddings (N, T).
+        acoustic: features (N, 5).
+        tokens: the N transcripts; wanted by a model that has a tokenizer, and not read by others.
+    """
     model.eval()
     device = model.urgency.weight.device
-    parts: dict[str, list[NDArray[np.float32]]] = {}
-    for start in range(0, len(audio), ROWS_PER_FORWARD):
-        rows = slice(start, start + ROWS_PER_FORWARD)
-        # A copy, since what comes from the object store or from Arrow is read-only.
-        batch = Batch(*(torch.from_numpy(values[rows].copy()).to(device) for values in (audio, text, acoustic)))
-        for task, logits in model(batch).items():
-            parts.setdefault(task, []).append(logits.float().softmax(dim=-1).cpu().numpy())
-    return {task: np.concatenate(values) for task, values in parts.items()}
+    rows = np.arange(len(audio))
+    read = tokens if model.tokenizer is not None else None
+    batches = [rows[start : start + ROWS_PER_FORWARD] for start in range(0, len(rows), ROWS_PER_FORWARD)]
+    probs: dict[str, NDArray[np.float32]] = {}
+    for batch in read.batches(rows) if read is not None else batches:
+        arrays = [values[batch] for values in (audio, text, acoustic)] + list(read.pad(batch) if read is not None else ())
+        for task, logits in model(Batch(*(torch.from_numpy(values).to(device) for values in arrays))).items():
+            values = logits.float().softmax(dim=-1).cpu().numpy()
+            probs.setdefault(task, np.empty((len(rows), values.shape[1]), np.float32))[batch] = values
+    return probs
 
 
 def predict_examples(model: UrgencyClassifier, examples: Examples) -> dict[str, NDArray[np.float32]]:
-    """Class probabilities of every example, by task, (N, C)."""
-    return predict_probabilities(model, examples.audio, examples.text, examples.acoustic)
+    """Class probabilities of every example, by task, (N, C); the model comes back to the CPU."""
+    # A text encoder over every transcript is work for a GPU, where this process sees one; heads over embeddings are not.
+    device = "cuda" if model.tokenizer is not None and torch.cuda.is_available() else "cpu"
+    arrays = examples.audio, examples.text, examples.acoustic, examples.tokens
+    probabilities = predict_probabilities(model.to(device), *arrays)
+    model.to("cpu")
+    return probabilities
 
 
 def score_splits(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,14 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from urgency_ray.config import Config
+from urgency_ray.config import Config, ConfigError
 from urgency_ray.dataset import NUM_CLASSES, Examples, Splits, class_counts, column_statistics, epoch_order, worker_batches
+from urgency_ray.finetune import KoElectraCrossModal, load_text_encoder, load_tokenizer
 from urgency_ray.loss import UrgencyLoss
 from urgency_ray.metrics import macro_f1_from_confusion
 from urgency_ray.model import Batch, UrgencyClassifier
 from urgency_ray.schema import SENTIMENT_LABELS
+from urgency_ray.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class TrainingData:
         audio, text, acoustic: as in `dataset.Examples`, (N, ...).
         urgency, sentiment: int64 (N,); -1 on every test row.
         train, val: row numbers.
+        tokens: the transcripts, where the model reads them itself.
     """
 
     audio: NDArray[np.float32]
@@ -45,6 +48,7 @@ class TrainingData:
     sentiment: NDArray[np.int64]
     train: NDArray[np.int64]
     val: NDArray[np.int64]
+    tokens: Tokens | None = None
 
     @classmethod
     def from_examples(cls, examples: Examples, splits: Splits) -> TrainingData:
@@ -59,20 +63,33 @@ class TrainingData:
             np.where(hidden, -1, examples.sentiment),
             splits.train,
             splits.val,
+            examples.tokens,
         )
 
     def digest(self) -> str:
         """Identifies the content of all arrays."""
         digest = hashlib.sha256()
-        for field in dataclasses.fields(self):
-            digest.update(np.ascontiguousarray(getattr(self, field.name)).data)
+        arrays = [getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "tokens"]
+        if self.tokens is not None:
+            arrays += [self.tokens.ids, self.tokens.offsets]
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def batch(self, rows: NDArray[np.int64], device: torch.device) -> tuple[Batch, dict[str, Tensor]]:
         """Inputs and targets of some rows, gathered by index."""
-        inputs = Batch(*(torch.from_numpy(values[rows]).to(device) for values in (self.audio, self.text, self.acoustic)))
+        arrays: list[NDArray[Any]] = [values[rows] for values in (self.audio, self.text, self.acoustic)]
+        if self.tokens is not None:
+            arrays += self.tokens.pad(rows)
+        inputs = Batch(*(torch.from_numpy(array).to(device) for array in arrays))
         labels = {"urgency": self.urgency, "sentiment": self.sentiment}
         return inputs, {task: torch.from_numpy(values[rows]).to(device) for task, values in labels.items()}
+
+    def inference_batches(self, rows: NDArray[np.int64]) -> Iterable[NDArray[np.int64]]:
+        """`rows` in batches for a forward pass without gradients, in any order."""
+        if self.tokens is not None:
+            return self.tokens.batches(rows)
+        return (rows[start : start + 1024] for start in range(0, len(rows), 1024))
 
 
 @dataclass(frozen=True)
@@ -80,7 +97,7 @@ class Epoch:
     """What `fit` hands to its caller after each epoch, on every rank.
 
     Attributes:
-        metrics: a row of history.json, plus `best_val_macro_f1`, the best so far.
+        metrics: a row of history.json, plus `best_val_macro_f1`, that of the best epoch so far.
         improved: whether this epoch is the best so far.
         last: whether training ends here.
         state: makes the checkpoint's content: model, optimizer, scheduler, history, best, best epoch, ended.
@@ -111,14 +128,22 @@ class Worker:
 def build_model(config: Config, data: TrainingData, transform: dict[str, Any] | None = None) -> UrgencyClassifier:
     """A fresh classifier for `data`, its weights a function of the seed, its statistics those of the training rows.
 
+    A text encoder that is part of it starts from its checkpoint.
+
     Args:
         config: its model, loss and train sections.
         data: embeddings, which give the widths and the statistics.
         transform: what made the embeddings, to be saved with the model.
     """
+    finetunes = config.model.text_encoder is not None and config.model.modalities != "audio"
+    architecture, weights = load_text_encoder(config.model) if finetunes else (None, {})
     torch.manual_seed(config.train.seed)
     with_sentiment = config.loss.sentiment_weight > 0
-    model = UrgencyClassifier(config.model, data.audio.shape[1], data.text.shape[1], with_sentiment, transform)
+    widths = data.audio.shape[1], data.text.shape[1]
+    model = UrgencyClassifier(config.model, *widths, with_sentiment, transform, architecture=architecture)
+    if isinstance(model.trunk, KoElectraCrossModal) and finetunes:
+        model.trunk.text_encoder.load_state_dict(weights)
+        model.tokenizer = load_tokenizer(config.model)
     model.standardize_acoustic.set_statistics(*column_statistics(data.acoustic, data.train))
     if config.model.standardize_embeddings:
         model.standardize_audio.set_statistics(*column_statistics(data.audio, data.train))
@@ -157,12 +182,14 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is not finite.
+        ConfigError: the text encoder cannot be loaded, or the best epoch cannot be picked as wished.
     """
+    if config.train.select_by == "mean_of_tasks" and not (data.sentiment[data.val] >= 0).any():
+        raise ConfigError("train.select_by: mean_of_tasks, but no row of the val split has a sentiment; set urgency_macro_f1")
     worker = Worker.current(device or torch.device("cpu"))
     model = build_model(config, data).to(worker.device)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True
-    )
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True)
     schedule = _build_schedule(config, optimizer)
     counts = class_counts(data.urgency[data.train], NUM_CLASSES)
     loss_fn = UrgencyLoss(config.loss, counts, class_counts(data.sentiment[data.train], len(SENTIMENT_LABELS))).to(
@@ -185,9 +212,11 @@ def fit(
         torch.manual_seed(int(np.random.SeedSequence([config.train.seed, epoch, worker.rank]).generate_state(1)[0]))
         learning_rate = optimizer.param_groups[0]["lr"]
         train_loss = _train_epoch(config, data, wrapped, loss_fn, optimizer, epoch=epoch, worker=worker)
-        val_loss, confusion = _validate(data, model, worker)
+        val_loss, confusions = _validate(config, data, model, worker)
         schedule.step()
-        score = float(macro_f1_from_confusion(confusion))
+        scores = _val_scores(confusions)
+        by_task = [scores[name] for name in ("val_macro_f1", "val_sentiment_macro_f1") if name in scores]
+        score = float(np.mean(by_task)) if config.train.select_by == "mean_of_tasks" else scores["val_macro_f1"]
         improved = score > best
         if not np.isfinite(val_loss):
             raise FloatingPointError(f"epoch {epoch}: the validation loss is {val_loss}; try a lower train.learning_rate")
@@ -202,8 +231,8 @@ def fit(
             "epoch": epoch,
             "train_loss": train_loss,
             "val_loss": val_loss,
-            "val_macro_f1": score,
-            "val_accuracy": float(np.trace(confusion) / confusion.sum()),
+            **scores,
+            "val_score": score,
             "learning_rate": learning_rate,
             "seconds": round(time.monotonic() - started, 4),
         }
@@ -222,7 +251,7 @@ def fit(
                 "ended": last,
             }
 
-        report(Epoch(row | {"best_val_macro_f1": best}, improved, last, state))
+        report(Epoch(row | {"best_val_macro_f1": history[best_epoch - 1]["val_macro_f1"]}, improved, last, state))
         if last:
             return
 
@@ -243,7 +272,7 @@ def _train_epoch(
     total, num_steps = torch.zeros((), device=worker.device), 0
     for rows in worker_batches(order, config.train.batch_size, worker.rank, worker.world_size):
         inputs, targets = data.batch(rows, worker.device)
-        terms = loss_fn.terms(model(inputs), targets, draws.random())
+        terms = loss_fn.terms(_forward(config, model, inputs), targets, draws.random())
         normalisers = terms.normalisers
         if worker.world_size > 1:
             dist.all_reduce(normalisers)
@@ -264,21 +293,47 @@ def _train_epoch(
     return mean
 
 
+def _forward(config: Config, model: nn.Module, inputs: Batch) -> dict[str, Tensor]:
+    """Float32 logits of a forward pass in the precision that the config asks for."""
+    device = inputs.audio.device.type
+    # bfloat16 products run a hundred times slower than float32 on CPUs without the instructions for them.
+    auto = config.train.precision == "auto" and config.model.text_encoder is not None and device == "cuda"
+    with torch.autocast(device, torch.bfloat16, enabled=auto or config.train.precision == "bfloat16"):
+        logits = model(inputs)
+    return {task: values.float() for task, values in logits.items()}
+
+
 @torch.inference_mode()
-def _validate(data: TrainingData, model: nn.Module, worker: Worker) -> tuple[float, NDArray[np.int64]]:
-    """Mean negative log-likelihood, which compares runs of any loss, and the confusion matrix, over all workers."""
+def _validate(
+    config: Config, data: TrainingData, model: nn.Module, worker: Worker
+) -> tuple[float, dict[str, NDArray[np.int64]]]:
+    """Over all workers: urgency's mean negative log-likelihood, which compares runs of any loss; each task's confusions."""
     model.eval()
+    sizes = {"urgency": NUM_CLASSES, "sentiment": len(SENTIMENT_LABELS)}
     loss = torch.zeros((), dtype=torch.float64, device=worker.device)
-    confusion = torch.zeros((NUM_CLASSES, NUM_CLASSES), dtype=torch.int64, device=worker.device)
-    rows = data.val[worker.rank :: worker.world_size]
-    for start in range(0, len(rows), 1024):
-        inputs, targets = data.batch(rows[start : start + 1024], worker.device)
-        logits = model(inputs)["urgency"]
-        truth = targets["urgency"]
-        loss += nn.functional.cross_entropy(logits, truth, reduction="sum")
-        cells = truth * NUM_CLASSES + logits.argmax(dim=-1)
-        confusion += torch.bincount(cells, minlength=NUM_CLASSES**2).view(NUM_CLASSES, NUM_CLASSES)
+    tasks = sizes if config.loss.sentiment_weight > 0 else ["urgency"]
+    confusions = {task: torch.zeros(sizes[task] ** 2, dtype=torch.int64, device=worker.device) for task in tasks}
+    for rows in data.inference_batches(data.val[worker.rank :: worker.world_size]):
+        inputs, targets = data.batch(rows, worker.device)
+        logits = _forward(config, model, inputs)
+        loss += nn.functional.cross_entropy(logits["urgency"], targets["urgency"], reduction="sum")
+        for task, values in logits.items():
+            size, known = sizes[task], targets[task] >= 0
+            cells = (targets[task] * size + values.argmax(dim=-1))[known]
+            confusions[task] += torch.bincount(cells, minlength=size**2)
     if worker.world_size > 1:
-        dist.all_reduce(loss)
-        dist.all_reduce(confusion)
-    return float(loss) / len(data.val), confusion.cpu().numpy()
+        for total in (loss, *confusions.values()):
+            dist.all_reduce(total)
+    return float(loss) / len(data.val), {
+        task: counts.view(sizes[task], -1).cpu().numpy() for task, counts in confusions.items()
+    }
+
+
+def _val_scores(confusions: dict[str, NDArray[np.int64]]) -> dict[str, float]:
+    """Macro-F1 and accuracy of each task that has rows, by their names in history.json."""
+    scores = {}
+    for task, prefix in (("urgency", "val_"), ("sentiment", "val_sentiment_")):
+        if task in confusions and (confusion := confusions[task]).sum():
+            scores[f"{prefix}macro_f1"] = float(macro_f1_from_confusion(confusion))
+            scores[f"{prefix}accuracy"] = float(np.trace(confusion) / confusion.sum())
+    return scores

@@ -7,7 +7,8 @@ Shapes: B rows, A audio_dim, T text_dim, H hidden_dim, M modalities in use (1 or
 import contextlib
 import io
 import tempfile
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -17,15 +18,21 @@ from torch import Tensor, nn
 
 from urgency_ray import storage
 from urgency_ray.config import ConfigError, ModelConfig
+from urgency_ray.finetune import KoElectraCrossModal, load_saved_tokenizer
 from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS
 
 
 class Batch(NamedTuple):
-    """Inputs of a classifier: audio (B, A), text (B, T), acoustic (B, 5), all float32 and as extracted."""
+    """Inputs of a classifier: audio (B, A), text (B, T), acoustic (B, 5), all float32 and as extracted.
+
+    For a model with a text encoder also the token ids (B, L), L those of the longest text, and a mask (B, L), both int64.
+    """
 
     audio: Tensor
     text: Tensor
     acoustic: Tensor
+    token_ids: Tensor | None = None
+    token_mask: Tensor | None = None
 
 
 class Standardize(nn.Module):
@@ -136,7 +143,14 @@ class UrgencyClassifier(
         with_sentiment: add the second head.
         transform: what made the embeddings (data and encoder sections, fingerprint), kept in config.json so that new calls get
             exactly the same.
+        architecture: of the text encoder that is part of the model, where `model` names one: its transformers configuration as
+            plain values, so that neither loading nor use needs the checkpoint that training started from.
+
+    Attributes:
+        tokenizer: that text encoder's, saved beside the weights; None without one.
     """
+
+    tokenizer: Any = None
 
     def __init__(
         self,
@@ -145,6 +159,8 @@ class UrgencyClassifier(
         text_dim: int,
         with_sentiment: bool = False,
         transform: dict[str, Any] | None = None,
+        *,
+        architecture: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -154,31 +170,56 @@ class UrgencyClassifier(
         self.standardize_acoustic = Standardize(len(ACOUSTIC_FEATURES))
         self.hears = model.modalities != "text"
         self.reads = model.modalities != "audio"
-        if self.hears:
-            in_dim = audio_dim + (len(ACOUSTIC_FEATURES) if model.acoustic_features else 0)
-            self.project_audio = _project(in_dim, model.hidden_dim, model.dropout)
-        if self.reads:
-            self.project_text = _project(text_dim, model.hidden_dim, model.dropout)
-        self.trunk = TRUNKS[model.name](model, num_tokens=self.hears + self.reads)
-        self.head = _project(self.trunk.out_dim, model.head_dim, model.dropout)
-        self.urgency = nn.Linear(model.head_dim, len(URGENCY_LABELS))
-        self.sentiment = nn.Linear(model.head_dim, len(SENTIMENT_LABELS)) if with_sentiment else None
+        in_dim = audio_dim + (len(ACOUSTIC_FEATURES) if model.acoustic_features else 0)
+        self.trunk: KoElectraCrossModal | CrossAttention | Concat | CrossModal
+        if model.text_encoder is not None:
+            self.trunk = KoElectraCrossModal(model, in_dim, architecture)
+            self.head: nn.Module = nn.Identity()
+            width = self.trunk.out_dim
+        else:
+            if self.hears:
+                self.project_audio = _project(in_dim, model.hidden_dim, model.dropout)
+            if self.reads:
+                self.project_text = _project(text_dim, model.hidden_dim, model.dropout)
+            self.trunk = TRUNKS[model.name](model, num_tokens=self.hears + self.reads)
+            self.head = _project(self.trunk.out_dim, model.head_dim, model.dropout)
+            width = model.head_dim
+        self.urgency = nn.Linear(width, len(URGENCY_LABELS))
+        self.sentiment = nn.Linear(width, len(SENTIMENT_LABELS)) if with_sentiment else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Logits by task: `urgency` (B, 3) and, with that head, `sentiment` (B, 4)."""
-        tokens = []
-        if self.hears:
-            audio = self.standardize_audio(batch.audio)
-            if self.model.acoustic_features:
-                audio = torch.cat([audio, self.standardize_acoustic(batch.acoustic)], dim=-1)
-            tokens.append(self.project_audio(audio))
-        if self.reads:
-            tokens.append(self.project_text(self.standardize_text(batch.text)))
-        hidden = self.head(self.trunk(torch.stack(tokens, dim=1)))
+        hidden = self.head(self._fuse(batch))
         logits = {"urgency": self.urgency(hidden)}
         if self.sentiment is not None:
             logits["sentiment"] = self.sentiment(hidden)
         return logits
+
+    def _fuse(self, batch: Batch) -> Any:
+        audio = self.standardize_audio(batch.audio) if self.hears else None
+        if audio is not None and self.model.acoustic_features:
+            audio = torch.cat([audio, self.standardize_acoustic(batch.acoustic)], dim=-1)
+        if isinstance(self.trunk, KoElectraCrossModal):
+            return self.trunk(audio, batch.token_ids, batch.token_mask)
+        tokens = [self.project_audio(audio)] if self.hears else []
+        if self.reads:
+            tokens.append(self.project_text(self.standardize_text(batch.text)))
+        return self.trunk(torch.stack(tokens, dim=1))
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(save_directory)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
+        # The mixin prints where the weights come from; that is not this program's output.
+        with contextlib.redirect_stdout(io.StringIO()):
+            model: Self = super()._from_pretrained(model_id=model_id, **options)
+        if isinstance(model.trunk, KoElectraCrossModal) and model.reads:
+            source = {key: options[key] for key in ("revision", "cache_dir", "force_download", "local_files_only", "token")}
+            model.tokenizer = load_saved_tokenizer(model_id, **source)
+        return model
 
 
 def load_model(location: str) -> UrgencyClassifier:
@@ -191,7 +232,5 @@ def load_model(location: str) -> UrgencyClassifier:
         raise ConfigError(f"--model {location}: holds no model.safetensors; give the model folder of a trained run")
     with tempfile.TemporaryDirectory() as folder:
         storage.copy_dir(location, folder)
-        # The mixin prints where the weights come from; that is not this program's output.
-        with contextlib.redirect_stdout(io.StringIO()):
-            model: UrgencyClassifier = UrgencyClassifier.from_pretrained(folder)
+        model: UrgencyClassifier = UrgencyClassifier.from_pretrained(folder)
     return model.eval()

@@ -17,7 +17,11 @@ TEMPLATE = """---
 # Urgency of Korean 119 emergency calls
 
 Classifies a call's urgency ({{ labels }}) from the embeddings of its recording and transcript.
-Trunk `{{ model.name }}`, modalities `{{ model.modalities }}`, hidden width {{ model.hidden_dim }}.
+Trunk `{{ model.name }}`, modalities `{{ model.modalities }}`, hidden width {{ width }}.
+{% if finetuned -%}
+The text encoder `{{ model.text_encoder }}` was trained as a part of it: it reads the transcript itself, at most
+{{ model.max_tokens }} tokens.
+{%- endif %}
 
 ## Use
 
@@ -57,6 +61,8 @@ def write_model_card(path: Path, model: UrgencyClassifier, metrics: dict[str, An
         template_str=TEMPLATE,
         labels=" < ".join(URGENCY_LABELS),
         model=model.model.model_dump(),
+        finetuned=model.tokenizer is not None,
+        width=model.model.hidden_dim if model.model.text_encoder is None else model.trunk.out_dim,
         audio_encoder=model.transform["audio_encoder"]["name"],
         text_encoder=model.transform["text_encoder"]["name"],
         is_imported=model.transform["fingerprint"] is None,

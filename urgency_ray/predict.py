@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import posixpath
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, Dataset
 
 from urgency_ray import cluster, storage
@@ -23,6 +25,7 @@ from urgency_ray.ledger import fingerprint_differences
 from urgency_ray.model import UrgencyClassifier, load_model
 from urgency_ray.schema import ACOUSTIC_FEATURES, PREDICTION_SCHEMA, URGENCY_KEYS
 from urgency_ray.stages import embedded_rows
+from urgency_ray.tokens import describe_cut, tokenize
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +64,16 @@ def transform_config(config: Config, transform: dict[str, Any]) -> Config:
 
 
 class Classify:
-    """Ray Data stage around a classifier: embedding rows to rows of `OUTPUT_SCHEMA`."""
+    """Ray Data stage around a classifier: embedding rows to rows of `OUTPUT_SCHEMA`.
 
-    def __init__(self, model: UrgencyClassifier) -> None:
+    Args:
+        model: the classifier.
+        send: told the tokens cut off each transcript, (N,), where the model reads transcripts.
+    """
+
+    def __init__(self, model: UrgencyClassifier, send: Callable[[Any], None]) -> None:
         self.model = model
+        self.send = send
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = embedded_rows(table)
@@ -79,7 +88,11 @@ class Classify:
                 for name in ("audio_embedding", "text_embedding")
             )
             acoustic = np.stack([heard[name].to_numpy() for name in ACOUSTIC_FEATURES], axis=1)
-            probs[rows] = predict_probabilities(self.model, audio, text, acoustic)["urgency"]
+            tokens = None
+            if self.model.tokenizer is not None:
+                tokens, num_cut = tokenize(self.model.tokenizer, heard["text"])
+                self.send(num_cut)
+            probs[rows] = predict_probabilities(self.model, audio, text, acoustic, tokens)["urgency"]
         columns = {
             "example_id": table["example_id"],
             "call_id": table["call_id"],
@@ -114,10 +127,11 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     config = transform_config(config, model.transform)
     manifest = plan_calls(config.data)
     cluster.connect(config.ray)
-    with cluster.Relay(Progress(manifest.num_rows), PROGRESS_SEC) as send:
+    cut: list[NDArray[np.int64]] = []
+    with cluster.Relay(Progress(manifest.num_rows), PROGRESS_SEC) as send, cluster.Relay(cut.extend, 1.0) as send_cut:
         rows = embed_calls(manifest, config, model.transform["fingerprint"], send).map_batches(
             Classify,
-            fn_constructor_args=(model,),
+            fn_constructor_args=(model, send_cut),
             batch_format="pyarrow",
             batch_size=1024,
             compute=ActorPoolStrategy(size=1),
@@ -129,6 +143,8 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
         *(counts[key] for key in ("calls_read", "calls_predicted", "calls_rejected")),
     )
     log.info("%d rows predicted: %s", counts["rows_predicted"], output)
+    if cut:
+        log.info("%s", describe_cut(np.concatenate(cut)))
     return counts
 
 

@@ -6,10 +6,11 @@ import hashlib
 import json
 import logging
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 import ray.train.torch
@@ -19,11 +20,13 @@ from ray.train.torch import TorchTrainer
 
 from urgency_ray import cluster, storage
 from urgency_ray.config import Config, ConfigError
-from urgency_ray.dataset import Examples, Splits, load_examples, split_examples
+from urgency_ray.dataset import Examples, Splits, load_examples, load_transcripts, split_examples
 from urgency_ray.evaluate import predict_examples, predictions_table, score_splits
+from urgency_ray.finetune import load_tokenizer
 from urgency_ray.fit import Epoch, TrainingData, build_model, fit
 from urgency_ray.model import UrgencyClassifier, load_model
 from urgency_ray.model_card import write_model_card
+from urgency_ray.tokens import describe_cut, tokenize
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ def _train_worker(settings: dict[str, Any]) -> None:
             ray.train.report(epoch.metrics)
             return
         # Of equal scores Ray keeps the latest; the first epoch with the best score is the one that counts.
-        score = {"score": epoch.metrics["val_macro_f1"] if epoch.improved else -1.0}
+        score = {"score": epoch.metrics["val_score"] if epoch.improved else -1.0}
         with tempfile.TemporaryDirectory() as folder:
             torch.save(epoch.state(), Path(folder) / STATE_FILE)
             ray.train.report(epoch.metrics | score, checkpoint=Checkpoint.from_directory(folder))
@@ -90,7 +93,9 @@ def train_model(config: Config, run_dir: str, data: TrainingData, data_ref: Any,
         )
     # A finished run's name would give back the old result: the name says what the result depends on.
     relevant = config.model_dump(include={"model", "loss", "sampler", "train"})
-    digest = hashlib.sha256(json.dumps([relevant, data.digest(), _code_digest()], sort_keys=True).encode()).hexdigest()[:12]
+    model = build_model(config, data, transform)
+    parts = [relevant, data.digest(), _code_digest(), _weights_digest(model)]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     with cluster.Relay(_log_epochs, every_sec=1.0) as send:
         result = TorchTrainer(
             _train_worker,
@@ -105,7 +110,6 @@ def train_model(config: Config, run_dir: str, data: TrainingData, data_ref: Any,
         ).fit()
     assert result.best_checkpoints and result.checkpoint, "every epoch that improves is kept, and the last one"
     best, _ = max(result.best_checkpoints, key=lambda pair: pair[1]["score"])
-    model = build_model(config, data, transform)
     model.load_state_dict(_load_state(best)["model"])
     # The last epoch always leaves a checkpoint, so the latest one has the whole history.
     return Trained(model.eval(), _load_state(result.checkpoint)["history"])
@@ -114,6 +118,14 @@ def train_model(config: Config, run_dir: str, data: TrainingData, data_ref: Any,
 def _code_digest() -> str:
     sources = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+def _weights_digest(model: UrgencyClassifier) -> str:
+    # A text encoder's checkpoint can change under its name; all else here follows from the config and the data.
+    digest = hashlib.sha256()
+    for value in model.state_dict().values():
+        digest.update(np.ascontiguousarray(value.numpy()).data)
+    return digest.hexdigest()
 
 
 def _log_epochs(rows: list[dict[str, Any]]) -> None:
@@ -149,6 +161,15 @@ def prepare(config: Config, run_dir: str) -> tuple[Config, Examples, Splits]:
     return config.replace(made_with), examples, split_examples(examples, config.split)
 
 
+def read_transcripts(examples: Examples, run_dir: str, tokenizer: Any) -> Examples:
+    """The examples of a run with the tokens of their transcripts, or as they are where `tokenizer` is None."""
+    if tokenizer is None:
+        return examples
+    tokens, num_cut = tokenize(tokenizer, load_transcripts(run_dir))
+    log.info("%s", describe_cut(num_cut))
+    return replace(examples, tokens=tokens)
+
+
 def train(config: Config, run_dir: str) -> dict[str, Any]:
     """Train on a run folder; write model/, metrics.json, history.json and predictions.parquet; return the metrics.
 
@@ -159,6 +180,7 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
         ConfigError: the run folder cannot be trained on, or the workers do not fit the cluster.
     """
     config, examples, splits = prepare(config, run_dir)
+    examples = read_transcripts(examples, run_dir, load_tokenizer(config.model))
     cluster.connect(config.ray)
     data = TrainingData.from_examples(examples, splits)
     data_ref = ray.put(data)
@@ -177,9 +199,9 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
         )
         scores[name] = blocks["test"]["urgency"]
         history += trained.history
-        best = max(trained.history, key=lambda row: row["val_macro_f1"])
+        best = max(trained.history, key=lambda row: row["val_score"])
         log.info(
-            "%s: %d epochs, best validation macro-F1 %.3f at epoch %d",
+            "%s: %d epochs, the best is of validation macro-F1 %.3f, epoch %d",
             name,
             len(trained.history),
             best["val_macro_f1"],
@@ -226,5 +248,5 @@ def evaluate_run(config: Config, run_dir: str) -> dict[str, dict[str, Any]]:
         raise ConfigError(
             f"--run-dir {run_dir}: its model was trained on another split; evaluate it with the same split section"
         )
-    probabilities = predict_examples(model, examples)
+    probabilities = predict_examples(model, read_transcripts(examples, run_dir, model.tokenizer))
     return score_splits(probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed)

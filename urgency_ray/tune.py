@@ -32,9 +32,10 @@ from ray.tune.search.optuna import OptunaSearch
 from urgency_ray import cluster, storage
 from urgency_ray.config import Config, ConfigError, iter_fields, searched_fields
 from urgency_ray.evaluate import predict_examples, score_splits
+from urgency_ray.finetune import load_tokenizer
 from urgency_ray.fit import Epoch, TrainingData, fit
 from urgency_ray.search_space import SearchSpace, check_space, read_field
-from urgency_ray.train import make_transform, prepare, save_model, train_model
+from urgency_ray.train import make_transform, prepare, read_transcripts, save_model, train_model
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ def tune(config: Config, run_dir: str) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_space(config)
     config, examples, splits = prepare(config, run_dir)
+    examples = read_transcripts(examples, run_dir, load_tokenizer(config.model))
     cluster.connect(config.ray)
     data = TrainingData.from_examples(examples, splits)
     space = SearchSpace(config.tune.space)

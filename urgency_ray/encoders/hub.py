@@ -1,34 +1,18 @@
-"""Hugging Face models by name or folder: loading with clear errors, what identifies their weights, their arithmetic."""
+"""Hugging Face encoders by name or folder: loading, what identifies their weights, their arithmetic."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from urgency_ray.config import AudioEncoderConfig, ConfigError, TextEncoderConfig
+from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
 from urgency_ray.encoders.cpu import quantise, use_front_end
-
-Loaded = TypeVar("Loaded")
-
-
-def load(kind: str, name: str, loader: Callable[[], Loaded]) -> Loaded:
-    """What `loader` gives.
-
-    Raises:
-        ConfigError: it fails, in one line that names the `kind` of encoder and the model.
-    """
-    try:
-        return loader()
-    except (OSError, ValueError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        advice = "give a local folder, or a name that can be downloaded here"
-        raise ConfigError(f"{kind} encoder {name}: cannot be loaded: {first_line} ({advice})") from error
+from urgency_ray.huggingface import load_pretrained
 
 
 def load_model(kind: str, config: AudioEncoderConfig | TextEncoderConfig, device: str) -> tuple[nn.Module, torch.dtype]:
@@ -40,7 +24,7 @@ def load_model(kind: str, config: AudioEncoderConfig | TextEncoderConfig, device
     dtype = {"auto": torch.bfloat16 if device.startswith("cuda") else torch.float32, "bfloat16": torch.bfloat16}.get(
         config.dtype, torch.float32
     )
-    model: nn.Module = load(
+    model: nn.Module = load_pretrained(
         kind, config.name, lambda: AutoModel.from_pretrained(config.name, dtype=dtype, revision=config.revision)
     )
     if device == "cpu":
@@ -57,7 +41,7 @@ def identify_weights(name: str, revision: str | None) -> str:
         ConfigError: there is no such model or folder.
     """
     folder = Path(name)
-    model_config: Any = load("pretrained", name, lambda: AutoConfig.from_pretrained(name, revision=revision))
+    model_config: Any = load_pretrained("pretrained", name, lambda: AutoConfig.from_pretrained(name, revision=revision))
     if not folder.is_dir():
         return str(getattr(model_config, "_commit_hash", None) or revision or "main")
     digest = hashlib.sha256()

@@ -15,7 +15,8 @@ from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 from urgency_ray.audio import peak_normalize
 from urgency_ray.config import AudioEncoderConfig
 from urgency_ray.encoders.base import AudioEmbeddings, normalize_rows
-from urgency_ray.encoders.hub import load, load_model
+from urgency_ray.encoders.hub import load_model
+from urgency_ray.huggingface import load_pretrained
 
 # The convolutional front ends of the wav2vec family need 400 samples for one frame.
 MIN_SAMPLES = 1600
@@ -54,7 +55,7 @@ class PretrainedAudioEncoder:
         self.device = device
         self.batch_size = config.batch_size or (64 if device.startswith("cuda") else 8)
         from_pretrained: Any = AutoFeatureExtractor.from_pretrained
-        self.extractor = load("audio", config.name, lambda: from_pretrained(config.name, revision=config.revision))
+        self.extractor = load_pretrained("audio", config.name, lambda: from_pretrained(config.name, revision=config.revision))
         self.model: Any
         self.model, self.dtype = load_model("audio", config, device)
         self.dim = int(self.model.config.hidden_size)

@@ -12,7 +12,8 @@ from transformers import AutoTokenizer
 
 from urgency_ray.config import TextEncoderConfig
 from urgency_ray.encoders.base import TextEmbeddings, normalize_rows
-from urgency_ray.encoders.hub import load, load_model
+from urgency_ray.encoders.hub import load_model
+from urgency_ray.huggingface import load_pretrained, longest_input
 
 
 class PretrainedTextEncoder:
@@ -32,17 +33,13 @@ class PretrainedTextEncoder:
     def __init__(self, config: TextEncoderConfig, device: str = "cpu") -> None:
         self.config = config
         self.device = device
-        self.tokenizer = load("text", config.name, lambda: AutoTokenizer.from_pretrained(config.name, revision=config.revision))
+        self.tokenizer = load_pretrained(
+            "text", config.name, lambda: AutoTokenizer.from_pretrained(config.name, revision=config.revision)
+        )
         self.model: Any
         self.model, _ = load_model("text", config, device)
         self.dim = int(self.model.config.hidden_size)
-        self.max_tokens = min(config.max_tokens, self.tokenizer.model_max_length, self._num_positions())
-
-    def _num_positions(self) -> int:
-        positions = int(getattr(self.model.config, "max_position_embeddings", self.config.max_tokens))
-        # RoBERTa counts its positions from the padding index + 1.
-        offset = self.model.config.pad_token_id + 1 if "roberta" in self.model.config.model_type else 0
-        return positions - offset
+        self.max_tokens = longest_input(self.tokenizer, self.model.config, config.max_tokens)
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> TextEmbeddings:

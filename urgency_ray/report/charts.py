@@ -125,7 +125,9 @@ def macro_f1_curves(figure: Figure, history: Sequence[Mapping[str, Any]]) -> str
         epochs, scores, color = _numbers(rows, "epoch"), _numbers(rows, "val_macro_f1"), MODALITY_COLORS[name]
         axes.plot(epochs, scores, color=color, label=name)
         if not np.all(np.isnan(scores)):
-            best = int(np.nanargmax(scores))
+            # What the run picked by; a history without it is that of a run that picked by macro-F1.
+            picked = _numbers(rows, "val_score" if "val_score" in rows[0] else "val_macro_f1")
+            best = int(np.nanargmax(picked))
             axes.plot(epochs[best], scores[best], "o", markersize=7, color=color, markeredgecolor=CARD)
             label = f"{epochs[best]:g}"
             axes.annotate(label, (epochs[best], scores[best]), (0, 6), textcoords="offset points", ha="center", weight="bold")
