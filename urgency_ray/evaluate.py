@@ -11,32 +11,59 @@ from numpy.typing import NDArray
 
 from urgency_ray.dataset import Examples, Splits, group_examples
 from urgency_ray.metrics import classification_block
-from urgency_ray.model import Batch, UrgencyClassifier
+from urgency_ray.model import UrgencyClassifier, gather_batch
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_KEYS, URGENCY_LABELS
+from urgency_ray.utterances import Utterances
 
 ROWS_PER_FORWARD = 2048
 
 
 @torch.inference_mode()
+def explain_probabilities(
+    model: UrgencyClassifier,
+    audio: NDArray[np.float32],
+    text: NDArray[np.float32],
+    acoustic: NDArray[np.float32],
+    utterances: Utterances | None = None,
+) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32] | None]:
+    """Class probabilities by task, (N, C), in the model's evaluation mode, and what each utterance weighed.
+
+    Args:
+        model: hierarchical where there are utterances, else not.
+        audio, text, acoustic: embeddings (R, A), (R, T) and features (R, 5).
+        utterances: the rows of each of N calls; None where each of the R rows is an example.
+
+    Returns:
+        The probabilities, and the weights (R,) of the utterances in their calls' decisions, or None without utterances.
+    """
+    model.eval()
+    device = model.urgency.weight.device
+    counts = np.ones(len(audio), np.int64) if utterances is None else utterances.counts
+    # Calls of like length together: what pads the shorter ones of a batch is work for nothing.
+    order = np.argsort(counts, kind="stable")
+    weights = None if utterances is None else np.empty(len(audio), np.float32)
+    parts: dict[str, list[NDArray[np.float32]]] = {}
+    full = np.flatnonzero(np.diff((np.cumsum(counts[order]) - 1) // ROWS_PER_FORWARD)) + 1
+    for examples in np.split(order, full):
+        logits, shares = model.explain(gather_batch((audio, text, acoustic), utterances, examples, device))
+        for task, values in logits.items():
+            parts.setdefault(task, []).append(values.float().softmax(dim=-1).cpu().numpy())
+        if weights is not None and utterances is not None and shares is not None:
+            weights[utterances.rows(examples)] = shares.cpu().numpy()
+    back = np.argsort(order)
+    return {task: np.concatenate(values)[back] for task, values in parts.items()}, weights
+
+
 def predict_probabilities(
     model: UrgencyClassifier, audio: NDArray[np.float32], text: NDArray[np.float32], acoustic: NDArray[np.float32]
 ) -> dict[str, NDArray[np.float32]]:
     """Class probabilities by task, (N, C), of embeddings (N, A), (N, T) and features (N, 5), in the model's evaluation mode."""
-    model.eval()
-    device = model.urgency.weight.device
-    parts: dict[str, list[NDArray[np.float32]]] = {}
-    for start in range(0, len(audio), ROWS_PER_FORWARD):
-        rows = slice(start, start + ROWS_PER_FORWARD)
-        # A copy, since what comes from the object store or from Arrow is read-only.
-        batch = Batch(*(torch.from_numpy(values[rows].copy()).to(device) for values in (audio, text, acoustic)))
-        for task, logits in model(batch).items():
-            parts.setdefault(task, []).append(logits.float().softmax(dim=-1).cpu().numpy())
-    return {task: np.concatenate(values) for task, values in parts.items()}
+    return explain_probabilities(model, audio, text, acoustic)[0]
 
 
 def predict_examples(model: UrgencyClassifier, examples: Examples) -> dict[str, NDArray[np.float32]]:
     """Class probabilities of every example, by task, (N, C)."""
-    return predict_probabilities(model, examples.audio, examples.text, examples.acoustic)
+    return explain_probabilities(model, examples.audio, examples.text, examples.acoustic, examples.utterances)[0]
 
 
 def score_splits(

@@ -22,8 +22,9 @@ from urgency_ray.config import Config
 from urgency_ray.dataset import NUM_CLASSES, Examples, Splits, class_counts, column_statistics, epoch_order, worker_batches
 from urgency_ray.loss import UrgencyLoss
 from urgency_ray.metrics import macro_f1_from_confusion
-from urgency_ray.model import Batch, UrgencyClassifier
+from urgency_ray.model import Batch, UrgencyClassifier, gather_batch
 from urgency_ray.schema import SENTIMENT_LABELS
+from urgency_ray.utterances import Utterances
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,10 @@ class TrainingData:
     The arrays go through Ray's object store: workers of a node share one copy, read-only.
 
     Attributes:
-        audio, text, acoustic: as in `dataset.Examples`, (N, ...).
-        urgency, sentiment: int64 (N,); -1 on every test row.
-        train, val: row numbers.
+        audio, text, acoustic: as in `dataset.Examples`, (R, ...).
+        urgency, sentiment: int64 (N,); -1 on every test example.
+        train, val: numbers of examples.
+        utterances: as in `dataset.Examples`: the rows of each call, or None where an example is a row.
     """
 
     audio: NDArray[np.float32]
@@ -45,6 +47,7 @@ class TrainingData:
     sentiment: NDArray[np.int64]
     train: NDArray[np.int64]
     val: NDArray[np.int64]
+    utterances: Utterances | None = None
 
     @classmethod
     def from_examples(cls, examples: Examples, splits: Splits) -> TrainingData:
@@ -59,20 +62,28 @@ class TrainingData:
             np.where(hidden, -1, examples.sentiment),
             splits.train,
             splits.val,
+            examples.utterances,
         )
 
     def digest(self) -> str:
         """Identifies the content of all arrays."""
         digest = hashlib.sha256()
-        for field in dataclasses.fields(self):
-            digest.update(np.ascontiguousarray(getattr(self, field.name)).data)
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        arrays = (array for value in values for array in (value if isinstance(value, tuple) else (value,)))
+        for array in arrays:
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    def batch(self, rows: NDArray[np.int64], device: torch.device) -> tuple[Batch, dict[str, Tensor]]:
-        """Inputs and targets of some rows, gathered by index."""
-        inputs = Batch(*(torch.from_numpy(values[rows]).to(device) for values in (self.audio, self.text, self.acoustic)))
+    def rows(self, examples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of the embedding rows of some examples."""
+        return examples if self.utterances is None else self.utterances.rows(examples)
+
+    def batch(self, examples: NDArray[np.int64], device: torch.device) -> tuple[Batch, dict[str, Tensor]]:
+        """Inputs and targets of some examples, gathered by index."""
+        inputs = gather_batch((self.audio, self.text, self.acoustic), self.utterances, examples, device)
         labels = {"urgency": self.urgency, "sentiment": self.sentiment}
-        return inputs, {task: torch.from_numpy(values[rows]).to(device) for task, values in labels.items()}
+        return inputs, {task: torch.from_numpy(values[examples]).to(device) for task, values in labels.items()}
 
 
 @dataclass(frozen=True)
@@ -119,10 +130,11 @@ def build_model(config: Config, data: TrainingData, transform: dict[str, Any] | 
     torch.manual_seed(config.train.seed)
     with_sentiment = config.loss.sentiment_weight > 0
     model = UrgencyClassifier(config.model, data.audio.shape[1], data.text.shape[1], with_sentiment, transform)
-    model.standardize_acoustic.set_statistics(*column_statistics(data.acoustic, data.train))
+    rows = data.rows(data.train)
+    model.standardize_acoustic.set_statistics(*column_statistics(data.acoustic, rows))
     if config.model.standardize_embeddings:
-        model.standardize_audio.set_statistics(*column_statistics(data.audio, data.train))
-        model.standardize_text.set_statistics(*column_statistics(data.text, data.train))
+        model.standardize_audio.set_statistics(*column_statistics(data.audio, rows))
+        model.standardize_text.set_statistics(*column_statistics(data.text, rows))
     return model
 
 
@@ -270,9 +282,11 @@ def _validate(data: TrainingData, model: nn.Module, worker: Worker) -> tuple[flo
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=worker.device)
     confusion = torch.zeros((NUM_CLASSES, NUM_CLASSES), dtype=torch.int64, device=worker.device)
-    rows = data.val[worker.rank :: worker.world_size]
-    for start in range(0, len(rows), 1024):
-        inputs, targets = data.batch(rows[start : start + 1024], worker.device)
+    examples = data.val[worker.rank :: worker.world_size]
+    # A call can be many rows: as many examples as hold about a thousand rows.
+    step = max(1, 1024 * len(data.urgency) // len(data.audio))
+    for start in range(0, len(examples), step):
+        inputs, targets = data.batch(examples[start : start + step], worker.device)
         logits = model(inputs)["urgency"]
         truth = targets["urgency"]
         loss += nn.functional.cross_entropy(logits, truth, reduction="sum")

@@ -1,6 +1,7 @@
 """The classifiers over embeddings: forward, save, load.
 
-Shapes: B rows, A audio_dim, T text_dim, H hidden_dim, M modalities in use (1 or 2), C classes.
+Shapes: B examples, R embedding rows (one an example, or one an utterance of a call), A audio_dim, T text_dim, H hidden_dim, M
+modalities in use (1 or 2), C classes.
 """
 
 # No `from __future__ import annotations`: the Hub's mixin reads the types of __init__ to decode config.json.
@@ -17,15 +18,41 @@ from torch import Tensor, nn
 
 from urgency_ray import storage
 from urgency_ray.config import ConfigError, ModelConfig
+from urgency_ray.hierarchy import CallAttention, Turns, batch_turns
 from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS
+from urgency_ray.utterances import Utterances
 
 
 class Batch(NamedTuple):
-    """Inputs of a classifier: audio (B, A), text (B, T), acoustic (B, 5), all float32 and as extracted."""
+    """Inputs of a classifier: audio (R, A), text (R, T), acoustic (R, 5), all float32 and as extracted.
+
+    `turns` says which rows make which call; it is None where an example is one row.
+    """
 
     audio: Tensor
     text: Tensor
     acoustic: Tensor
+    turns: Turns | None = None
+
+
+def gather_batch(
+    embeddings: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+    utterances: Utterances | None,
+    examples: NDArray[np.int64],
+    device: torch.device,
+) -> Batch:
+    """The inputs of some examples, out of audio (R, A), text (R, T) and acoustic (R, 5) of all, gathered by index.
+
+    Args:
+        embeddings: audio, text, acoustic.
+        utterances: which rows make which call; None where an example is a row.
+        examples: numbers of calls, or of rows.
+        device: where to.
+    """
+    rows = examples if utterances is None else utterances.rows(examples)
+    turns = None if utterances is None else batch_turns(utterances, examples, device)
+    audio, text, acoustic = (torch.from_numpy(values[rows]).to(device) for values in embeddings)
+    return Batch(audio, text, acoustic, turns)
 
 
 class Standardize(nn.Module):
@@ -45,7 +72,7 @@ class Standardize(nn.Module):
         self.std.copy_(torch.from_numpy(std))
 
     def forward(self, values: Tensor) -> Tensor:
-        """(B, D) to (B, D)."""
+        """(R, D) to (R, D)."""
         return torch.nan_to_num((values - self.mean) / self.std, nan=0.0)
 
 
@@ -56,7 +83,7 @@ def _project(in_dim: int, out_dim: int, dropout: float) -> nn.Sequential:
 class CrossAttention(nn.Module):
     """UrgencySense's `CrossAttentionFusionOrdinal` trunk: the modalities' tokens attend to each other, then meet.
 
-    (B, M, H) through a transformer encoder; two tokens a, t leave as concat(a, t, |a - t|, a * t), a single one as it is.
+    (R, M, H) through a transformer encoder; two tokens a, t leave as concat(a, t, |a - t|, a * t), a single one as it is.
     """
 
     def __init__(self, config: ModelConfig, num_tokens: int) -> None:
@@ -73,7 +100,7 @@ class CrossAttention(nn.Module):
         self.out_dim = config.hidden_dim * (4 if num_tokens == 2 else 1)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, M, H) to (B, 4 H) or (B, H)."""
+        """(R, M, H) to (R, 4 H) or (R, H)."""
         tokens = self.encoder(tokens)
         if tokens.shape[1] == 1:
             return tokens[:, 0]
@@ -89,7 +116,7 @@ class Concat(nn.Module):
         self.out_dim = config.hidden_dim * num_tokens
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, M, H) to (B, M H)."""
+        """(R, M, H) to (R, M H)."""
         return tokens.flatten(1)
 
 
@@ -107,7 +134,7 @@ class CrossModal(nn.Module):
         self.out_dim = config.hidden_dim
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, M, H) to (B, H)."""
+        """(R, M, H) to (R, H)."""
         query, audio = tokens[:, -1:], tokens[:, :1]
         heard, _ = self.attention(query, audio, audio, need_weights=False)
         fused: Tensor = self.dropout(self.norm(query + heard))
@@ -118,6 +145,7 @@ TRUNKS: dict[str, type[CrossAttention] | type[Concat] | type[CrossModal]] = {
     "cross_attention": CrossAttention,
     "concat": Concat,
     "cross_modal": CrossModal,
+    "hierarchical": CrossAttention,
 }
 
 
@@ -160,12 +188,17 @@ class UrgencyClassifier(
         if self.reads:
             self.project_text = _project(text_dim, model.hidden_dim, model.dropout)
         self.trunk = TRUNKS[model.name](model, num_tokens=self.hears + self.reads)
+        self.attention = CallAttention(model, self.trunk.out_dim) if model.name == "hierarchical" else None
         self.head = _project(self.trunk.out_dim, model.head_dim, model.dropout)
         self.urgency = nn.Linear(model.head_dim, len(URGENCY_LABELS))
         self.sentiment = nn.Linear(model.head_dim, len(SENTIMENT_LABELS)) if with_sentiment else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Logits by task: `urgency` (B, 3) and, with that head, `sentiment` (B, 4)."""
+        return self.explain(batch)[0]
+
+    def explain(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
+        """`forward`'s logits, and of a hierarchical model the weights (R,) of the utterances, which sum to 1 over a call."""
         tokens = []
         if self.hears:
             audio = self.standardize_audio(batch.audio)
@@ -174,11 +207,15 @@ class UrgencyClassifier(
             tokens.append(self.project_audio(audio))
         if self.reads:
             tokens.append(self.project_text(self.standardize_text(batch.text)))
-        hidden = self.head(self.trunk(torch.stack(tokens, dim=1)))
+        fused, weights = self.trunk(torch.stack(tokens, dim=1)), None
+        if self.attention is not None:
+            assert batch.turns is not None, "a hierarchical model takes the utterances of calls"
+            fused, weights = self.attention(fused, batch.turns)
+        hidden = self.head(fused)
         logits = {"urgency": self.urgency(hidden)}
         if self.sentiment is not None:
             logits["sentiment"] = self.sentiment(hidden)
-        return logits
+        return logits, weights
 
 
 def load_model(location: str) -> UrgencyClassifier:

@@ -1,0 +1,287 @@
+"""A call out of its utterances: grouping, the attention over them, and training on calls."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torch.multiprocessing as mp
+from test_fit import NO_DROPOUT, SMALL, _worker, run
+
+from urgency_ray.config import Config, ConfigError, ModelConfig, SplitConfig
+from urgency_ray.dataset import load_examples, split_examples
+from urgency_ray.evaluate import explain_probabilities, predict_examples
+from urgency_ray.fit import TrainingData, build_model
+from urgency_ray.model import UrgencyClassifier, gather_batch, load_model
+from urgency_ray.schema import embedding_schema
+from urgency_ray.utterances import UNKNOWN_SPEAKER, Utterances, group_utterances
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CALLS = SMALL | {"model.name": "hierarchical"}
+CPU = torch.device("cpu")
+
+
+def make_utterances(counts, seed=0):
+    rng = np.random.default_rng(seed)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    start = np.sort(rng.random((offsets[-1], 2)), axis=1).astype(np.float32)
+    return Utterances(offsets, rng.integers(0, 2, offsets[-1]), start)
+
+
+def make_embeddings(num_rows, seed=0):
+    rng = np.random.default_rng(seed)
+    return tuple(rng.standard_normal((num_rows, dim)).astype(np.float32) for dim in (6, 5, 5))
+
+
+def make_data(num_calls=203, noise=0.5, seed=0):
+    """Calls of 1 to 6 utterances; the one whose first text column is raised carries the call's label in voice and words."""
+    rng = np.random.default_rng(seed)
+    utterances = make_utterances(rng.integers(1, 7, num_calls), seed)
+    urgency = rng.choice(3, size=num_calls, p=[0.5, 0.3, 0.2])
+    num_rows = utterances.offsets[-1]
+    planted = utterances.offsets[:-1] + rng.integers(0, utterances.counts)
+    cue = rng.integers(0, 3, num_rows)
+    cue[planted] = urgency
+    audio, text = (
+        (2 * rng.standard_normal((3, dim))[cue] + noise * rng.standard_normal((num_rows, dim))).astype(np.float32)
+        for dim in (6, 5)
+    )
+    text = np.insert(text, 0, 0.0, axis=1)
+    text[planted, 0] = 3.0
+    acoustic = rng.normal(4, 1, (num_rows, 5)).astype(np.float32)
+    order = rng.permutation(num_calls)
+    sentiment = rng.integers(-1, 4, num_calls)
+    return TrainingData(audio, text, acoustic, urgency, sentiment, order[40:], order[:40], utterances), planted
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    sizes = {name.split(".")[1]: value for name, value in SMALL.items() if name.startswith("model.")}
+    with_sentiment = changes.pop("with_sentiment", False)
+    return UrgencyClassifier(ModelConfig(**(sizes | {"name": "hierarchical"} | changes)), 6, 5, with_sentiment).eval()
+
+
+def frame_of(rows):
+    return pd.DataFrame(rows, columns=["call_id", "speaker", "start_ms", "end_ms"])
+
+
+def test_utterances_are_grouped_by_call_with_their_share_of_its_time():
+    frame = frame_of([("a", 0, 0, 1000), ("a", 1, 1000, 4000), ("b", 1, 500, 2000), ("c", None, 0, 9), ("c", 0, None, None)])
+    utterances = group_utterances(frame)
+    assert utterances.offsets.tolist() == [0, 2, 3, 5]
+    assert utterances.counts.tolist() == [2, 1, 2]
+    assert utterances.speaker.tolist() == [0, 1, 1, UNKNOWN_SPEAKER, 0]
+    # The last call lacks a time: its utterances share it evenly.
+    expected = [[0, 0.25], [0.25, 1], [0.25, 1], [0, 0.5], [0.5, 1]]
+    np.testing.assert_allclose(utterances.span, expected)
+    assert utterances.rows(np.array([2, 0, 2])).tolist() == [3, 4, 0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("modalities", ["fused", "audio", "text"])
+def test_a_call_of_one_utterance_is_what_the_trunk_makes_of_that_utterance(modalities):
+    model = build(modalities=modalities)
+    plain = UrgencyClassifier(model.model.model_copy(update={"name": "cross_attention"}), 6, 5).eval()
+    plain.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith("attention.")})
+    embeddings, calls = make_embeddings(4), np.arange(4)
+    probs, weights = explain_probabilities(model, *embeddings, make_utterances([1, 1, 1, 1]))
+    np.testing.assert_allclose(weights, 1.0)
+    torch.testing.assert_close(
+        model(gather_batch(embeddings, make_utterances([1] * 4), calls, CPU))["urgency"],
+        plain(gather_batch(embeddings, None, calls, CPU))["urgency"],
+    )
+    np.testing.assert_allclose(probs["urgency"].sum(axis=1), 1, atol=1e-6)
+
+
+def test_the_call_is_the_mean_of_its_utterances_by_gated_attention():
+    # Written again from Ilse et al. 2018, equation 9, for one call.
+    model = build()
+    attention, fused = model.attention, torch.randn(3, model.trunk.out_dim)
+    utterances = make_utterances([3])
+    turns = gather_batch(make_embeddings(3), utterances, np.array([0]), CPU).turns
+    tokens = attention.project(fused) + attention.speaker(turns.speaker) + attention.span(turns.span)
+    place = torch.arange(3)[:, None] / 10_000 ** (torch.arange(0, 16, 2) / 16)
+    tokens[:, 0::2] += place.sin()
+    tokens[:, 1::2] += place.cos()
+    context = attention.context(tokens[None])[0]
+    scores = (torch.tanh(attention.content(context)) * torch.sigmoid(attention.gate(context))) @ attention.score.weight[0]
+    expected = torch.exp(scores) / torch.exp(scores).sum()
+    calls, weights = attention(fused, turns)
+    torch.testing.assert_close(weights, expected)
+    torch.testing.assert_close(calls[0], (expected[:, None] * fused).sum(0))
+
+
+@pytest.mark.parametrize("modalities", ["fused", "audio", "text"])
+def test_a_call_s_result_depends_neither_on_its_batch_nor_on_padding(modalities):
+    model = build(modalities=modalities, with_sentiment=True)
+    counts = [3, 1, 17, 2, 1, 40]
+    utterances, embeddings = make_utterances(counts), make_embeddings(sum(counts))
+    together, weights = explain_probabilities(model, *embeddings, utterances)
+    for call in range(len(counts)):
+        with torch.inference_mode():
+            logits, alone = model.explain(gather_batch(embeddings, utterances, np.array([call]), CPU))
+        for task in ("urgency", "sentiment"):
+            np.testing.assert_allclose(logits[task].softmax(-1)[0], together[task][call], atol=1e-5)
+        rows = utterances.rows(np.array([call]))
+        np.testing.assert_allclose(alone, weights[rows], atol=1e-5)
+        assert weights[rows].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_results_are_those_of_the_calls_also_when_they_fill_several_batches(monkeypatch):
+    model, counts = build(), [3, 1, 17, 2, 1, 9, 30]
+    utterances, embeddings = make_utterances(counts), make_embeddings(sum(counts))
+    whole, weights = explain_probabilities(model, *embeddings, utterances)
+    monkeypatch.setattr("urgency_ray.evaluate.ROWS_PER_FORWARD", 4)
+    pieces, piece_weights = explain_probabilities(model, *embeddings, utterances)
+    np.testing.assert_allclose(pieces["urgency"], whole["urgency"], atol=1e-5)
+    np.testing.assert_allclose(piece_weights, weights, atol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["speaker", "span", "order"])
+def test_who_speaks_and_when_count(part):
+    model, utterances, embeddings = build(), make_utterances([4]), make_embeddings(4)
+    base = explain_probabilities(model, *embeddings, utterances)[1]
+    if part == "order":
+        other = explain_probabilities(model, *(values[::-1].copy() for values in embeddings), utterances)[1][::-1]
+    else:
+        changed = {"speaker": 1 - utterances.speaker, "span": utterances.span[::-1].copy()}[part]
+        other = explain_probabilities(model, *embeddings, utterances._replace(**{part: changed}))[1]
+    assert np.abs(base - other).max() > 1e-3
+
+
+def test_gradients_are_finite_with_calls_of_one_utterance_beside_long_ones():
+    model = build(with_sentiment=True).train()
+    utterances = make_utterances([1, 30, 1, 2])
+    logits = model(gather_batch(make_embeddings(34), utterances, np.arange(4), CPU))
+    sum(values.square().sum() for values in logits.values()).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients.values())
+
+
+def test_a_saved_model_gives_the_same_result(tmp_path):
+    model = build(with_sentiment=True)
+    model.save_pretrained(tmp_path)
+    utterances, embeddings = make_utterances([3, 1, 5]), make_embeddings(9)
+    expected, weights = explain_probabilities(model, *embeddings, utterances)
+    loaded, loaded_weights = explain_probabilities(load_model(str(tmp_path)), *embeddings, utterances)
+    for task, probs in expected.items():
+        np.testing.assert_array_equal(loaded[task], probs)
+    np.testing.assert_array_equal(loaded_weights, weights)
+
+
+def test_it_learns_which_utterance_counts():
+    data, planted = make_data(400)
+    config = Config().replace(CALLS | {"train.epochs": 15, "train.schedule": "constant", "model.dropout": 0.1})
+    epoch, weights = max(run(config, data), key=lambda pair: pair[0].metrics["val_macro_f1"])
+    assert epoch.metrics["val_macro_f1"] > 0.85
+    model = build_model(config, data)
+    model.load_state_dict(weights)
+    shares = explain_probabilities(model, data.audio, data.text, data.acoustic, data.utterances)[1]
+    offsets = data.utterances.offsets[:-1]
+    found = shares[planted] == np.maximum.reduceat(shares, offsets)
+    assert found[data.val].mean() > 0.85
+
+
+def test_statistics_are_those_of_the_training_calls_utterances():
+    data, _ = make_data()
+    rows = np.concatenate([np.arange(*data.utterances.offsets[[call, call + 1]]) for call in data.train])
+    data.acoustic[np.setdiff1d(np.arange(len(data.acoustic)), rows)] += 1000
+    model = build_model(Config().replace(CALLS | {"model.standardize_embeddings": True}), data)
+    np.testing.assert_allclose(model.standardize_acoustic.mean, data.acoustic[rows].mean(0), rtol=1e-4)
+    np.testing.assert_allclose(model.standardize_text.std, data.text[rows].std(0), rtol=1e-3)
+
+
+def test_a_resumed_run_ends_like_an_unbroken_one_with_dropout_on(tmp_path):
+    config, (data, _) = Config().replace(CALLS | {"train.epochs": 4}), make_data()
+    whole = run(config, data)
+    torch.save(run(config, data, stop_after=2)[-1][0].state(), tmp_path / "state.pt")
+    resumed = run(config, data, resume=torch.load(tmp_path / "state.pt", weights_only=True))
+    assert [epoch.metrics["epoch"] for epoch, _ in resumed] == [3, 4]
+    for name, value in whole[-1][1].items():
+        torch.testing.assert_close(resumed[-1][1][name], value, rtol=0, atol=1e-7)
+
+
+def test_two_workers_give_the_losses_and_weights_of_one(tmp_path):
+    data, _ = make_data()
+    config = Config().replace(CALLS | NO_DROPOUT | {"loss.sentiment_weight": 0.3, "train.batch_size": 32})
+    single = run(config.replace({"train.batch_size": 64}), data)
+    mp.start_processes(_worker, (2, str(tmp_path), config, data), nprocs=2, start_method="spawn")
+    weights, losses = torch.load(tmp_path / "result.pt", weights_only=True)
+    np.testing.assert_allclose(losses, [epoch.metrics["train_loss"] for epoch, _ in single], atol=1e-5)
+    for name, value in single[-1][1].items():
+        if name.endswith("self_attn.in_proj_bias"):
+            # As in test_fit: the keys' bias cancels in the softmax, its gradient is rounding noise, scaled up by Adam.
+            hidden = len(value) // 3
+            value[hidden : 2 * hidden] = weights[name][hidden : 2 * hidden]
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5)
+
+
+def test_the_digest_tells_other_groupings_apart():
+    data, _ = make_data(20)
+    moved = data.utterances._replace(speaker=1 - data.utterances.speaker)
+    digests = {other.digest() for other in (data, TrainingData(**(vars(data) | {"utterances": moved})))}
+    assert len(digests) == 2
+
+
+def write_run(folder, rows, fingerprint=None):
+    """A run folder with embedded rows (example_id, call_id, utterance_id, speaker, start_ms, end_ms, urgency)."""
+    schema = embedding_schema(2, 3, fingerprint)
+    names = ["example_id", "call_id", "utterance_id", "speaker", "start_ms", "end_ms", "urgency"]
+    rng = np.random.default_rng(0)
+    tree = [
+        dict.fromkeys(schema.names)
+        | dict(zip(names, row, strict=True))
+        | {
+            "provider_split": "unknown",
+            "status": "embedded",
+            "duration_sec": float(number),
+            "audio_embedding": [float(number)] * 2,
+            "text_embedding": rng.random(3).tolist(),
+            "audio_sha256": f"sha-{row[1]}",
+        }
+        for number, row in enumerate(rows)
+    ]
+    (folder / "embeddings" / "status=embedded").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(tree, schema), folder / "embeddings" / "status=embedded" / "0.parquet")
+    (folder / "extract.json").write_text(json.dumps({"rows_embedded": len(rows)}))
+    return str(folder)
+
+
+def test_an_example_is_a_call_and_its_rows_stand_together(tmp_path):
+    # Written out of order, and ids of which one begins the other: "a", "a b" and "a/c".
+    rows = [
+        ("a/0001", "a", "u1", 1, 500, 1500, 2),
+        ("a b/0000", "a b", "u0", 0, 0, 800, 0),
+        ("a/c/0000", "a/c", "u0", 1, 0, 700, 1),
+        ("a/0000", "a", "u0", 0, 0, 400, 2),
+    ]
+    examples = load_examples(write_run(tmp_path, rows), by_call=True)
+    assert examples.keys["example_id"].tolist() == examples.keys["call_id"].tolist() == ["a", "a b", "a/c"]
+    assert examples.urgency.tolist() == [2, 0, 1]
+    assert examples.utterances.offsets.tolist() == [0, 2, 3, 4]
+    assert examples.audio[:, 0].tolist() == examples.acoustic[:, 0].tolist() == [3, 0, 1, 2]
+    assert examples.utterances.speaker.tolist() == [0, 1, 0, 1]
+    assert len(examples) == 3
+    assert len(load_examples(str(tmp_path))) == 4
+
+
+def test_rows_of_whole_calls_are_refused(tmp_path):
+    run_dir = write_run(tmp_path, [("a", "a", None, None, 0, 1000, 1)])
+    with pytest.raises(ConfigError, match=r"holds a row a call, but model\.name hierarchical .* data\.unit utterance$"):
+        load_examples(run_dir, by_call=True)
+
+
+def test_splits_and_probabilities_are_of_calls(tmp_path):
+    rows = [
+        (f"c{call:03}/{place:04}", f"c{call:03}", "u", place % 2, 1000 * place, 1000 * place + 900, call % 3)
+        for call in range(90)
+        for place in range(call % 5 + 1)
+    ]
+    examples = load_examples(write_run(tmp_path, rows), by_call=True)
+    splits = split_examples(examples, SplitConfig())
+    assert sorted(np.concatenate([part for _, part in splits.items()])) == list(range(90))
+    model = build_model(Config().replace(CALLS), TrainingData.from_examples(examples, splits))
+    assert predict_examples(model, examples)["urgency"].shape == (90, 3)
