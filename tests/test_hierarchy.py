@@ -70,11 +70,11 @@ def frame_of(rows):
 
 
 def test_utterances_are_grouped_by_call_with_their_share_of_its_time():
-    frame = frame_of([("a", 0, 0, 1000), ("a", 1, 1000, 4000), ("b", 1, 500, 2000), ("c", None, 0, 9), ("c", 0, None, None)])
+    frame = frame_of([("a", 0, 0, 1000), ("a", 1, 1000, 4000), ("b", 1, 500, 2000), ("c", None, 0, 9), ("c", 7, None, None)])
     utterances = group_utterances(frame)
     assert utterances.offsets.tolist() == [0, 2, 3, 5]
     assert utterances.counts.tolist() == [2, 1, 2]
-    assert utterances.speaker.tolist() == [0, 1, 1, UNKNOWN_SPEAKER, 0]
+    assert utterances.speaker.tolist() == [0, 1, 1, UNKNOWN_SPEAKER, UNKNOWN_SPEAKER]
     # The last call lacks a time: its utterances share it evenly.
     expected = [[0, 0.25], [0.25, 1], [0.25, 1], [0, 0.5], [0.5, 1]]
     np.testing.assert_allclose(utterances.span, expected)

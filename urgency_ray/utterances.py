@@ -18,7 +18,7 @@ class Utterances(NamedTuple):
 
     Attributes:
         offsets: int64 (N + 1,); call n has the rows offsets[n] to offsets[n + 1], at least one.
-        speaker: int64 (R,): `schema.DISPATCHER`, `schema.CALLER` or `UNKNOWN_SPEAKER`.
+        speaker: int64 (R,): `schema.DISPATCHER`, `schema.CALLER` or `UNKNOWN_SPEAKER` for anyone else.
         span: float32 (R, 2): start and end as shares of the call's time, which ends with its last utterance.
     """
 
@@ -48,9 +48,11 @@ def group_utterances(frame: pd.DataFrame) -> Utterances:
     offsets = np.concatenate([[0], np.cumsum(np.bincount(call))])
     start, end = (frame[name].to_numpy(np.float64, na_value=np.nan) for name in ("start_ms", "end_ms"))
     last = np.maximum.reduceat(end, offsets[:-1])[call]
+    last[last <= 0] = np.nan
     place, count = np.arange(len(call)) - offsets[call], np.diff(offsets)[call]
     even = np.stack([place / count, (place + 1) / count], axis=1)
     timed = np.stack([start, end], axis=1) / last[:, None]
     untimed = np.logical_or.reduceat(~np.isfinite(timed).all(axis=1), offsets[:-1])[call]
-    speaker = frame["speaker"].fillna(UNKNOWN_SPEAKER).to_numpy(np.int64)
+    # A label file may number further speakers.
+    speaker = frame["speaker"].fillna(UNKNOWN_SPEAKER).clip(upper=UNKNOWN_SPEAKER).to_numpy(np.int64)
     return Utterances(offsets, speaker, np.where(untimed[:, None], even, timed).astype(np.float32))
