@@ -1,6 +1,8 @@
 """A call out of its utterances: grouping, the attention over them, and training on calls."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,14 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.multiprocessing as mp
+from sklearn.metrics import f1_score
 from test_fit import NO_DROPOUT, SMALL, _worker, run
 
+from urgency_ray.attention import CALL_OUTPUT_SCHEMA
 from urgency_ray.config import Config, ConfigError, ModelConfig, SplitConfig
 from urgency_ray.dataset import load_examples, split_examples
 from urgency_ray.evaluate import explain_probabilities, predict_examples
 from urgency_ray.fit import TrainingData, build_model
+from urgency_ray.metrics import paired_macro_f1_difference
 from urgency_ray.model import UrgencyClassifier, gather_batch, load_model
-from urgency_ray.schema import embedding_schema
+from urgency_ray.schema import PREDICTION_SCHEMA, embedding_schema
 from urgency_ray.utterances import UNKNOWN_SPEAKER, Utterances, group_utterances
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -285,3 +290,121 @@ def test_splits_and_probabilities_are_of_calls(tmp_path):
     assert sorted(np.concatenate([part for _, part in splits.items()])) == list(range(90))
     model = build_model(Config().replace(CALLS), TrainingData.from_examples(examples, splits))
     assert predict_examples(model, examples)["urgency"].shape == (90, 3)
+
+
+@pytest.fixture(scope="module")
+def trained_calls(ray_session, corpus, demo_config, tmp_path_factory):
+    """(run folder, metrics, config): the session's corpus as utterances, and a hierarchical model of it."""
+    from urgency_ray.extract import extract
+    from urgency_ray.train import train
+
+    run_dir = str(tmp_path_factory.mktemp("calls") / "run")
+    changes = {"data.root": str(corpus[0]), "data.unit": "utterance", "data.min_utterance_sec": 0.6}
+    config = demo_config.replace(changes | {"model.name": "hierarchical", "train.epochs": 2})
+    extract(config, run_dir)
+    return run_dir, train(config, run_dir), config
+
+
+def test_a_run_keeps_the_contract_with_a_row_a_call(trained_calls):
+    from urgency_ray.train import evaluate_run
+
+    run_dir, metrics, config = trained_calls
+    table = pq.read_table(f"{run_dir}/predictions.parquet")
+    assert table.schema.equals(PREDICTION_SCHEMA)
+    frame = table.to_pandas()
+    summary = json.loads(Path(run_dir, "extract.json").read_text())
+    assert len(frame) == summary["calls_embedded"] < summary["rows_embedded"]
+    assert summary["rows_rejected_by_reason"]["too_short"] > 0, "or nothing is shown of calls that lost some utterances"
+    assert (frame["example_id"] == frame["call_id"]).all()
+    test = frame[frame["split"] == "test"]
+    block = metrics["splits"]["test"]["urgency"]
+    assert block["num_rows"] == len(test) == 20
+    expected = f1_score(test["urgency"], test["urgency_pred"], average="macro", labels=[0, 1, 2], zero_division=0)
+    assert block["macro_f1"] == pytest.approx(expected)
+    assert evaluate_run(config.replace({"model.name": "concat"}), run_dir) == metrics["splits"], "the model says what it takes"
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_predict_says_which_utterance_decided(trained_calls, corpus, tmp_path, suffix):
+    from urgency_ray.predict import predict
+
+    run_dir, output = trained_calls[0], tmp_path / f"new.{suffix}"
+    counts = predict(Config().replace({"data.root": str(corpus[0])}), f"{run_dir}/model", str(output))
+    frame = (pd.read_parquet if suffix == "parquet" else pd.read_csv)(output).set_index("call_id")
+    assert len(frame) == counts["calls_read"] == counts["calls_predicted"] + counts["calls_rejected"] == 100
+    assert counts["rows_predicted"] == counts["calls_predicted"] == frame["urgency_pred"].notna().sum()
+    assert counts["utterances_rejected"] == frame["num_utterances_rejected"].sum() > 0
+    assert counts["utterances"] == frame["num_utterances"].sum()
+    known = pd.read_parquet(f"{run_dir}/predictions.parquet").set_index("call_id")
+    heard = frame.loc[known.index]
+    for name in ("prob_low", "prob_mid", "prob_high"):
+        np.testing.assert_allclose(heard[name], known[name], atol=1e-5)
+    assert (heard["num_utterances"] - heard["num_utterances_rejected"] > 0).all()
+    rejected = frame[frame["urgency_pred"].isna()]
+    assert rejected["reason"].notna().all() and rejected["top_weight"].isna().all()
+    if suffix == "parquet":
+        assert list(frame.reset_index().columns.sort_values()) == sorted(CALL_OUTPUT_SCHEMA.names)
+        for _, row in heard.iterrows():
+            weights = [utterance["weight"] for utterance in row["attention"]]
+            assert sum(weights) == pytest.approx(1, abs=1e-5)
+            assert row["top_weight"] == max(weights)
+            assert len(weights) == row["num_utterances"] - row["num_utterances_rejected"]
+    else:
+        assert sorted(frame.reset_index().columns) == sorted(set(CALL_OUTPUT_SCHEMA.names) - {"attention"})
+
+
+def test_a_search_and_an_ablation_train_on_calls(trained_calls, tmp_path):
+    from urgency_ray.train import train
+    from urgency_ray.tune import tune
+
+    run_dir = str(shutil.copytree(trained_calls[0], tmp_path / "run"))
+    config = trained_calls[2].replace({"train.epochs": 1, "tune.num_trials": 2, "train.ablation": True})
+    metrics = train(config, run_dir)
+    assert {block["num_rows"] for block in metrics["ablation"].values()} == {20}
+    assert tune(config, run_dir)["test"]["num_rows"] == 20
+    assert load_model(f"{run_dir}/tune/model").attention is not None
+
+
+@pytest.mark.slow
+def test_where_one_utterance_tells_it_beats_the_pooled_model_and_finds_that_utterance(ray_session, demo_config, tmp_path):
+    from urgency_ray.extract import extract
+    from urgency_ray.predict import predict
+    from urgency_ray.synthesize import synthesize
+    from urgency_ray.synthesize.words import REPORTING
+    from urgency_ray.train import train
+
+    root = str(tmp_path / "calls")
+    sizes = {"num_calls": 500, "min_call_sec": 14.0, "max_call_sec": 20.0, "cues": "utterance"}
+    split = {"use_provider_test": False, "test_fraction": 0.3, "val_fraction": 0.15}
+    changes = {f"synthesize.{key}": value for key, value in sizes.items()} | {f"split.{key}": v for key, v in split.items()}
+    config = demo_config.replace(changes | {"data.root": root, "train.epochs": 30})
+    ceiling = synthesize(root, config.synthesize).ceiling
+    test = {}
+    for name, unit in (("cross_attention", "call"), ("hierarchical", "utterance")):
+        run_dir = str(tmp_path / name)
+        variant = config.replace({"model.name": name, "data.unit": unit})
+        extract(variant, run_dir)
+        train(variant, run_dir)
+        frame = pd.read_parquet(f"{run_dir}/predictions.parquet").set_index("call_id")
+        test[name] = frame[frame["split"] == "test"]
+    pooled, hierarchical = test["cross_attention"], test["hierarchical"]
+    assert pooled.index.equals(hierarchical.index)
+    difference, (low, _) = paired_macro_f1_difference(
+        pooled["urgency"].to_numpy(),
+        hierarchical["urgency_pred"].to_numpy(),
+        pooled["urgency_pred"].to_numpy(),
+        np.arange(len(pooled)),
+        num_resamples=2000,
+        seed=0,
+    )
+    assert low > 0.1, f"macro-F1 differs by {difference:.3f}, at least {low:.3f}"
+    score = f1_score(hierarchical["urgency"], hierarchical["urgency_pred"], average="macro")
+    assert score > max(ceiling.audio, ceiling.text) - 0.05, "about what one cue of the report can tell, or more"
+
+    predict(Config().replace({"data.root": root}), str(tmp_path / "hierarchical" / "model"), str(tmp_path / "new.parquet"))
+    output = pd.read_parquet(tmp_path / "new.parquet").set_index("call_id").loc[hierarchical.index]
+    rows = pd.read_parquet(tmp_path / "hierarchical" / "embeddings", columns=["call_id", "utterance_id", "text"])
+    reports = rows[rows["text"].str.startswith(REPORTING)].set_index("call_id")["utterance_id"].loc[output.index]
+    found = (output["top_utterance_id"] == reports).mean()
+    by_chance = (1 / output["num_utterances"]).mean()
+    assert found > 0.9 > 4 * by_chance

@@ -300,7 +300,7 @@ class SynthesizeConfig(Section):
     flaw_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = 0.02
     """Share of the Training calls given a flaw that must be rejected (unpaired, truncated, unlabelled, not audio)."""
     cues: Literal["call", "utterance"] = "call"
-    """Where the cues to the urgency are: in all that a caller says, or in one utterance, the report, among others that mislead."""
+    """Where the cues to the urgency are: in all that a caller says, or in one utterance among others that mislead."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the corpus."""
 
