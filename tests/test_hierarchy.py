@@ -378,7 +378,7 @@ def test_where_one_utterance_tells_it_beats_the_pooled_model_and_finds_that_utte
     sizes = {"num_calls": 500, "min_call_sec": 14.0, "max_call_sec": 20.0, "cues": "utterance"}
     split = {"use_provider_test": False, "test_fraction": 0.3, "val_fraction": 0.15}
     changes = {f"synthesize.{key}": value for key, value in sizes.items()} | {f"split.{key}": v for key, v in split.items()}
-    config = demo_config.replace(changes | {"data.root": root, "train.epochs": 30})
+    config = demo_config.replace(changes | {"data.root": root, "train.epochs": 40, "train.early_stop_epochs": 20})
     ceiling = synthesize(root, config.synthesize).ceiling
     test = {}
     for name, unit in (("cross_attention", "call"), ("hierarchical", "utterance")):
