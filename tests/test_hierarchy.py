@@ -166,6 +166,16 @@ def test_gradients_are_finite_with_calls_of_one_utterance_beside_long_ones():
     assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients.values())
 
 
+def test_it_runs_in_mixed_precision():
+    model, utterances = build(), make_utterances([1, 30, 2])
+    batch = gather_batch(make_embeddings(33), utterances, np.arange(3), CPU)
+    exact, weights = model.explain(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, rough_weights = model.explain(batch)
+    torch.testing.assert_close(rough["urgency"].float(), exact["urgency"], rtol=0, atol=0.05)
+    torch.testing.assert_close(rough_weights.float(), weights, rtol=0, atol=0.02)
+
+
 def test_a_saved_model_gives_the_same_result(tmp_path):
     model = build(with_sentiment=True)
     model.save_pretrained(tmp_path)

@@ -69,8 +69,8 @@ class CallAttention(nn.Module):
         table[turns.mask] = scores
         weights = table.softmax(dim=-1)[turns.mask]
         call = torch.arange(len(turns.mask), device=scores.device).repeat_interleave(turns.mask.sum(dim=1))
-        calls = utterances.new_zeros(len(turns.mask), utterances.shape[-1])
-        return calls.index_add(0, call, weights.unsqueeze(-1) * utterances), weights
+        shares = weights.unsqueeze(-1) * utterances
+        return shares.new_zeros(len(turns.mask), shares.shape[-1]).index_add(0, call, shares), weights
 
 
 def encode_positions(num_positions: int, dim: int, device: torch.device) -> Tensor:
