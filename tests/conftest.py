@@ -14,6 +14,17 @@ ROOT = Path(__file__).parent.parent
 SPOKEN_CALLS = ROOT.parent / "shared" / "data" / "spoken_calls"
 
 
+@pytest.fixture
+def one_thread():
+    """Torch on one thread: tiny batches are faster so, and sums always in the same order."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def ray_session():
     import ray

@@ -39,7 +39,10 @@ def test_yaml_numbers_are_those_of_yaml_1_2(text, value):
         ({"train.epochs": "true"}, r"train\.epochs: must be an integer .* but got True"),
         ({"train.epochs": "0"}, r"must be an integer >= 1 and <= 100000 but got 0"),
         ({"train.learning_rate": ".nan"}, r"train\.learning_rate: must be a number > 0 but got nan"),
-        ({"model.name": "transformer"}, r"model\.name: must be one of cross_attention, concat, cross_modal but got"),
+        (
+            {"model.name": "transformer"},
+            r"model\.name: must be one of cross_attention, concat, cross_modal, hierarchical but got",
+        ),
         ({"model.hidden_dim": "100"}, r"hidden_dim 100 must be a multiple of num_heads 8"),
         ({"split.val_fraction": "0.6", "split.test_fraction": "0.4"}, r"split: val_fraction \+ test_fraction must be below 1"),
         ({"loss.kl_weight": "0", "loss.focal_weight": "0", "loss.cross_entropy_weight": "0"}, r"must be above 0"),

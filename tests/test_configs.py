@@ -80,3 +80,10 @@ def test_the_baseline_is_its_recipe():
     assert config.audio_encoder.name == "MIT/ast-finetuned-audioset-10-10-0.4593"
     assert config.text_encoder.name == "beomi/KcELECTRA-base"
     assert config.model.name == "concat"
+
+
+def test_the_hierarchical_model_takes_urgency_sense_s_encoders_on_utterances():
+    config, recipe = load("hierarchical"), load("urgency_sense")
+    assert (config.model.name, config.data.unit) == ("hierarchical", "utterance")
+    assert config.audio_encoder == recipe.audio_encoder
+    assert config.text_encoder == recipe.text_encoder

@@ -69,7 +69,7 @@ def make_data(config, size=51, seed=0):
     tokens, _ = tokenize(load_tokenizer(config.model), pa.array(texts))
     text, acoustic = np.zeros((size, 2), np.float32), rng.normal(40, 9, (size, 5)).astype(np.float32)
     order, sentiment = rng.permutation(size), rng.integers(-1, 4, size)
-    return TrainingData(audio, text, acoustic, urgency, sentiment, order[16:], order[:16], tokens)
+    return TrainingData(audio, text, acoustic, urgency, sentiment, order[16:], order[:16], tokens=tokens)
 
 
 def make_batch(data, rows=range(6)):

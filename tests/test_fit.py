@@ -25,12 +25,7 @@ SMALL = {
 NO_DROPOUT = {"model.dropout": 0.0, "model.encoder_dropout": 0.0}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_data(size=203, seed=0, noise=0.5):

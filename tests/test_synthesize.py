@@ -23,7 +23,7 @@ from urgency_ray.schema import SENTIMENT_LABELS, URGENCY_LABELS, Reason
 from urgency_ray.synthesize import CORPUS_FILE, Corpus, synthesize
 from urgency_ray.synthesize.cues import CLASS_SHARES, VOICE_RELIABILITY, WORDS_RELIABILITY, ceiling
 from urgency_ray.synthesize.files import FLAWS, SENTIMENT_SHARES
-from urgency_ray.synthesize.words import ANYWHERE, BY_KIND, MASK
+from urgency_ray.synthesize.words import ANYWHERE, BY_KIND, MASK, REPORTING
 
 CONFIG = SynthesizeConfig(num_calls=180, min_call_sec=6.0, max_call_sec=9.0, flaw_fraction=0.15)
 SMALL = SynthesizeConfig(num_calls=30, min_call_sec=4.0, max_call_sec=5.0, flaw_fraction=0.4)
@@ -318,6 +318,59 @@ def test_sound_tells_the_voice_cue(files):
     cue = np.array([files.corpus["cues"][stem][1] for stem in files.sound_stems])
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
     assert cross_val_score(classifier, statistics, cue, cv=5).mean() > 0.8
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """A corpus with its cues in one utterance a call: `Files`, and by stem the place of the report."""
+    root = tmp_path_factory.mktemp("reports")
+    sizes = {"num_calls": 150, "min_call_sec": 14.0, "max_call_sec": 20.0, "flaw_fraction": 0.0}
+    synthesize(str(root), SynthesizeConfig(cues="utterance", **sizes))
+    files = Files(root)
+    places = {}
+    for stem in files.sound_stems:
+        utterances = files.label(stem)["utterances"]
+        assert 6 <= len(utterances) <= 12
+        (places[stem],) = [i for i, u in enumerate(utterances) if u["text"].startswith(REPORTING)]
+        assert utterances[places[stem]]["speaker"] == 1
+    return files, places
+
+
+def test_the_report_s_words_follow_the_words_cue_and_other_utterances_mislead(reports):
+    files, places = reports
+    spoken = np.zeros((2, 3, 3), int)  # others or the report, words cue of the call, cue of the phrase
+    for stem, place in places.items():
+        label = files.label(stem)
+        pools = [(*ANYWHERE[cue], *BY_KIND[label["disasterLarge"]][cue]) for cue in range(3)]
+        patterns = ["|".join(re.sub(r"\\{\w+\\}", ".+", re.escape(phrase)) for phrase in pool) for pool in pools]
+        for number, utterance in enumerate(label["utterances"]):
+            found = [cue for cue, pattern in enumerate(patterns) if re.search(f"(?:{pattern})$", utterance["text"])]
+            if utterance["speaker"] == 1 and found:
+                spoken[int(number == place), files.corpus["cues"][stem][0], found[0]] += 1
+    others, report = spoken
+    assert report.sum() == len(places) == np.trace(report)
+    np.testing.assert_allclose(others / others.sum(axis=1, keepdims=True), 1 / 3, atol=0.12)
+    assert set(places.values()) >= {1, 3, 5, 7, 9}, "any turn of the caller can be the report"
+
+
+def test_the_report_s_voice_follows_the_voice_cue_and_another_does_not(reports):
+    files, places = reports
+    cue = np.array([files.corpus["cues"][stem][1] for stem in places])
+
+    def describe(stem, place):
+        utterance = files.label(stem)["utterances"][place]
+        heard = files.samples(stem)[8 * utterance["startAt"] : 8 * utterance["endAt"]]
+        mel = librosa.feature.melspectrogram(y=heard, sr=8000, n_fft=256, hop_length=80, n_mels=32, fmin=60, fmax=3800)
+        levels = librosa.power_to_db(mel, ref=np.max)
+        return np.concatenate([levels.mean(axis=1), levels.std(axis=1), 10 * librosa.feature.delta(levels).std(axis=1)])
+
+    def accuracy(described):
+        statistics = np.stack([describe(stem, place) for stem, place in described.items()])
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+        return cross_val_score(classifier, statistics, cue, cv=5).mean()
+
+    assert accuracy(places) > 0.7
+    assert accuracy({stem: 3 if place == 1 else place - 2 for stem, place in places.items()}) < 0.55
 
 
 def test_nothing_but_the_cues_follows_the_urgency(files):

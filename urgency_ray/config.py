@@ -129,8 +129,9 @@ class SplitConfig(Section):
 
 
 class ModelConfig(Section):
-    name: Literal["cross_attention", "concat", "cross_modal"] = "cross_attention"
-    """UrgencySense's transformer over both modalities, plain concatenation, or UrgencyDetect's text-queries-audio attention."""
+    name: Literal["cross_attention", "concat", "cross_modal", "hierarchical"] = "cross_attention"
+    """UrgencySense's transformer over both modalities, plain concatenation, UrgencyDetect's text-queries-audio attention, or
+    UrgencySense's transformer over each utterance of a call and attention over the utterances (wants data.unit utterance)."""
     modalities: Literal["fused", "audio", "text"] = "fused"
     """What the classifier may use; audio and text alone run through the same trunk."""
     standardize_embeddings: bool = False
@@ -326,6 +327,8 @@ class SynthesizeConfig(Section):
     """Longest call, in seconds."""
     flaw_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = 0.02
     """Share of the Training calls given a flaw that must be rejected (unpaired, truncated, unlabelled, not audio)."""
+    cues: Literal["call", "utterance"] = "call"
+    """Where the cues to the urgency are: in all that a caller says, or in one utterance among others that mislead."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the corpus."""
 

@@ -21,6 +21,7 @@ from urgency_ray import storage
 from urgency_ray.config import ConfigError, SamplerConfig, SplitConfig
 from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS, Status, read_fingerprint
 from urgency_ray.tokens import Tokens
+from urgency_ray.utterances import Utterances, group_utterances
 
 SPLITS = ("train", "val", "test")
 NUM_CLASSES = len(URGENCY_LABELS)
@@ -30,14 +31,17 @@ NUM_CLASSES = len(URGENCY_LABELS)
 class Examples:
     """The embedded rows of a run, sorted by `example_id`, so that nothing depends on the order of writing.
 
+    There are R embedding rows: N where an example is a row; where an example is a call of several, `utterances` says which.
+
     Attributes:
         keys: columns example_id, call_id, provider_split, audio_sha256, one row an example.
-        audio: float32 (N, audio_dim).
-        text: float32 (N, text_dim).
-        acoustic: float32 (N, 5), in the order of `schema.ACOUSTIC_FEATURES`, as measured.
+        audio: float32 (R, audio_dim).
+        text: float32 (R, text_dim).
+        acoustic: float32 (R, 5), in the order of `schema.ACOUSTIC_FEATURES`, as measured.
         urgency: int64 (N,), 0 to 2, or -1 where unknown.
         sentiment: int64 (N,), index into `schema.SENTIMENT_LABELS`, or -1 where unknown.
         fingerprint: what made the embeddings; None where the parquet does not say.
+        utterances: the rows of each call; None where an example is a row.
         tokens: the transcripts for a model with a text encoder; None where none is wanted.
     """
 
@@ -48,17 +52,23 @@ class Examples:
     urgency: NDArray[np.int64]
     sentiment: NDArray[np.int64]
     fingerprint: dict[str, Any] | None
+    utterances: Utterances | None = None
     tokens: Tokens | None = None
 
     def __len__(self) -> int:
         return len(self.urgency)
 
 
-def load_examples(run_dir: str) -> Examples:
+def load_examples(run_dir: str, *, by_call: bool = False) -> Examples:
     """Read `<run_dir>/embeddings`, embedded rows only, each array filled once in its final order.
 
+    Args:
+        run_dir: a run folder that extract (or import) has finished.
+        by_call: make an example of each call, out of its utterance rows; its id is the call's.
+
     Raises:
-        ConfigError: there are no embeddings, or they come from different encoders or settings.
+        ConfigError: there are no embeddings, they come from different encoders or settings, or `by_call` and they are those of
+            whole calls.
     """
     location = storage.join(run_dir, "embeddings")
     if not storage.exists(location):
@@ -68,6 +78,8 @@ def load_examples(run_dir: str) -> Examples:
     fingerprint = _only_fingerprint(run_dir, dataset)
     embedded = pc.field("status") == Status.EMBEDDED
     names = ["example_id", "call_id", "provider_split", "audio_sha256", "urgency", "sentiment", *ACOUSTIC_FEATURES]
+    if by_call:
+        names += ["utterance_id", "speaker", "start_ms", "end_ms"]
     frame = dataset.to_table(columns=names, filter=embedded).to_pandas()
     summary = storage.join(run_dir, "extract.json")
     num_rows = json.loads(storage.read_text(summary))["rows_embedded"] if storage.exists(summary) else None
@@ -75,18 +87,31 @@ def load_examples(run_dir: str) -> Examples:
         raise ConfigError(f"--run-dir {run_dir}: its extract has not finished, or files are missing; run extract on it again")
     if frame.empty:
         raise ConfigError(f"--run-dir {run_dir}: every call was rejected; extract.json counts the reasons")
+    if by_call and frame["utterance_id"].isna().any():
+        raise ConfigError(
+            f"--run-dir {run_dir}: holds a row a call, but model.name hierarchical wants a row an utterance; "
+            "extract into another folder with data.unit utterance"
+        )
     order = np.argsort(frame["example_id"].to_numpy(str), kind="stable")
+    if by_call:
+        order = order[np.argsort(frame["call_id"].to_numpy(str)[order], kind="stable")]
     audio, text = (_read_vectors(dataset, name, embedded, order) for name in ("audio_embedding", "text_embedding"))
     frame = frame.iloc[order].reset_index(drop=True)
+    acoustic = frame[list(ACOUSTIC_FEATURES)].to_numpy(np.float32, na_value=np.nan)
+    utterances = group_utterances(frame) if by_call else None
+    if utterances is not None:
+        frame = frame.iloc[utterances.offsets[:-1]].reset_index(drop=True)
+        frame["example_id"] = frame["call_id"]
     sentiments = pd.Categorical(frame["sentiment"], categories=list(SENTIMENT_LABELS))
     return Examples(
         keys=frame[["example_id", "call_id", "provider_split", "audio_sha256"]],
         audio=audio,
         text=text,
-        acoustic=frame[list(ACOUSTIC_FEATURES)].to_numpy(np.float32, na_value=np.nan),
+        acoustic=acoustic,
         urgency=frame["urgency"].fillna(-1).to_numpy(np.int64),
         sentiment=np.asarray(sentiments.codes, np.int64),
         fingerprint=fingerprint,
+        utterances=utterances,
     )
 
 

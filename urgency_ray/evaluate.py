@@ -11,14 +11,49 @@ from numpy.typing import NDArray
 
 from urgency_ray.dataset import Examples, Splits, group_examples
 from urgency_ray.metrics import classification_block
-from urgency_ray.model import Batch, UrgencyClassifier
+from urgency_ray.model import UrgencyClassifier, gather_batch, inference_batches
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_KEYS, URGENCY_LABELS
 from urgency_ray.tokens import Tokens
-
-ROWS_PER_FORWARD = 2048
+from urgency_ray.utterances import Utterances
 
 
 @torch.inference_mode()
+def explain_probabilities(
+    model: UrgencyClassifier,
+    audio: NDArray[np.float32],
+    text: NDArray[np.float32],
+    acoustic: NDArray[np.float32],
+    utterances: Utterances | None = None,
+    *,
+    tokens: Tokens | None = None,
+) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32] | None]:
+    """Class probabilities by task, (N, C), in the model's evaluation mode and on its device, and what each utterance weighed.
+
+    Args:
+        model: hierarchical where there are utterances, else not.
+        audio, text, acoustic: embeddings (R, A), (R, T) and features (R, 5).
+        utterances: the rows of each of N calls; None where each of the R rows is an example.
+        tokens: the N transcripts; wanted by a model that has a tokenizer, and not read by others.
+
+    Returns:
+        The probabilities, and the weights (R,) of the utterances in their calls' decisions, or None without utterances.
+    """
+    model.eval()
+    device = model.urgency.weight.device
+    read = tokens if model.tokenizer is not None else None
+    num_examples = len(audio) if utterances is None else len(utterances.counts)
+    weights = None if utterances is None else np.empty(len(audio), np.float32)
+    probs: dict[str, NDArray[np.float32]] = {}
+    for examples in inference_batches(np.arange(num_examples), utterances, read):
+        logits, shares = model.explain(gather_batch((audio, text, acoustic), utterances, examples, device, read))
+        for task, scores in logits.items():
+            values = scores.float().softmax(dim=-1).cpu().numpy()
+            probs.setdefault(task, np.empty((num_examples, values.shape[1]), np.float32))[examples] = values
+        if weights is not None and utterances is not None and shares is not None:
+            weights[utterances.rows(examples)] = shares.cpu().numpy()
+    return probs, weights
+
+
 def predict_probabilities(
     model: UrgencyClassifier,
     audio: NDArray[np.float32],
@@ -26,35 +61,16 @@ def predict_probabilities(
     acoustic: NDArray[np.float32],
     tokens: Tokens | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Class probabilities by task, (N, C), in the model's evaluation mode and on its device.
-
-    Args:
-        model: the classifier.
-        audio: embeddings (N, A).
-        text: embeddings (N, T).
-        acoustic: features (N, 5).
-        tokens: the N transcripts; wanted by a model that has a tokenizer, and not read by others.
-    """
-    model.eval()
-    device = model.urgency.weight.device
-    rows = np.arange(len(audio))
-    read = tokens if model.tokenizer is not None else None
-    batches = [rows[start : start + ROWS_PER_FORWARD] for start in range(0, len(rows), ROWS_PER_FORWARD)]
-    probs: dict[str, NDArray[np.float32]] = {}
-    for batch in read.batches(rows) if read is not None else batches:
-        arrays = [values[batch] for values in (audio, text, acoustic)] + list(read.pad(batch) if read is not None else ())
-        for task, logits in model(Batch(*(torch.from_numpy(values).to(device) for values in arrays))).items():
-            values = logits.float().softmax(dim=-1).cpu().numpy()
-            probs.setdefault(task, np.empty((len(rows), values.shape[1]), np.float32))[batch] = values
-    return probs
+    """Class probabilities by task, (N, C), in the model's evaluation mode; arguments as in `explain_probabilities`."""
+    return explain_probabilities(model, audio, text, acoustic, tokens=tokens)[0]
 
 
 def predict_examples(model: UrgencyClassifier, examples: Examples) -> dict[str, NDArray[np.float32]]:
     """Class probabilities of every example, by task, (N, C); the model comes back to the CPU."""
     # A text encoder over every transcript is work for a GPU, where this process sees one; heads over embeddings are not.
     device = "cuda" if model.tokenizer is not None and torch.cuda.is_available() else "cpu"
-    arrays = examples.audio, examples.text, examples.acoustic, examples.tokens
-    probabilities = predict_probabilities(model.to(device), *arrays)
+    arrays = examples.audio, examples.text, examples.acoustic, examples.utterances
+    probabilities, _ = explain_probabilities(model.to(device), *arrays, tokens=examples.tokens)
     model.to("cpu")
     return probabilities
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +24,10 @@ from urgency_ray.dataset import NUM_CLASSES, Examples, Splits, class_counts, col
 from urgency_ray.finetune import KoElectraCrossModal, load_text_encoder, load_tokenizer
 from urgency_ray.loss import UrgencyLoss
 from urgency_ray.metrics import macro_f1_from_confusion
-from urgency_ray.model import Batch, UrgencyClassifier
+from urgency_ray.model import Batch, UrgencyClassifier, gather_batch, inference_batches
 from urgency_ray.schema import SENTIMENT_LABELS
 from urgency_ray.tokens import Tokens
+from urgency_ray.utterances import Utterances
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,10 @@ class TrainingData:
     The arrays go through Ray's object store: workers of a node share one copy, read-only.
 
     Attributes:
-        audio, text, acoustic: as in `dataset.Examples`, (N, ...).
-        urgency, sentiment: int64 (N,); -1 on every test row.
-        train, val: row numbers.
+        audio, text, acoustic: as in `dataset.Examples`, (R, ...).
+        urgency, sentiment: int64 (N,); -1 on every test example.
+        train, val: numbers of examples.
+        utterances: as in `dataset.Examples`: the rows of each call, or None where an example is a row.
         tokens: the transcripts, where the model reads them itself.
     """
 
@@ -48,6 +51,7 @@ class TrainingData:
     sentiment: NDArray[np.int64]
     train: NDArray[np.int64]
     val: NDArray[np.int64]
+    utterances: Utterances | None = None
     tokens: Tokens | None = None
 
     @classmethod
@@ -63,33 +67,28 @@ class TrainingData:
             np.where(hidden, -1, examples.sentiment),
             splits.train,
             splits.val,
+            examples.utterances,
             examples.tokens,
         )
 
     def digest(self) -> str:
         """Identifies the content of all arrays."""
         digest = hashlib.sha256()
-        arrays = [getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "tokens"]
-        if self.tokens is not None:
-            arrays += [self.tokens.ids, self.tokens.offsets]
-        for array in arrays:
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        tuples = (value if isinstance(value, tuple) else (value,) for value in values if value is not None)
+        for array in itertools.chain.from_iterable(tuples):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    def batch(self, rows: NDArray[np.int64], device: torch.device) -> tuple[Batch, dict[str, Tensor]]:
-        """Inputs and targets of some rows, gathered by index."""
-        arrays: list[NDArray[Any]] = [values[rows] for values in (self.audio, self.text, self.acoustic)]
-        if self.tokens is not None:
-            arrays += self.tokens.pad(rows)
-        inputs = Batch(*(torch.from_numpy(array).to(device) for array in arrays))
-        labels = {"urgency": self.urgency, "sentiment": self.sentiment}
-        return inputs, {task: torch.from_numpy(values[rows]).to(device) for task, values in labels.items()}
+    def rows(self, examples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of the embedding rows of some examples."""
+        return examples if self.utterances is None else self.utterances.rows(examples)
 
-    def inference_batches(self, rows: NDArray[np.int64]) -> Iterable[NDArray[np.int64]]:
-        """`rows` in batches for a forward pass without gradients, in any order."""
-        if self.tokens is not None:
-            return self.tokens.batches(rows)
-        return (rows[start : start + 1024] for start in range(0, len(rows), 1024))
+    def batch(self, examples: NDArray[np.int64], device: torch.device) -> tuple[Batch, dict[str, Tensor]]:
+        """Inputs and targets of some examples, gathered by index."""
+        inputs = gather_batch((self.audio, self.text, self.acoustic), self.utterances, examples, device, self.tokens)
+        labels = {"urgency": self.urgency, "sentiment": self.sentiment}
+        return inputs, {task: torch.from_numpy(values[examples]).to(device) for task, values in labels.items()}
 
 
 @dataclass(frozen=True)
@@ -144,10 +143,11 @@ def build_model(config: Config, data: TrainingData, transform: dict[str, Any] | 
     if isinstance(model.trunk, KoElectraCrossModal) and finetunes:
         model.trunk.text_encoder.load_state_dict(weights)
         model.tokenizer = load_tokenizer(config.model)
-    model.standardize_acoustic.set_statistics(*column_statistics(data.acoustic, data.train))
+    rows = data.rows(data.train)
+    model.standardize_acoustic.set_statistics(*column_statistics(data.acoustic, rows))
     if config.model.standardize_embeddings:
-        model.standardize_audio.set_statistics(*column_statistics(data.audio, data.train))
-        model.standardize_text.set_statistics(*column_statistics(data.text, data.train))
+        model.standardize_audio.set_statistics(*column_statistics(data.audio, rows))
+        model.standardize_text.set_statistics(*column_statistics(data.text, rows))
     return model
 
 
@@ -313,8 +313,8 @@ def _validate(
     loss = torch.zeros((), dtype=torch.float64, device=worker.device)
     tasks = sizes if config.loss.sentiment_weight > 0 else ["urgency"]
     confusions = {task: torch.zeros(sizes[task] ** 2, dtype=torch.int64, device=worker.device) for task in tasks}
-    for rows in data.inference_batches(data.val[worker.rank :: worker.world_size]):
-        inputs, targets = data.batch(rows, worker.device)
+    for examples in inference_batches(data.val[worker.rank :: worker.world_size], data.utterances, data.tokens):
+        inputs, targets = data.batch(examples, worker.device)
         logits = _forward(config, model, inputs)
         loss += nn.functional.cross_entropy(logits["urgency"], targets["urgency"], reduction="sum")
         for task, values in logits.items():

@@ -1,12 +1,14 @@
 """The classifiers over embeddings: forward, save, load.
 
-Shapes: B rows, A audio_dim, T text_dim, H hidden_dim, M modalities in use (1 or 2), C classes.
+Shapes: B examples, R embedding rows (one an example, or one an utterance of a call), A audio_dim, T text_dim, H hidden_dim, M
+modalities in use (1 or 2), C classes.
 """
 
 # No `from __future__ import annotations`: the Hub's mixin reads the types of __init__ to decode config.json.
 import contextlib
 import io
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -19,20 +21,62 @@ from torch import Tensor, nn
 from urgency_ray import storage
 from urgency_ray.config import ConfigError, ModelConfig
 from urgency_ray.finetune import KoElectraCrossModal, load_saved_tokenizer
+from urgency_ray.hierarchy import CallAttention, Turns, batch_turns
 from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS
+from urgency_ray.tokens import Tokens
+from urgency_ray.utterances import Utterances
+
+ROWS_PER_FORWARD = 2048
 
 
 class Batch(NamedTuple):
-    """Inputs of a classifier: audio (B, A), text (B, T), acoustic (B, 5), all float32 and as extracted.
+    """Inputs of a classifier: audio (R, A), text (R, T), acoustic (R, 5), all float32 and as extracted.
 
-    For a model with a text encoder also the token ids (B, L), L those of the longest text, and a mask (B, L), both int64.
+    `turns` says which rows make which call; it is None where an example is one row. A model with a text encoder also takes the
+    token ids (B, L), L those of the longest text, and a mask (B, L), both int64.
     """
 
     audio: Tensor
     text: Tensor
     acoustic: Tensor
+    turns: Turns | None = None
     token_ids: Tensor | None = None
     token_mask: Tensor | None = None
+
+
+def gather_batch(
+    embeddings: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+    utterances: Utterances | None,
+    examples: NDArray[np.int64],
+    device: torch.device,
+    tokens: Tokens | None = None,
+) -> Batch:
+    """The inputs of some examples, out of audio (R, A), text (R, T) and acoustic (R, 5) of all, gathered by index.
+
+    Args:
+        embeddings: audio, text, acoustic.
+        utterances: which rows make which call; None where an example is a row.
+        examples: numbers of calls, or of rows.
+        device: where to.
+        tokens: the transcripts, for a model that reads them itself.
+    """
+    rows = examples if utterances is None else utterances.rows(examples)
+    turns = None if utterances is None else batch_turns(utterances, examples, device)
+    audio, text, acoustic = (torch.from_numpy(values[rows]).to(device) for values in embeddings)
+    padded = [None, None] if tokens is None else [torch.from_numpy(part).to(device) for part in tokens.pad(examples)]
+    return Batch(audio, text, acoustic, turns, *padded)
+
+
+def inference_batches(
+    examples: NDArray[np.int64], utterances: Utterances | None, tokens: Tokens | None
+) -> Iterable[NDArray[np.int64]]:
+    """`examples` in batches for forward passes without gradients; those of like length together, since padding is work."""
+    if tokens is not None:
+        return tokens.batches(examples)
+    counts = np.ones(len(examples), np.int64) if utterances is None else utterances.counts[examples]
+    order = np.argsort(counts, kind="stable")
+    full = np.flatnonzero(np.diff((np.cumsum(counts[order]) - 1) // ROWS_PER_FORWARD)) + 1
+    return (batch for batch in np.split(examples[order], full) if len(batch))
 
 
 class Standardize(nn.Module):
@@ -52,7 +96,7 @@ class Standardize(nn.Module):
         self.std.copy_(torch.from_numpy(std))
 
     def forward(self, values: Tensor) -> Tensor:
-        """(B, D) to (B, D)."""
+        """(R, D) to (R, D)."""
         return torch.nan_to_num((values - self.mean) / self.std, nan=0.0)
 
 
@@ -63,7 +107,7 @@ def _project(in_dim: int, out_dim: int, dropout: float) -> nn.Sequential:
 class CrossAttention(nn.Module):
     """UrgencySense's `CrossAttentionFusionOrdinal` trunk: the modalities' tokens attend to each other, then meet.
 
-    (B, M, H) through a transformer encoder; two tokens a, t leave as concat(a, t, |a - t|, a * t), a single one as it is.
+    (R, M, H) through a transformer encoder; two tokens a, t leave as concat(a, t, |a - t|, a * t), a single one as it is.
     """
 
     def __init__(self, config: ModelConfig, num_tokens: int) -> None:
@@ -80,7 +124,7 @@ class CrossAttention(nn.Module):
         self.out_dim = config.hidden_dim * (4 if num_tokens == 2 else 1)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, M, H) to (B, 4 H) or (B, H)."""
+        """(R, M, H) to (R, 4 H) or (R, H)."""
         tokens = self.encoder(tokens)
         if tokens.shape[1] == 1:
             return tokens[:, 0]
@@ -96,7 +140,7 @@ class Concat(nn.Module):
         self.out_dim = config.hidden_dim * num_tokens
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, M, H) to (B, M H)."""
+        """(R, M, H) to (R, M H)."""
         return tokens.flatten(1)
 
 
@@ -114,7 +158,7 @@ class CrossModal(nn.Module):
         self.out_dim = config.hidden_dim
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, M, H) to (B, H)."""
+        """(R, M, H) to (R, H)."""
         query, audio = tokens[:, -1:], tokens[:, :1]
         heard, _ = self.attention(query, audio, audio, need_weights=False)
         fused: Tensor = self.dropout(self.norm(query + heard))
@@ -125,6 +169,7 @@ TRUNKS: dict[str, type[CrossAttention] | type[Concat] | type[CrossModal]] = {
     "cross_attention": CrossAttention,
     "concat": Concat,
     "cross_modal": CrossModal,
+    "hierarchical": CrossAttention,
 }
 
 
@@ -184,16 +229,25 @@ class UrgencyClassifier(
             self.trunk = TRUNKS[model.name](model, num_tokens=self.hears + self.reads)
             self.head = _project(self.trunk.out_dim, model.head_dim, model.dropout)
             width = model.head_dim
+        self.attention = CallAttention(model, self.trunk.out_dim) if model.name == "hierarchical" else None
         self.urgency = nn.Linear(width, len(URGENCY_LABELS))
         self.sentiment = nn.Linear(width, len(SENTIMENT_LABELS)) if with_sentiment else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Logits by task: `urgency` (B, 3) and, with that head, `sentiment` (B, 4)."""
-        hidden = self.head(self._fuse(batch))
+        return self.explain(batch)[0]
+
+    def explain(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
+        """`forward`'s logits, and of a hierarchical model the weights (R,) of the utterances, which sum to 1 over a call."""
+        fused, weights = self._fuse(batch), None
+        if self.attention is not None:
+            assert batch.turns is not None, "a hierarchical model takes the utterances of calls"
+            fused, weights = self.attention(fused, batch.turns)
+        hidden = self.head(fused)
         logits = {"urgency": self.urgency(hidden)}
         if self.sentiment is not None:
             logits["sentiment"] = self.sentiment(hidden)
-        return logits
+        return logits, weights
 
     def _fuse(self, batch: Batch) -> Any:
         audio = self.standardize_audio(batch.audio) if self.hears else None

@@ -34,6 +34,11 @@ It was trained on imported embeddings and does not know what made them: give it 
 The transform that made the training embeddings is kept in `config.json` and applied to new calls:
 audio `{{ audio_encoder }}`, text `{{ text_encoder }}`, one row a {{ unit }}.
 {%- endif %}
+{%- if model.name == "hierarchical" %}
+
+An example is a call. It is classified from its utterances, and `predict` gives the weight of each: its share in the vector that
+the decision is made from, within the call. A weight says where the model looked, not that a caller's words were the reason.
+{%- endif %}
 
 ## Figures
 

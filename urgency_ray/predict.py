@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import posixpath
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import ActorPoolStrategy
 
 from urgency_ray import cluster, storage
+from urgency_ray.attention import CALL_OUTPUT_SCHEMA, classify_calls, whole_calls
 from urgency_ray.calls import plan_calls
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.evaluate import predict_probabilities
@@ -107,7 +108,10 @@ class Classify:
 
 
 def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
-    """Classify every call below `config.data.root`; write `output` (.parquet or .csv), a row a call, rejects included.
+    """Classify every call below `config.data.root`; write `output` (.parquet or .csv), rejects included.
+
+    A row is what the model was trained on, a call or an utterance (`OUTPUT_SCHEMA`). Of a hierarchical model it is a call, with
+    the utterances that drove the decision (`attention.CALL_OUTPUT_SCHEMA`; a .csv has the one that weighs most).
 
     Args:
         config: its data.root, extract and ray sections; the transform comes from the model.
@@ -116,7 +120,7 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
 
     Returns:
         Counts: calls_read, calls_predicted, calls_rejected, rows_predicted, rows_rejected, rejected_by_reason, predicted (by
-        label key).
+        label key); of a hierarchical model also utterances and utterances_rejected.
 
     Raises:
         ConfigError: no model, no calls, an output of another kind, or a transform that cannot be repeated here.
@@ -129,37 +133,51 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     cluster.connect(config.ray)
     cut: list[NDArray[np.int64]] = []
     with cluster.Relay(Progress(manifest.num_rows), PROGRESS_SEC) as send, cluster.Relay(cut.extend, 1.0) as send_cut:
-        rows = embed_calls(manifest, config, model.transform["fingerprint"], send).map_batches(
-            Classify,
-            fn_constructor_args=(model, send_cut),
-            batch_format="pyarrow",
-            batch_size=1024,
-            compute=ActorPoolStrategy(size=1),
-            num_cpus=0.1,
-        )
-        counts = _write(rows, manifest, output)
+        rows = embed_calls(manifest, config, model.transform["fingerprint"], send)
+        if model.attention is None:
+            classified = rows.map_batches(
+                Classify,
+                fn_constructor_args=(model, send_cut),
+                batch_format="pyarrow",
+                batch_size=1024,
+                compute=ActorPoolStrategy(size=1),
+                num_cpus=0.1,
+            )
+            tables = classified.iter_batches(batch_format="pyarrow", batch_size=None)
+            counts = _write(tables, OUTPUT_SCHEMA, manifest, output)
+        else:
+            # The utterances of a call can be spread over blocks; they meet here, where one that was lost cannot go unseen.
+            calls = whole_calls(rows.iter_batches(batch_format="pyarrow", batch_size=None))
+            tables = (classify_calls(model, table) for table in calls)
+            counts = _write(tables, CALL_OUTPUT_SCHEMA, manifest, output)
     log.info(
         "%d calls read = %d predicted + %d rejected",
         *(counts[key] for key in ("calls_read", "calls_predicted", "calls_rejected")),
     )
+    if "utterances" in counts:
+        log.info("%d of %d utterances were rejected and had no say", counts["utterances_rejected"], counts["utterances"])
     log.info("%d rows predicted: %s", counts["rows_predicted"], output)
     if cut:
         log.info("%s", describe_cut(np.concatenate(cut)))
     return counts
 
 
-def _write(rows: Dataset, manifest: pa.Table, output: str) -> dict[str, Any]:
+def _write(tables: Iterable[Any], schema: pa.Schema, manifest: pa.Table, output: str) -> dict[str, Any]:
     """Write rows as they come; the output appears, whole, only when every planned call has come out once."""
+    if output.endswith(".csv"):
+        schema = pa.schema([field for field in schema if not pa.types.is_nested(field.type)])
     filesystem, path = storage.open_location(output)
     filesystem.create_dir(posixpath.dirname(path), recursive=True)
     partial = f"{path}.partial"
     open_writer = pq.ParquetWriter if output.endswith(".parquet") else pacsv.CSVWriter
     num_predicted, num_rejected = Counter[str](), Counter[str]()
     labels, reasons, examples = Counter[str](), Counter[str](), Counter[str]()
-    with filesystem.open_output_stream(partial) as stream, open_writer(stream, OUTPUT_SCHEMA) as writer:
-        for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
-            table: Any = batch
-            writer.write_table(table.cast(OUTPUT_SCHEMA))
+    utterances = Counter[str]()
+    with filesystem.open_output_stream(partial) as stream, open_writer(stream, schema) as writer:
+        for table in tables:
+            writer.write_table(table.select(schema.names).cast(schema))
+            for name in {"num_utterances", "num_utterances_rejected"} & set(schema.names):
+                utterances[name] += pc.sum(table[name]).as_py()
             examples.update(table["example_id"].to_pylist())
             labels.update(URGENCY_KEYS[label] for label in table["urgency_pred"].drop_null().to_pylist())
             reasons.update(table["reason"].drop_null().to_pylist())
@@ -178,4 +196,5 @@ def _write(rows: Dataset, manifest: pa.Table, output: str) -> dict[str, Any]:
         "rows_rejected": reasons.total(),
         "rejected_by_reason": dict(reasons.most_common()),
         "predicted": dict(labels),
+        **{name.replace("num_utterances", "utterances"): count for name, count in utterances.items()},
     }

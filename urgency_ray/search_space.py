@@ -105,6 +105,13 @@ def check_space(config: Config) -> None:
                 raise ConfigError(f"tune.space.{name}: low {dimension.low} is above high {dimension.high}")
             if dimension.log and dimension.low <= 0:
                 raise ConfigError(f"tune.space.{name}: a logarithmic scale needs low above 0 but got {dimension.low}")
+        kinds = {
+            choice == "hierarchical" for choice in (config.model.name, *(_ends(dimension) if name == "model.name" else []))
+        }
+        if len(kinds) > 1:
+            raise ConfigError(
+                "tune.space.model.name: hierarchical takes calls, the others rows: state which, and search within it"
+            )
         for end in _ends(dimension):
             _try(config, {name: end})
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))

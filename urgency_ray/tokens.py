@@ -6,9 +6,8 @@ Shapes: N texts, T tokens of all texts, B rows of a batch, L tokens of its longe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +17,7 @@ TEXTS_PER_CALL = 8192
 PADDED_TOKENS = 16384
 
 
-@dataclass(frozen=True)
-class Tokens:
+class Tokens(NamedTuple):
     """The token ids of N texts, without padding.
 
     Attributes:

@@ -146,7 +146,7 @@ def prepare(config: Config, run_dir: str) -> tuple[Config, Examples, Splits]:
     Raises:
         ConfigError: no usable embeddings, or those of other encoders than the config's.
     """
-    examples = load_examples(run_dir)
+    examples = load_examples(run_dir, by_call=config.model.name == "hierarchical")
     fingerprint = examples.fingerprint or {}
     for key in ("audio_encoder", "text_encoder"):
         # Imported embeddings do not say what made them; a recipe does not say which commit of a model it means.
@@ -243,7 +243,7 @@ def evaluate_run(config: Config, run_dir: str) -> dict[str, dict[str, Any]]:
         ConfigError: the run folder holds no model or no embeddings.
     """
     model = load_model(storage.join(run_dir, "model"))
-    config, examples, splits = prepare(config, run_dir)
+    config, examples, splits = prepare(config.replace({"model.name": model.model.name}), run_dir)
     if model.transform["split"] != config.split.model_dump():
         raise ConfigError(
             f"--run-dir {run_dir}: its model was trained on another split; evaluate it with the same split section"

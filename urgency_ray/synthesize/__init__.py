@@ -3,6 +3,9 @@
 The urgency of a call is drawn first, then a words cue and a voice cue, independent of each other given the urgency (`cues`).
 The words cue picks what the caller says (`words`), the voice cue how it sounds (`voice`). Neither tells the urgency alone, both
 together nearly do: `Corpus.ceiling` says how nearly, so that a score can be read against what there was to find.
+
+With `cues: utterance` both cues are in one utterance of the caller, which opens as a report does (`words.REPORTING`); the
+caller's other utterances have words and voices drawn at random. The ceilings are then those of who knows the report.
 """
 
 from __future__ import annotations

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 
 from urgency_ray.config import SynthesizeConfig
 from urgency_ray.schema import SENTIMENT_LABELS, URGENCY_LABELS, Reason
-from urgency_ray.synthesize.voice import CALLER_MEANS, DISPATCHER_MEAN, SAMPLE_RATE_HZ, Turn, draw_turns, draw_voice, speak
+from urgency_ray.synthesize.voice import (
+    CALLER_MEANS,
+    DISPATCHER_MEAN,
+    SAMPLE_RATE_HZ,
+    Turn,
+    draw_moods,
+    draw_turns,
+    draw_voice,
+    speak,
+)
 from urgency_ray.synthesize.words import draw_place, write_dialogue
 
 CITIES = {"광주": "광주광역시", "서울": "서울특별시", "인천": "인천광역시"}
@@ -64,16 +73,32 @@ class CallPlan:
 def make_files(plan: CallPlan, config: SynthesizeConfig) -> tuple[bytes | None, bytes | None]:
     """Contents of a call's WAV and of its label file; None where its flaw leaves one out."""
     # A stream each: how the call sounds must not shift what is drawn for its timing or its words.
-    timing, sounding, wording = (np.random.default_rng(seed) for seed in plan.seed.spawn(3))
+    timing, sounding, wording, misleading = (np.random.default_rng(seed) for seed in plan.seed.spawn(4))
     duration_ms = round(1000 * timing.uniform(config.min_call_sec, config.max_call_sec))
-    turns = draw_turns(timing, duration_ms)
+    fewest, most = (4, 8) if config.cues == "call" else (6, 12)
+    turns = draw_turns(timing, duration_ms, fewest, most)
+    report, words_cues, voice_cues = _place_cues(misleading, plan, len(turns) // 2, config)
     is_female = bool(sounding.random() < 0.5)
     dispatcher = draw_voice(sounding, DISPATCHER_MEAN, is_female=bool(sounding.random() < 0.5))
-    caller = draw_voice(sounding, CALLER_MEANS[plan.voice_cue], is_female)
-    samples = speak(sounding, duration_ms, turns, (dispatcher, caller))
-    texts = write_dialogue(wording, plan.words_cue, plan.kind, len(turns))
+    moods = sorted(set(voice_cues))
+    voices = [dispatcher, *draw_moods(sounding, [CALLER_MEANS[mood] for mood in moods], is_female)]
+    voice_of_turn = [1 + moods.index(voice_cues[turn // 2]) if turn % 2 else 0 for turn in range(len(turns))]
+    samples = speak(sounding, duration_ms, turns, voices, voice_of_turn)
+    texts = write_dialogue(wording, words_cues, plan.kind, len(turns), report)
     label = _make_label(wording, plan, duration_ms, "F" if is_female else "M", _make_utterances(wording, turns, texts))
     return _encode_audio(plan.flaw, samples), _encode_label(plan.flaw, label, has_bom=bool(wording.random() < 0.03))
+
+
+def _place_cues(
+    rng: np.random.Generator, plan: CallPlan, num_caller_turns: int, config: SynthesizeConfig
+) -> tuple[int | None, list[int], list[int]]:
+    """The caller turn that is the report (None: all are alike), and the words and voice cue of each caller turn."""
+    if config.cues == "call":
+        return None, [plan.words_cue] * num_caller_turns, [plan.voice_cue] * num_caller_turns
+    report = int(rng.integers(num_caller_turns))
+    words_cues, voice_cues = rng.integers(0, 3, (2, num_caller_turns)).tolist()
+    words_cues[report], voice_cues[report] = plan.words_cue, plan.voice_cue
+    return report, words_cues, voice_cues
 
 
 def _make_utterances(rng: np.random.Generator, turns: list[Turn], texts: list[str]) -> list[dict[str, Any]]:

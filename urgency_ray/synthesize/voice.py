@@ -7,6 +7,7 @@ understood; pitch, pace, pauses and loudness are those of speech, and they alone
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,14 +80,17 @@ class Syllables(NamedTuple):
     onset_ms: NDArray[np.int64]
     """Length of the fricative before the vowel; 0 is none."""
     filter: NDArray[np.int64]
-    """Row of the speaker's vowel in the table of tract filters."""
+    """Row of the voice's vowel in the table of tract filters."""
     f0_hz: NDArray[np.float64]
     level: NDArray[np.float64]
 
 
-def draw_turns(rng: np.random.Generator, duration_ms: int) -> list[Turn]:
-    """4 to 8 turns, the dispatcher first, with silence around each; they tell nothing of either cue."""
-    num_turns = int(rng.integers(4, min(max(duration_ms // 1600, 4), 8) + 1))
+def draw_turns(rng: np.random.Generator, duration_ms: int, fewest: int, most: int) -> list[Turn]:
+    """`fewest` to `most` turns, the dispatcher first, with silence around each; they tell nothing of either cue.
+
+    A call too short to give each of `most` turns 1.6 s has at most as many as fit, and never under `fewest`.
+    """
+    num_turns = int(rng.integers(fewest, min(max(duration_ms // 1600, fewest), most) + 1))
     lengths = rng.uniform(0.8, 1.2, num_turns) * np.where(np.arange(num_turns) % 2 == CALLER, 1.4, 0.6)
     silences = rng.uniform(0.5, 1.5, num_turns + 1)
     silence_share = rng.uniform(0.12, 0.22)
@@ -94,7 +98,7 @@ def draw_turns(rng: np.random.Generator, duration_ms: int) -> list[Turn]:
     pieces[0::2] = silences / silences.sum() * silence_share
     pieces[1::2] = lengths / lengths.sum() * (1 - silence_share)
     edges = (np.cumsum(pieces)[:-1] * duration_ms).astype(int).tolist()
-    speakers = (DISPATCHER, CALLER) * 4
+    speakers = (DISPATCHER, CALLER) * -(-num_turns // 2)
     return [Turn(*span) for span in zip(edges[0::2], edges[1::2], speakers, strict=False)]
 
 
@@ -113,13 +117,25 @@ def draw_voice(rng: np.random.Generator, mean: Voice, is_female: bool) -> Voice:
     )
 
 
-def speak(rng: np.random.Generator, duration_ms: int, turns: list[Turn], voices: tuple[Voice, Voice]) -> NDArray[np.int16]:
-    """Sound of a call at 8 kHz, int16 (8 * duration_ms,); `voices` are the dispatcher's and the caller's.
+def draw_moods(rng: np.random.Generator, means: Sequence[Voice], is_female: bool) -> list[Voice]:
+    """One speaker around each of `means`: what sets this speaker apart from others is drawn once."""
+    state = rng.bit_generator.state
+    voices = []
+    for mean in means:
+        rng.bit_generator.state = state
+        voices.append(draw_voice(rng, mean, is_female))
+    return voices
+
+
+def speak(
+    rng: np.random.Generator, duration_ms: int, turns: list[Turn], voices: Sequence[Voice], voice_of_turn: Sequence[int]
+) -> NDArray[np.int16]:
+    """Sound of a call at 8 kHz, int16 (8 * duration_ms,); `voice_of_turn` says which of `voices` each turn is spoken in.
 
     The line's noise lies 20 to 30 dB below the speech, and the peak 1 to 8 dB below full scale, whatever the cue.
     """
     filters = np.concatenate([tract_filters(voice) for voice in voices])
-    parts = [_draw_syllables(rng, turn, voices[turn.speaker]) for turn in turns]
+    parts = [_draw_syllables(rng, turn, number, voices[number]) for turn, number in zip(turns, voice_of_turn, strict=True)]
     syllables = Syllables(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     source, frame_filters = _excite(rng, duration_ms, syllables)
     speech = _filter_frames(source, filters[frame_filters])
@@ -153,7 +169,7 @@ def _resonate(delay: NDArray[np.complex128], center_hz: NDArray[np.float64], ban
     return np.asarray((1 - b - c) / (1 - b * delay - c * delay**2))
 
 
-def _draw_syllables(rng: np.random.Generator, turn: Turn, voice: Voice) -> Syllables:
+def _draw_syllables(rng: np.random.Generator, turn: Turn, number: int, voice: Voice) -> Syllables:
     length = turn.end_ms - turn.start_ms
     mean_ms, mean_pause_ms = 1000 / voice.syllables_per_sec, 180.0
     most = int(length / mean_ms * 2) + 4
@@ -171,7 +187,7 @@ def _draw_syllables(rng: np.random.Generator, turn: Turn, voice: Voice) -> Sylla
         start_ms=turn.start_ms + starts.astype(np.int64),
         end_ms=turn.start_ms + stops.astype(np.int64),
         onset_ms=rng.integers(40, 75, count) * (rng.random(count) < 0.45),
-        filter=turn.speaker * (len(VOWELS_HZ) + 1) + rng.permutation(np.arange(count) % len(VOWELS_HZ)),
+        filter=number * (len(VOWELS_HZ) + 1) + rng.permutation(np.arange(count) % len(VOWELS_HZ)),
         f0_hz=voice.f0_hz * fall * np.exp(rng.normal(0.0, 0.06, count)),
         level=10 ** (rng.normal(0.0, voice.level_spread_db, count) / 20),
     )

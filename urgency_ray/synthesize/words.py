@@ -34,6 +34,13 @@ LOCATING = (
     "네 {place} 쪽인데요",
     "수고하십니다 {place}인데요",
 )
+REPORTING = (
+    "제가 신고하려는 건요",
+    "그러니까 신고할 게 뭐냐면요",
+    "신고 내용은 이거예요",
+    "다른 게 아니라 신고할 게요",
+)
+"""What a caller puts before the one utterance that counts, where all others mislead."""
 NEUTRAL = (
     "네 맞아요",
     "네 알겠습니다",
@@ -186,18 +193,28 @@ BY_KIND: dict[str, tuple[Sequence[str], ...]] = {
 """Further caller phrases, by kind of emergency and words cue."""
 
 
-def write_dialogue(rng: np.random.Generator, words_cue: int, kind: str, num_turns: int) -> list[str]:
-    """Texts (num_turns,) of a call, dispatcher and caller in turn; at least two caller turns speak as `words_cue` says."""
+def write_dialogue(
+    rng: np.random.Generator, words_cues: Sequence[int], kind: str, num_turns: int, report: int | None = None
+) -> list[str]:
+    """Texts (num_turns,) of a call, dispatcher and caller in turn; at least two caller turns speak as their cue says.
+
+    Args:
+        rng: where all draws come from.
+        words_cues: words cue of each caller turn, (num_turns // 2,).
+        kind: of emergency.
+        num_turns: of both speakers.
+        report: the caller turn that is said to be the report; None singles none out.
+    """
     place = MASK if rng.random() < 0.1 else draw_place(rng)
-    num_caller_turns = num_turns // 2
-    pool = (*ANYWHERE[words_cue], *BY_KIND[kind][words_cue])
-    telling = [pool[index] for index in rng.permutation(len(pool))[:num_caller_turns]]
+    telling = _draw_phrases(rng, words_cues, kind)
     dispatcher = [_choose(rng, GREETINGS), *(QUESTIONS[index] for index in rng.permutation(len(QUESTIONS)))]
     texts = []
     for turn in range(num_turns):
         caller_turn = turn // 2
         if turn % 2 == 0:
             template = _choose(rng, CLOSINGS) if turn == num_turns - 1 else dispatcher[caller_turn]
+        elif caller_turn == report:
+            template = f"{_choose(rng, REPORTING)} {telling[caller_turn]}"
         elif caller_turn == 0:
             template = f"{_choose(rng, LOCATING)} {telling[0]}"
         elif caller_turn > 1 and rng.random() < 0.3:
@@ -206,6 +223,13 @@ def write_dialogue(rng: np.random.Generator, words_cue: int, kind: str, num_turn
             template = " ".join([_choose(rng, NEUTRAL)] * int(rng.random() < 0.4) + [telling[caller_turn]])
         texts.append(template.format(place=place, **{slot: _choose(rng, values) for slot, values in SLOTS.items()}))
     return texts
+
+
+def _draw_phrases(rng: np.random.Generator, words_cues: Sequence[int], kind: str) -> list[str]:
+    """A phrase for each words cue (num_caller_turns,), none of them twice in a call."""
+    pools = {cue: (*ANYWHERE[cue], *BY_KIND[kind][cue]) for cue in sorted(set(words_cues))}
+    orders = {cue: rng.permutation(len(pool)) for cue, pool in pools.items()}
+    return [pools[cue][orders[cue][turn]] for turn, cue in enumerate(words_cues)]
 
 
 def draw_place(rng: np.random.Generator) -> str:
