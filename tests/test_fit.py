@@ -154,14 +154,25 @@ def _worker(rank, world_size, path, config, data):
     epochs = run(config, data)
     if rank == 0:
         torch.save((epochs[-1][1], [epoch.metrics["train_loss"] for epoch, _ in epochs]), f"{path}/result.pt")
+    dist.barrier()  # a rank that leaves while the other still sends can abort
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("mode", ["stochastic", "expected"])
-def test_two_workers_give_the_losses_and_weights_of_one(tmp_path, mode):
+ORDINAL = {"model.urgency_head": "corn", "loss.corn_weight": 0.5, "loss.emd_weight": 0.5}
+
+
+def test_corn_alone_and_the_earth_mover_s_distance_alone_learn():
+    nothing = {"loss.kl_weight": 0.0, "loss.focal_weight": 0.0, "loss.cross_entropy_weight": 0.0, "train.epochs": 12}
+    for changes in ({"model.urgency_head": "corn", "loss.corn_weight": 1.0}, {"loss.emd_weight": 1.0}):
+        last = run(Config().replace(SMALL | nothing | changes), make_data())[-1][0]
+        assert last.metrics["best_val_macro_f1"] > 0.8
+
+
+@pytest.mark.parametrize("changes", [{}, {"loss.mode": "expected"}, {"loss.mode": "expected"} | ORDINAL])
+def test_two_workers_give_the_losses_and_weights_of_one(tmp_path, changes):
     # 163 rows: the last global batch is odd, so the workers' shares differ.
     data = make_data()
-    config = Config().replace(SMALL | NO_DROPOUT | {"loss.mode": mode, "loss.sentiment_weight": 0.3, "train.batch_size": 32})
+    config = Config().replace(SMALL | NO_DROPOUT | {"loss.sentiment_weight": 0.3, "train.batch_size": 32} | changes)
     single = run(config.replace({"train.batch_size": 64}), data)
     mp.start_processes(_worker, (2, str(tmp_path), config, data), nprocs=2, start_method="spawn")
     weights, losses = torch.load(tmp_path / "result.pt", weights_only=True)

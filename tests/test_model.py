@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from urgency_ray.config import ConfigError, ModelConfig
-from urgency_ray.model import Batch, UrgencyClassifier, load_model
+from urgency_ray.config import Config, ConfigError, ModelConfig
+from urgency_ray.model import Batch, CornHead, UrgencyClassifier, load_model
 
 SMALL = {"hidden_dim": 16, "num_heads": 2, "num_layers": 2, "feedforward_dim": 24, "head_dim": 12}
 
@@ -23,9 +23,9 @@ def build(**changes):
 
 
 @pytest.mark.parametrize("name", ["cross_attention", "concat", "cross_modal"])
-@pytest.mark.parametrize("modalities", ["fused", "audio", "text"])
-def test_a_saved_model_gives_the_same_logits(tmp_path, name, modalities):
-    model = build(name=name, modalities=modalities, with_sentiment=True)
+@pytest.mark.parametrize(("modalities", "urgency_head"), [("fused", "softmax"), ("audio", "corn"), ("text", "softmax")])
+def test_a_saved_model_gives_the_same_logits(tmp_path, name, modalities, urgency_head):
+    model = build(name=name, modalities=modalities, urgency_head=urgency_head, with_sentiment=True)
     model.standardize_acoustic.set_statistics(np.arange(5, dtype=np.float32), np.full(5, 2.0, np.float32))
     model.save_pretrained(tmp_path)
     loaded = load_model(str(tmp_path))
@@ -51,6 +51,33 @@ def test_the_fusion_trunk_is_the_recipe_s(monkeypatch):
     a, t = tokens.unbind(1)
     expected = model.urgency(model.head(torch.cat([a, t, (a - t).abs(), a * t], -1)))
     torch.testing.assert_close(model(batch)["urgency"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_corn_s_head_multiplies_conditional_probabilities():
+    head = CornHead(5, 4)
+    hidden = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+    more = nn.functional.linear(hidden, head.weight, head.bias).sigmoid()
+    first, second, third = more.T
+    expected = [1 - first, first * (1 - second), first * second * (1 - third), first * second * third]
+    log_probs = head(hidden)
+    torch.testing.assert_close(log_probs.exp(), torch.stack(expected, -1))
+    torch.testing.assert_close(log_probs.softmax(-1), log_probs.exp())
+
+
+def test_corn_s_head_is_stable_far_out():
+    head = CornHead(1, 3)
+    nn.init.ones_(head.weight)
+    nn.init.zeros_(head.bias)
+    log_probs = head(torch.tensor([[300.0], [-300.0]]))
+    assert log_probs.tolist() == [pytest.approx([-300, -300, 0], abs=1e-6), pytest.approx([0, -300, -600], abs=1e-6)]
+    log_probs.sum().backward()
+    assert torch.isfinite(head.weight.grad).all()
+
+
+def test_the_corn_loss_is_refused_without_its_head():
+    message = "^config: loss.corn_weight: 0.5 needs model.urgency_head corn but got softmax$"
+    with pytest.raises(ConfigError, match=message):
+        Config().replace({"loss.corn_weight": 0.5})
 
 
 def test_the_default_model_has_the_recipe_s_size():

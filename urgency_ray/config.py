@@ -149,6 +149,8 @@ class ModelConfig(Section):
     """Dropout inside the transformer."""
     head_dim: Annotated[int, Field(ge=4, le=8192)] = 512
     """Width of the classification head's hidden layer."""
+    urgency_head: Literal["softmax", "corn"] = "softmax"
+    """A logit for each urgency class, or CORN's conditional logits of being more urgent than each class but the last."""
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:
@@ -159,13 +161,17 @@ class ModelConfig(Section):
 
 class LossConfig(Section):
     mode: Literal["stochastic", "expected"] = "stochastic"
-    """Draw one of the three losses at each step with the weights as probabilities, or take their weighted sum."""
+    """Draw one of the losses at each step with the weights as probabilities, or take their weighted sum."""
     kl_weight: NonNegativeFloat = 0.25
     """Weight of the KL divergence to ordinal soft labels."""
     focal_weight: NonNegativeFloat = 0.40
     """Weight of the ordinal focal loss."""
     cross_entropy_weight: NonNegativeFloat = 0.35
     """Weight of the class-weighted cross-entropy."""
+    corn_weight: NonNegativeFloat = 0.0
+    """Weight of CORN's conditional binary cross-entropies; needs model.urgency_head corn."""
+    emd_weight: NonNegativeFloat = 0.0
+    """Weight of the squared earth mover's distance, which punishes by distance as quadratic kappa does."""
     focal_gamma: NonNegativeFloat = 2.0
     """Exponent of the focal loss."""
     soft_label_mass: Fraction = 0.2
@@ -177,8 +183,8 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _weighs_something(self) -> Self:
-        if self.kl_weight + self.focal_weight + self.cross_entropy_weight <= 0:
-            raise ValueError("one of kl_weight, focal_weight, cross_entropy_weight must be above 0")
+        if self.kl_weight + self.focal_weight + self.cross_entropy_weight + self.corn_weight + self.emd_weight <= 0:
+            raise ValueError("one of kl_weight, focal_weight, cross_entropy_weight, corn_weight, emd_weight must be above 0")
         return self
 
 
@@ -323,6 +329,14 @@ class Config(Section):
     tune: TuneConfig = TuneConfig()
     ray: RayConfig = RayConfig()
     synthesize: SynthesizeConfig = SynthesizeConfig()
+
+    @model_validator(mode="after")
+    def _corn_loss_has_its_head(self) -> Self:
+        if self.loss.corn_weight > 0 and self.model.urgency_head != "corn":
+            raise ValueError(
+                f"loss.corn_weight: {self.loss.corn_weight:g} needs model.urgency_head corn but got {self.model.urgency_head}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _search_space_names_fields(self) -> Self:

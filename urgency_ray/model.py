@@ -121,6 +121,26 @@ TRUNKS: dict[str, type[CrossAttention] | type[Concat] | type[CrossModal]] = {
 }
 
 
+class CornHead(nn.Linear):
+    """CORN's head for C ordered classes (Shi, Cao and Raschka 2021, arXiv:2111.08851), as log-probabilities of the classes.
+
+    The linear layer gives f_k = logit P(y > k | y >= k) for k < C - 1; the chain rule makes of them log P(y = k) =
+    log P(y <= k | y >= k) + sum over j < k of log P(y > j | y >= j). A softmax leaves log-probabilities as they are, so losses
+    and predictions take them for logits. The class called is the most probable one, as everywhere here, where the paper counts
+    the P(y > k) above 1/2 (the median).
+    """
+
+    def __init__(self, in_dim: int, num_classes: int) -> None:
+        super().__init__(in_dim, num_classes - 1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, in_dim) to (B, C)."""
+        conditional = super().forward(hidden).float()
+        beyond = nn.functional.logsigmoid(conditional).cumsum(dim=-1)
+        # The last class has no task of its own: whoever is beyond all others is there.
+        return nn.functional.pad(nn.functional.logsigmoid(-conditional), (0, 1)) + nn.functional.pad(beyond, (1, 0))
+
+
 class UrgencyClassifier(
     nn.Module,
     PyTorchModelHubMixin,
@@ -161,11 +181,11 @@ class UrgencyClassifier(
             self.project_text = _project(text_dim, model.hidden_dim, model.dropout)
         self.trunk = TRUNKS[model.name](model, num_tokens=self.hears + self.reads)
         self.head = _project(self.trunk.out_dim, model.head_dim, model.dropout)
-        self.urgency = nn.Linear(model.head_dim, len(URGENCY_LABELS))
+        self.urgency = (CornHead if model.urgency_head == "corn" else nn.Linear)(model.head_dim, len(URGENCY_LABELS))
         self.sentiment = nn.Linear(model.head_dim, len(SENTIMENT_LABELS)) if with_sentiment else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Logits by task: `urgency` (B, 3) and, with that head, `sentiment` (B, 4)."""
+        """Logits by task: `urgency` (B, 3; of CORN's head, log-probabilities) and, with that head, `sentiment` (B, 4)."""
         tokens = []
         if self.hears:
             audio = self.standardize_audio(batch.audio)
