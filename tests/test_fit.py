@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 
 from urgency_ray.config import Config
 from urgency_ray.evaluate import predict_probabilities
-from urgency_ray.fit import TrainingData, build_model, fit
+from urgency_ray.fit import TrainingData, build_model, calibrate, fit
 from urgency_ray.model import UrgencyClassifier
 
 SMALL = {
@@ -156,6 +156,27 @@ def _worker(rank, world_size, path, config, data):
         torch.save((epochs[-1][1], [epoch.metrics["train_loss"] for epoch, _ in epochs]), f"{path}/result.pt")
     dist.barrier()  # a rank that leaves while the other still sends can abort
     dist.destroy_process_group()
+
+
+def test_each_head_is_calibrated_on_its_own_validation_rows():
+    data = make_data()
+    data.sentiment[data.val[:10]] = -1
+    config = Config().replace(SMALL | {"loss.sentiment_weight": 0.4, "train.epochs": 6, "train.learning_rate": 1e-2})
+    _, weights = run(config, data)[-1]
+    model = build_model(config, data)
+    model.load_state_dict(weights)
+    calibrate(data, model)
+    inputs, targets = data.batch(data.val, torch.device("cpu"))
+    with torch.inference_mode():
+        logits = model.eval()(inputs)
+    probs = predict_probabilities(model, data.audio[data.val], data.text[data.val], data.acoustic[data.val])
+    for task, found in zip(("urgency", "sentiment"), model.temperature.tolist(), strict=True):
+        known = targets[task] >= 0
+        grid = np.geomspace(0.1, 10, 4000)
+        losses = [torch.nn.functional.cross_entropy(logits[task][known] / t, targets[task][known]).item() for t in grid]
+        assert found == pytest.approx(grid[np.argmin(losses)], rel=0.01) != 1.0
+        np.testing.assert_allclose(probs[task], (logits[task] / found).softmax(-1), atol=1e-6)
+        assert (probs[task].argmax(1) == logits[task].argmax(1).numpy()).all()
 
 
 ORDINAL = {"model.urgency_head": "corn", "loss.corn_weight": 0.5, "loss.emd_weight": 0.5}

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from urgency_ray.config import Config, ConfigError, ModelConfig
@@ -126,6 +127,24 @@ def test_config_json_holds_the_transform_and_no_code(tmp_path):
     saved = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert saved["transform"] == {"unit": "call"}
     assert saved["model"]["hidden_dim"] == 16
+
+
+def test_probabilities_are_those_of_the_temperature_that_travels_with_the_model(tmp_path):
+    model = build(with_sentiment=True)
+    model.temperature.copy_(torch.tensor([2.0, 0.5]))
+    model.save_pretrained(tmp_path)
+    loaded, batch = load_model(str(tmp_path)), make_batch()
+    logits, probs = model(batch), loaded.probabilities(loaded(batch))
+    torch.testing.assert_close(probs["urgency"], (logits["urgency"] / 2.0).softmax(-1))
+    torch.testing.assert_close(probs["sentiment"], (logits["sentiment"] / 0.5).softmax(-1))
+
+
+def test_a_model_saved_before_there_were_temperatures_has_temperature_one(tmp_path):
+    build().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["temperature"]
+    save_file(weights, tmp_path / "model.safetensors")
+    assert load_model(str(tmp_path)).temperature.tolist() == [1.0, 1.0]
 
 
 def test_a_folder_without_a_model_is_one_line(tmp_path):

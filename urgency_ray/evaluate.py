@@ -9,9 +9,10 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from urgency_ray.calibration import heat
 from urgency_ray.dataset import Examples, Splits, group_examples
-from urgency_ray.metrics import classification_block
-from urgency_ray.model import Batch, UrgencyClassifier
+from urgency_ray.metrics import classification_block, expected_calibration_error
+from urgency_ray.model import TASKS, Batch, UrgencyClassifier
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_KEYS, URGENCY_LABELS
 
 ROWS_PER_FORWARD = 2048
@@ -21,7 +22,7 @@ ROWS_PER_FORWARD = 2048
 def predict_probabilities(
     model: UrgencyClassifier, audio: NDArray[np.float32], text: NDArray[np.float32], acoustic: NDArray[np.float32]
 ) -> dict[str, NDArray[np.float32]]:
-    """Class probabilities by task, (N, C), of embeddings (N, A), (N, T) and features (N, 5), in the model's evaluation mode."""
+    """Calibrated class probabilities by task, (N, C), of embeddings (N, A), (N, T) and features (N, 5), without dropout."""
     model.eval()
     device = model.urgency.weight.device
     parts: dict[str, list[NDArray[np.float32]]] = {}
@@ -29,17 +30,18 @@ def predict_probabilities(
         rows = slice(start, start + ROWS_PER_FORWARD)
         # A copy, since what comes from the object store or from Arrow is read-only.
         batch = Batch(*(torch.from_numpy(values[rows].copy()).to(device) for values in (audio, text, acoustic)))
-        for task, logits in model(batch).items():
-            parts.setdefault(task, []).append(logits.float().softmax(dim=-1).cpu().numpy())
+        for task, probs in model.probabilities(model(batch)).items():
+            parts.setdefault(task, []).append(probs.cpu().numpy())
     return {task: np.concatenate(values) for task, values in parts.items()}
 
 
 def predict_examples(model: UrgencyClassifier, examples: Examples) -> dict[str, NDArray[np.float32]]:
-    """Class probabilities of every example, by task, (N, C)."""
+    """Calibrated class probabilities of every example, by task, (N, C)."""
     return predict_probabilities(model, examples.audio, examples.text, examples.acoustic)
 
 
 def score_splits(
+    model: UrgencyClassifier,
     probabilities: dict[str, NDArray[np.float32]],
     examples: Examples,
     splits: Splits,
@@ -48,9 +50,11 @@ def score_splits(
     num_resamples: int,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """`splits` of metrics.json: a block of figures for each split and task.
+    """`splits` of metrics.json: a `classification_block` for each split and task, with the temperature and the calibration
+    error without it.
 
     Args:
+        model: what made the probabilities.
         probabilities: by task, (N, C), as `predict_examples` gives them.
         examples: the N rows.
         splits: which rows belong where.
@@ -59,6 +63,7 @@ def score_splits(
         seed: of the bootstrap.
     """
     groups = group_examples(examples.keys)
+    temperature = dict(zip(TASKS, model.temperature.tolist(), strict=True))
     tasks = {"urgency": (examples.urgency, URGENCY_LABELS), "sentiment": (examples.sentiment, SENTIMENT_LABELS)}
     blocks: dict[str, dict[str, Any]] = {}
     for name, split_rows in splits.items():
@@ -79,6 +84,11 @@ def score_splits(
                 seed=seed,
                 ordinal=task == "urgency",
             )
+            raw = heat(probs[rows], 1 / temperature[task])
+            blocks[name][task] |= {
+                "expected_calibration_error_uncalibrated": expected_calibration_error(truth[rows], raw),
+                "temperature": temperature[task],
+            }
     return blocks
 
 

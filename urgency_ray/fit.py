@@ -18,11 +18,12 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from urgency_ray.calibration import fit_temperature
 from urgency_ray.config import Config
 from urgency_ray.dataset import NUM_CLASSES, Examples, Splits, class_counts, column_statistics, epoch_order, worker_batches
 from urgency_ray.loss import UrgencyLoss
 from urgency_ray.metrics import macro_f1_from_confusion
-from urgency_ray.model import Batch, UrgencyClassifier
+from urgency_ray.model import TASKS, Batch, UrgencyClassifier
 from urgency_ray.schema import SENTIMENT_LABELS
 
 
@@ -282,3 +283,19 @@ def _validate(data: TrainingData, model: nn.Module, worker: Worker) -> tuple[flo
         dist.all_reduce(loss)
         dist.all_reduce(confusion)
     return float(loss) / len(data.val), confusion.cpu().numpy()
+
+
+@torch.inference_mode()
+def calibrate(data: TrainingData, model: UrgencyClassifier) -> None:
+    """Set the model's temperatures to those of the least negative log-likelihood on the validation rows."""
+    model.eval()
+    logits: dict[str, list[Tensor]] = {}
+    for start in range(0, len(data.val), 1024):
+        inputs, _ = data.batch(data.val[start : start + 1024], model.temperature.device)
+        for task, values in model(inputs).items():
+            logits.setdefault(task, []).append(values.float().cpu())
+    for index, task in enumerate(TASKS):
+        truth = (data.urgency if task == "urgency" else data.sentiment)[data.val]
+        known = truth >= 0
+        if task in logits and known.any():
+            model.temperature[index] = fit_temperature(torch.cat(logits[task]).numpy()[known], truth[known])

@@ -7,6 +7,7 @@ Shapes: B rows, A audio_dim, T text_dim, H hidden_dim, M modalities in use (1 or
 import contextlib
 import io
 import tempfile
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from urgency_ray import storage
 from urgency_ray.config import ConfigError, ModelConfig
 from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS
+
+TASKS = ("urgency", "sentiment")
 
 
 class Batch(NamedTuple):
@@ -156,7 +159,13 @@ class UrgencyClassifier(
         with_sentiment: add the second head.
         transform: what made the embeddings (data and encoder sections, fingerprint), kept in config.json so that new calls get
             exactly the same.
+
+    Attributes:
+        temperature: (2,), one for each of `TASKS`: what logits are divided by before they become probabilities, 1 until it is
+            fitted on val (`fit.calibrate`).
     """
+
+    temperature: Tensor
 
     def __init__(
         self,
@@ -183,6 +192,7 @@ class UrgencyClassifier(
         self.head = _project(self.trunk.out_dim, model.head_dim, model.dropout)
         self.urgency = (CornHead if model.urgency_head == "corn" else nn.Linear)(model.head_dim, len(URGENCY_LABELS))
         self.sentiment = nn.Linear(model.head_dim, len(SENTIMENT_LABELS)) if with_sentiment else None
+        self.register_buffer("temperature", torch.ones(len(TASKS)))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Logits by task: `urgency` (B, 3; of CORN's head, log-probabilities) and, with that head, `sentiment` (B, 4)."""
@@ -199,6 +209,11 @@ class UrgencyClassifier(
         if self.sentiment is not None:
             logits["sentiment"] = self.sentiment(hidden)
         return logits
+
+    def probabilities(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Calibrated class probabilities by task, float32 (B, C), of what `forward` gave."""
+        temperature = dict(zip(TASKS, self.temperature, strict=True))
+        return {task: (values.float() / temperature[task]).softmax(dim=-1) for task, values in logits.items()}
 
 
 def load_model(location: str) -> UrgencyClassifier:

@@ -46,7 +46,11 @@ The best epoch was chosen on the validation split; the test split was scored onc
 
 For research on call triage and for decision support under human supervision. It must not decide on its own which call is
 answered. It knows the callers, regions, microphones and annotators of its training data only; the labels are one annotator's
-judgement after the fact. Probabilities are not calibrated. Masked private words are not part of the text.
+judgement after the fact. Masked private words are not part of the text.
+
+Probabilities are softmax(logits / {{ "%.3f"|format(temperature) }}), the temperature fitted on the validation split \
+(`model.probabilities(model(batch))`): {{ calibration }}. They hold for calls like those of \
+the training data only.
 """
 
 
@@ -62,6 +66,12 @@ def write_model_card(path: Path, model: UrgencyClassifier, metrics: dict[str, An
         is_imported=model.transform["fingerprint"] is None,
         unit=model.transform["data"]["unit"],
         blocks={name: tasks["urgency"] for name, tasks in metrics["splits"].items()},
+        temperature=float(model.temperature[0]),
+        calibration="; ".join(
+            f"expected calibration error on {name} {tasks['urgency']['expected_calibration_error']:.3f}, "
+            f"{tasks['urgency']['expected_calibration_error_uncalibrated']:.3f} without it"
+            for name, tasks in metrics["splits"].items()
+        ),
         share=lambda value: "-" if value is None else f"{value:.3f}",
     )
     card.save(path)

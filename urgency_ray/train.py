@@ -18,10 +18,11 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer
 
 from urgency_ray import cluster, storage
+from urgency_ray.calibration import operating_point
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.dataset import Examples, Splits, load_examples, split_examples
 from urgency_ray.evaluate import predict_examples, predictions_table, score_splits
-from urgency_ray.fit import Epoch, TrainingData, build_model, fit
+from urgency_ray.fit import Epoch, TrainingData, build_model, calibrate, fit
 from urgency_ray.model import UrgencyClassifier, load_model
 from urgency_ray.model_card import write_model_card
 
@@ -107,6 +108,7 @@ def train_model(config: Config, run_dir: str, data: TrainingData, data_ref: Any,
     best, _ = max(result.best_checkpoints, key=lambda pair: pair[1]["score"])
     model = build_model(config, data, transform)
     model.load_state_dict(_load_state(best)["model"])
+    calibrate(data, model)
     # The last epoch always leaves a checkpoint, so the latest one has the whole history.
     return Trained(model.eval(), _load_state(result.checkpoint)["history"])
 
@@ -173,7 +175,7 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
         trained = train_model(variant, run_dir, data, data_ref, transform)
         probabilities = predict_examples(trained.model, examples)
         blocks = score_splits(
-            probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed
+            trained.model, probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed
         )
         scores[name] = blocks["test"]["urgency"]
         history += trained.history
@@ -214,8 +216,16 @@ def save_model(model: UrgencyClassifier, location: str, metrics: dict[str, Any])
         storage.copy_dir(folder, location)
 
 
-def evaluate_run(config: Config, run_dir: str) -> dict[str, dict[str, Any]]:
-    """Score `<run_dir>/model` on the val and test splits of the run's embeddings: `splits` of metrics.json.
+def evaluate_run(config: Config, run_dir: str, recall_of_high: float | None = None) -> dict[str, Any]:
+    """Score `<run_dir>/model` on the val and test splits of the run's embeddings.
+
+    Args:
+        config: its split section must be the one of the training.
+        run_dir: run folder.
+        recall_of_high: the least recall of 상 on val to find an operating point for; None finds none.
+
+    Returns:
+        `splits` as in metrics.json and, where asked for, `operating_point` as `calibration.operating_point` gives it.
 
     Raises:
         ConfigError: the run folder holds no model or no embeddings.
@@ -227,4 +237,13 @@ def evaluate_run(config: Config, run_dir: str) -> dict[str, dict[str, Any]]:
             f"--run-dir {run_dir}: its model was trained on another split; evaluate it with the same split section"
         )
     probabilities = predict_examples(model, examples)
-    return score_splits(probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed)
+    blocks = score_splits(
+        model, probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed
+    )
+    if recall_of_high is None:
+        return {"splits": blocks}
+    parts = {"val": splits.val, "test": splits.test}
+    return {
+        "splits": blocks,
+        "operating_point": operating_point(probabilities["urgency"][:, -1], examples.urgency, parts, recall_of_high),
+    }

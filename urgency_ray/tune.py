@@ -96,6 +96,7 @@ def tune(config: Config, run_dir: str) -> dict[str, Any]:
     storage.write_text(storage.join(folder, "best.yaml"), best.to_yaml())
     trained = train_model(best, run_dir, data, ray.put(data), make_transform(best, examples.fingerprint))
     blocks = score_splits(
+        trained.model,
         predict_examples(trained.model, examples),
         examples,
         splits,
