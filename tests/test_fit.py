@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import math
 
 import numpy as np
@@ -70,6 +71,16 @@ def test_it_learns_and_the_reported_macro_f1_is_scikit_learn_s():
     likelihood = -np.log(probs[np.arange(40), data.urgency[data.val]]).mean()
     assert epoch.metrics["val_loss"] == pytest.approx(likelihood, rel=1e-4)
     assert [e.last for e, _ in epochs] == [False] * 11 + [True]
+
+
+@pytest.mark.parametrize("sampler", ["weighted", "none"])
+def test_it_trains_without_a_class_where_that_is_allowed(sampler):
+    data = make_data()
+    two = dataclasses.replace(data, urgency=np.where(data.urgency == 1, 0, data.urgency))
+    config = Config().replace(SMALL | {"train.epochs": 12, "sampler.name": sampler, "split.allow_missing_classes": True})
+    last = run(config, two)[-1][0]
+    # The absent class has an F1 of 0 in the mean over three.
+    assert 0.5 < last.metrics["best_val_macro_f1"] <= 2 / 3
 
 
 def test_test_labels_are_hidden_from_the_loop():

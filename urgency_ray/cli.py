@@ -117,6 +117,9 @@ def _print_scores(metrics: dict[str, Any], run_dir: str) -> None:
             low, high = block["macro_f1_interval"]
             figures = f"macro-F1 {block['macro_f1']:.3f} (95 % {low:.3f} to {high:.3f}), accuracy {block['accuracy']:.3f}"
             print(f"{split:<5}{task:<10}{figures}, n {block['num_rows']:,}")
+    if folds := metrics.get("folds"):
+        spread = f"macro-F1 {folds['macro_f1_mean']:.3f} ± {folds['macro_f1_std']:.3f} (standard deviation)"
+        print(f"folds urgency   {spread} over {len(folds['each'])} folds, n {folds['pooled']['num_rows']:,}")
     print(f"model: {storage.join(run_dir, 'model')}")
 
 

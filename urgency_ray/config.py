@@ -230,6 +230,8 @@ class TrainConfig(Section):
     """Seed of weights, dropout, sampler and loss draws."""
     ablation: bool = False
     """Also train audio-only and text-only models with the same trunk and put all three into metrics.json."""
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
+    """Also cross-validate: as many models, each scored on its fold of the rows outside the provider's test; null does not."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Resamples behind each 95 % interval."""
 

@@ -74,22 +74,42 @@ def score_splits(
             rows = split_rows[truth[split_rows] >= 0]
             if not len(rows):
                 continue
-            blocks.setdefault(name, {})[task] = classification_block(
-                truth[rows],
-                probs[rows].argmax(axis=1),
-                probs[rows],
-                groups[rows],
-                labels,
-                num_resamples=num_resamples,
-                seed=seed,
-                ordinal=task == "urgency",
-            )
+            block = _score(truth[rows], probs[rows], groups[rows], labels, num_resamples=num_resamples, seed=seed)
             raw = heat(probs[rows], 1 / temperature[task])
-            blocks[name][task] |= {
+            blocks.setdefault(name, {})[task] = block | {
                 "expected_calibration_error_uncalibrated": expected_calibration_error(truth[rows], raw),
                 "temperature": temperature[task],
             }
     return blocks
+
+
+def score_pooled(
+    probs: NDArray[np.float32], examples: Examples, rows: NDArray[np.int64], *, num_resamples: int, seed: int
+) -> dict[str, Any]:
+    """The `classification_block` of urgency on some labelled rows, whatever models made `probs` (N, C); the rest as above."""
+    groups = group_examples(examples.keys)
+    return _score(examples.urgency[rows], probs[rows], groups[rows], URGENCY_LABELS, num_resamples=num_resamples, seed=seed)
+
+
+def _score(
+    truth: NDArray[np.int64],
+    probs: NDArray[np.float32],
+    groups: NDArray[np.int64],
+    labels: tuple[str, ...],
+    *,
+    num_resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    return classification_block(
+        truth,
+        probs.argmax(axis=1),
+        probs,
+        groups,
+        labels,
+        num_resamples=num_resamples,
+        seed=seed,
+        ordinal=labels == URGENCY_LABELS,
+    )
 
 
 def predictions_table(probs: NDArray[np.float32], examples: Examples, splits: Splits) -> pa.Table:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import statistics
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 import ray.train.torch
@@ -20,9 +22,10 @@ from ray.train.torch import TorchTrainer
 from urgency_ray import cluster, storage
 from urgency_ray.calibration import operating_point
 from urgency_ray.config import Config, ConfigError
-from urgency_ray.dataset import Examples, Splits, load_examples, split_examples
-from urgency_ray.evaluate import predict_examples, predictions_table, score_splits
+from urgency_ray.dataset import NUM_CLASSES, Examples, Splits, fold_splits, load_examples, split_examples
+from urgency_ray.evaluate import predict_examples, predictions_table, score_pooled, score_splits
 from urgency_ray.fit import Epoch, TrainingData, build_model, calibrate, fit
+from urgency_ray.leaks import leak_warnings
 from urgency_ray.model import UrgencyClassifier, load_model
 from urgency_ray.model_card import write_model_card
 
@@ -90,7 +93,8 @@ def train_model(config: Config, run_dir: str, data: TrainingData, data_ref: Any,
             f"({', '.join(f'{node:g}' for node in nodes)} CPUs); lower train.num_workers or train.cpus_per_worker"
         )
     # A finished run's name would give back the old result: the name says what the result depends on.
-    relevant = config.model_dump(include={"model", "loss", "sampler", "train"})
+    more_runs = {"train": {"ablation", "folds", "bootstrap_samples"}}
+    relevant = config.model_dump(include={"model", "loss", "sampler", "train"}, exclude=more_runs)
     digest = hashlib.sha256(json.dumps([relevant, data.digest(), _code_digest()], sort_keys=True).encode()).hexdigest()[:12]
     with cluster.Relay(_log_epochs, every_sec=1.0) as send:
         result = TorchTrainer(
@@ -155,13 +159,17 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
     """Train on a run folder; write model/, metrics.json, history.json and predictions.parquet; return the metrics.
 
     The best epoch is chosen on the validation split; the test split is scored once, with that epoch's weights. With
-    `train.ablation` the audio-only and text-only models of the same trunk are trained and scored as well.
+    `train.ablation` the audio-only and text-only models of the same trunk are trained and scored as well, with `train.folds`
+    the model is cross-validated too.
 
     Raises:
         ConfigError: the run folder cannot be trained on, or the workers do not fit the cluster.
     """
     config, examples, splits = prepare(config, run_dir)
     cluster.connect(config.ray)
+    warnings = leak_warnings(examples, splits)
+    for line in warnings:
+        log.warning("warning: %s", line)
     data = TrainingData.from_examples(examples, splits)
     data_ref = ray.put(data)
     transform = make_transform(config, examples.fingerprint)
@@ -188,10 +196,13 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
             best["epoch"],
         )
         if name == config.model.modalities:
-            model, metrics = trained.model, {"splits": blocks}
+            model, metrics = trained.model, {"splits": blocks, "warnings": warnings}
             predictions = predictions_table(probabilities["urgency"], examples, splits)
     if config.train.ablation:
         metrics["ablation"] = scores
+    del data_ref  # the folds have the embeddings in the object store one at a time
+    if config.train.folds is not None:
+        metrics["folds"] = _cross_validate(config, run_dir, examples, transform, config.train.folds)
     # All at the end: an interrupted run leaves the former model beside the former figures.
     save_model(model, storage.join(run_dir, "model"), metrics)
     storage.write_table(storage.join(run_dir, "predictions.parquet"), predictions)
@@ -201,6 +212,31 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
         storage.join(run_dir, "metrics.json"), json.dumps(metrics, ensure_ascii=False, indent=1, allow_nan=False)
     )
     return metrics
+
+
+def _cross_validate(
+    config: Config, run_dir: str, examples: Examples, transform: dict[str, Any], num_folds: int
+) -> dict[str, Any]:
+    """`folds` of metrics.json: each row outside the provider's test is scored once, by a model that has not seen it."""
+    scoring: dict[str, Any] = {"num_resamples": config.train.bootstrap_samples, "seed": config.split.seed}
+    folds = fold_splits(examples, config.split, num_folds)
+    pooled = np.zeros((len(examples), NUM_CLASSES), np.float32)
+    each = []
+    for number, splits in enumerate(folds, start=1):
+        data = TrainingData.from_examples(examples, splits)
+        trained = train_model(config, run_dir, data, ray.put(data), transform)
+        pooled[splits.test] = predict_examples(trained.model, examples)["urgency"][splits.test]
+        macro_f1 = score_pooled(pooled, examples, splits.test, **scoring)["macro_f1"]
+        each.append({"num_rows": len(splits.test), "macro_f1": macro_f1})
+        log.info("fold %d of %d: macro-F1 %.3f on %d rows", number, num_folds, macro_f1, len(splits.test))
+    scores = [fold["macro_f1"] for fold in each]
+    held_out = np.sort(np.concatenate([splits.test for splits in folds]))
+    return {
+        "each": each,
+        "macro_f1_mean": statistics.mean(scores),
+        "macro_f1_std": statistics.stdev(scores),
+        "pooled": score_pooled(pooled, examples, held_out, **scoring),
+    }
 
 
 def make_transform(config: Config, fingerprint: dict[str, Any] | None) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from urgency_ray import cluster, storage
 from urgency_ray.config import Config, ConfigError, iter_fields, searched_fields
 from urgency_ray.evaluate import predict_examples, score_splits
 from urgency_ray.fit import Epoch, TrainingData, fit
+from urgency_ray.leaks import leak_warnings
 from urgency_ray.search_space import SearchSpace, check_space, read_field
 from urgency_ray.train import make_transform, prepare, save_model, train_model
 
@@ -80,6 +81,8 @@ def tune(config: Config, run_dir: str) -> dict[str, Any]:
     check_space(config)
     config, examples, splits = prepare(config, run_dir)
     cluster.connect(config.ray)
+    for line in leak_warnings(examples, splits):
+        log.warning("warning: %s", line)
     data = TrainingData.from_examples(examples, splits)
     space = SearchSpace(config.tune.space)
     folder = storage.join(run_dir, "tune")
