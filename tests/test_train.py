@@ -1,6 +1,8 @@
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,30 @@ def test_the_saved_model_is_that_of_the_best_epoch(trained):
     probs = predict_examples(model, load_examples(run_dir))["urgency"]
     np.testing.assert_allclose(probs[:, 2], table["prob_high"], atol=1e-6)
     assert "macro-F1" in Path(run_dir, "model", "README.md").read_text(encoding="utf-8")
+
+
+def test_the_model_folder_alone_gives_the_probabilities_of_the_run_in_a_fresh_process(trained, tmp_path):
+    run_dir, _, _ = trained
+    shutil.copytree(Path(run_dir, "model"), tmp_path / "model")
+    examples = load_examples(run_dir)
+    np.savez(tmp_path / "rows.npz", audio=examples.audio, text=examples.text, acoustic=examples.acoustic)
+    code = """
+import numpy as np, torch
+from urgency_ray.model import Batch, UrgencyClassifier
+model, rows = UrgencyClassifier.from_pretrained("model"), np.load("rows.npz")
+with torch.inference_mode():
+    logits = model(Batch(*(torch.from_numpy(rows[name]) for name in ("audio", "text", "acoustic"))))
+    np.save("probs.npy", model.probabilities(logits)["urgency"])
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, timeout=120, capture_output=True)
+    table = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
+    expected = table[["prob_low", "prob_mid", "prob_high"]].to_numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "probs.npy"), expected, atol=1e-5)
+
+
+def test_training_leaves_tensorboard_curves_of_each_model(trained):
+    folder = Path(trained[0], "tensorboard")
+    assert {path.parent.name for path in folder.rglob("*tfevents*")} == {"fused", "audio", "text"}
 
 
 def test_evaluate_gives_the_same_figures(trained):

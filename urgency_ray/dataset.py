@@ -261,6 +261,11 @@ def class_counts(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.int6
     return np.bincount(labels[labels >= 0], minlength=num_classes)
 
 
+def label_counts(examples: Examples, splits: Splits) -> dict[str, list[int]]:
+    """Rows of each urgency class, in their order, by split."""
+    return {name: class_counts(examples.urgency[rows], NUM_CLASSES).tolist() for name, rows in splits.items()}
+
+
 def column_statistics(values: NDArray[np.float32], rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and standard deviation of each column over `rows`, both (D,); a constant column gets deviation 1.
 

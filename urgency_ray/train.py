@@ -22,12 +22,13 @@ from ray.train.torch import TorchTrainer
 from urgency_ray import cluster, storage
 from urgency_ray.calibration import operating_point
 from urgency_ray.config import Config, ConfigError
-from urgency_ray.dataset import NUM_CLASSES, Examples, Splits, fold_splits, load_examples, split_examples
+from urgency_ray.dataset import NUM_CLASSES, Examples, Splits, fold_splits, label_counts, load_examples, split_examples
 from urgency_ray.evaluate import predict_examples, predictions_table, score_pooled, score_splits
 from urgency_ray.fit import Epoch, TrainingData, build_model, calibrate, fit
 from urgency_ray.leaks import leak_warnings
 from urgency_ray.model import UrgencyClassifier, load_model
 from urgency_ray.model_card import write_model_card
+from urgency_ray.tensorboard import write_events
 
 log = logging.getLogger(__name__)
 
@@ -156,16 +157,20 @@ def prepare(config: Config, run_dir: str) -> tuple[Config, Examples, Splits]:
 
 
 def train(config: Config, run_dir: str) -> dict[str, Any]:
-    """Train on a run folder; write model/, metrics.json, history.json and predictions.parquet; return the metrics.
+    """Train on a run folder; write model/, tensorboard/, metrics.json, history.json and predictions.parquet.
 
     The best epoch is chosen on the validation split; the test split is scored once, with that epoch's weights. With
     `train.ablation` the audio-only and text-only models of the same trunk are trained and scored as well, with `train.folds`
     the model is cross-validated too.
 
+    Returns:
+        The content of metrics.json.
+
     Raises:
         ConfigError: the run folder cannot be trained on, or the workers do not fit the cluster.
     """
     config, examples, splits = prepare(config, run_dir)
+    folds = fold_splits(examples, config.split, config.train.folds) if config.train.folds is not None else []
     cluster.connect(config.ray)
     warnings = leak_warnings(examples, splits)
     for line in warnings:
@@ -201,10 +206,11 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
     if config.train.ablation:
         metrics["ablation"] = scores
     del data_ref  # the folds have the embeddings in the object store one at a time
-    if config.train.folds is not None:
-        metrics["folds"] = _cross_validate(config, run_dir, examples, transform, config.train.folds)
+    if folds:
+        metrics["folds"] = _cross_validate(config, run_dir, examples, transform, folds)
     # All at the end: an interrupted run leaves the former model beside the former figures.
-    save_model(model, storage.join(run_dir, "model"), metrics)
+    save_model(model, storage.join(run_dir, "model"), metrics, label_counts(examples, splits))
+    write_events(history, storage.join(run_dir, "tensorboard"))
     storage.write_table(storage.join(run_dir, "predictions.parquet"), predictions)
     storage.write_text(storage.join(run_dir, "config.yaml"), config.to_yaml())
     storage.write_text(storage.join(run_dir, "history.json"), json.dumps(history, indent=1))
@@ -215,11 +221,10 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
 
 
 def _cross_validate(
-    config: Config, run_dir: str, examples: Examples, transform: dict[str, Any], num_folds: int
+    config: Config, run_dir: str, examples: Examples, transform: dict[str, Any], folds: list[Splits]
 ) -> dict[str, Any]:
     """`folds` of metrics.json: each row outside the provider's test is scored once, by a model that has not seen it."""
     scoring: dict[str, Any] = {"num_resamples": config.train.bootstrap_samples, "seed": config.split.seed}
-    folds = fold_splits(examples, config.split, num_folds)
     pooled = np.zeros((len(examples), NUM_CLASSES), np.float32)
     each = []
     for number, splits in enumerate(folds, start=1):
@@ -228,7 +233,7 @@ def _cross_validate(
         pooled[splits.test] = predict_examples(trained.model, examples)["urgency"][splits.test]
         macro_f1 = score_pooled(pooled, examples, splits.test, **scoring)["macro_f1"]
         each.append({"num_rows": len(splits.test), "macro_f1": macro_f1})
-        log.info("fold %d of %d: macro-F1 %.3f on %d rows", number, num_folds, macro_f1, len(splits.test))
+        log.info("fold %d of %d: macro-F1 %.3f on %d rows", number, len(folds), macro_f1, len(splits.test))
     scores = [fold["macro_f1"] for fold in each]
     held_out = np.sort(np.concatenate([splits.test for splits in folds]))
     return {
@@ -244,11 +249,11 @@ def make_transform(config: Config, fingerprint: dict[str, Any] | None) -> dict[s
     return {**config.model_dump(include={"data", "audio_encoder", "text_encoder", "split"}), "fingerprint": fingerprint}
 
 
-def save_model(model: UrgencyClassifier, location: str, metrics: dict[str, Any]) -> None:
-    """Write config.json, model.safetensors and the model card to a folder or URI."""
+def save_model(model: UrgencyClassifier, location: str, metrics: dict[str, Any], counts: dict[str, list[int]]) -> None:
+    """Write config.json, model.safetensors and the model card to a folder or URI; `counts` as `dataset.label_counts` gives."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        write_model_card(Path(folder) / "README.md", model, metrics)
+        write_model_card(Path(folder) / "README.md", model, metrics, counts)
         storage.copy_dir(folder, location)
 
 

@@ -31,6 +31,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from urgency_ray import cluster, storage
 from urgency_ray.config import Config, ConfigError, iter_fields, searched_fields
+from urgency_ray.dataset import label_counts
 from urgency_ray.evaluate import predict_examples, score_splits
 from urgency_ray.fit import Epoch, TrainingData, fit
 from urgency_ray.leaks import leak_warnings
@@ -81,7 +82,8 @@ def tune(config: Config, run_dir: str) -> dict[str, Any]:
     check_space(config)
     config, examples, splits = prepare(config, run_dir)
     cluster.connect(config.ray)
-    for line in leak_warnings(examples, splits):
+    warnings = leak_warnings(examples, splits)
+    for line in warnings:
         log.warning("warning: %s", line)
     data = TrainingData.from_examples(examples, splits)
     space = SearchSpace(config.tune.space)
@@ -106,7 +108,9 @@ def tune(config: Config, run_dir: str) -> dict[str, Any]:
         num_resamples=best.train.bootstrap_samples,
         seed=best.split.seed,
     )
-    save_model(trained.model, storage.join(folder, "model"), {"splits": blocks})
+    save_model(
+        trained.model, storage.join(folder, "model"), {"splits": blocks, "warnings": warnings}, label_counts(examples, splits)
+    )
     states = trials["state"].value_counts()
     summary = {
         "num_trials": len(trials),
