@@ -11,10 +11,10 @@ from sklearn.metrics import log_loss, precision_recall_curve, precision_score, r
 
 from urgency_ray.calibration import (
     TEMPERATURE_RANGE,
+    apply_temperature,
     choose_threshold,
     fit_temperature,
     format_operating_point,
-    heat,
     operating_point,
     threshold_figures,
 )
@@ -63,11 +63,11 @@ def test_the_temperature_stays_within_its_range():
         fit_temperature(np.zeros((0, 3)), np.zeros(0, np.int64))
 
 
-def test_heat_divides_the_logits_and_can_be_taken_back():
+def test_a_temperature_divides_the_logits_and_can_be_taken_back():
     logits, _ = draw_rows(50)
-    np.testing.assert_allclose(heat(softmax(logits), 2.5), softmax(logits / 2.5))
-    np.testing.assert_allclose(heat(heat(softmax(logits), 2.5), 1 / 2.5), softmax(logits))
-    assert heat(np.array([[1.0, 0.0, 0.0]]), 3.0).tolist() == [[1.0, 0.0, 0.0]]
+    np.testing.assert_allclose(apply_temperature(softmax(logits), 2.5), softmax(logits / 2.5))
+    np.testing.assert_allclose(apply_temperature(apply_temperature(softmax(logits), 2.5), 1 / 2.5), softmax(logits))
+    assert apply_temperature(np.array([[1.0, 0.0, 0.0]]), 3.0).tolist() == [[1.0, 0.0, 0.0]]
 
 
 @settings(max_examples=60, deadline=None)

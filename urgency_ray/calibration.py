@@ -39,10 +39,10 @@ def fit_temperature(logits: NDArray[np.floating[Any]], truth: NDArray[np.int64])
     return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
 
 
-def heat(probs: NDArray[np.floating[Any]], factor: float) -> NDArray[np.float64]:
-    """Probabilities (N, C) whose logits are divided by `factor`; 1 / T takes a temperature T back."""
+def apply_temperature(probs: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
+    """Probabilities (N, C) with their logits divided by `temperature`; that of 1 / T takes a temperature T back."""
     with np.errstate(divide="ignore"):
-        scores = np.log(np.asarray(probs, np.float64)) / factor
+        scores = np.log(np.asarray(probs, np.float64)) / temperature
     return np.asarray(np.exp(log_softmax(scores, axis=1)), np.float64)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from urgency_ray.calibration import heat
+from urgency_ray.calibration import apply_temperature
 from urgency_ray.dataset import Examples, Splits, group_examples
 from urgency_ray.metrics import classification_block, expected_calibration_error
 from urgency_ray.model import TASKS, Batch, UrgencyClassifier
@@ -75,7 +75,7 @@ def score_splits(
             if not len(rows):
                 continue
             block = _score(truth[rows], probs[rows], groups[rows], labels, num_resamples=num_resamples, seed=seed)
-            raw = heat(probs[rows], 1 / temperature[task])
+            raw = apply_temperature(probs[rows], 1 / temperature[task])
             blocks.setdefault(name, {})[task] = block | {
                 "expected_calibration_error_uncalibrated": expected_calibration_error(truth[rows], raw),
                 "temperature": temperature[task],
