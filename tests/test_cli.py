@@ -1,11 +1,15 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from urgency_ray import cli
 from urgency_ray.config import iter_fields
+from urgency_ray.model import UrgencyClassifier
+from urgency_ray.train import evaluate_run, make_transform, prepare
 
 
 def run(*arguments):
@@ -76,6 +80,45 @@ def test_evaluate_prints_the_report_of_each_split(trained, capsys):
     shown = capsys.readouterr().out
     assert "urgency on val" in shown
     assert f"{metrics['splits']['test']['urgency']['per_class']['상']['f1']:.3f}" in shown
+
+
+def test_evaluate_finds_an_operating_point_of_high(trained, capsys):
+    run_dir, _, config = trained
+    assert run("evaluate", "--run-dir", run_dir, "--recall-of-high", "0.9") == 0
+    shown = capsys.readouterr().out
+    point = evaluate_run(config, run_dir, 0.9)["operating_point"]
+    assert f"P(상) >= {point['threshold']:.4f}, chosen on val for a recall of 상 of at least 0.9" in shown
+    assert f"recall {point['val']['recall']:.3f} ({point['val']['num_found']} of {point['val']['num_high']})" in shown
+    assert point["val"]["recall"] >= 0.9
+    table = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
+    test = table[table["split"] == "test"]
+    flagged = test[test["prob_high"] >= point["threshold"]]
+    assert point["test"]["num_flagged"] == len(flagged)
+    assert point["test"]["num_found"] == (flagged["urgency"] == 2).sum()
+
+
+@pytest.mark.parametrize("recall", ["0", "1.5", "high", "nan"])
+def test_a_recall_that_cannot_be_asked_for_is_refused(recall, capsys):
+    assert run("evaluate", "--run-dir", "r", "--recall-of-high", recall) == 2
+    assert one_line(capsys) == f"error: --recall-of-high: must be a number > 0 and <= 1 but got '{recall}'"
+
+
+def test_evaluate_prints_both_tasks(extracted, capsys, tmp_path):
+    run_dir = shutil.copytree(extracted[0], tmp_path / "run")
+    config, examples, _ = prepare(extracted[2], str(run_dir))
+    model = UrgencyClassifier(
+        config.model, examples.audio.shape[1], examples.text.shape[1], True, make_transform(config, examples.fingerprint)
+    )
+    model.save_pretrained(run_dir / "model")
+    assert run("evaluate", "--run-dir", run_dir) == 0
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if " on " in line] == [
+        "urgency on val",
+        "sentiment on val",
+        "urgency on test",
+        "sentiment on test",
+    ]
+    assert "불안/걱정" in shown
 
 
 def test_a_run_folder_s_own_config_is_the_default_and_gives_the_calls_to_a_recipe(trained, tmp_path):

@@ -2,11 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from urgency_ray.config import ConfigError, SamplerConfig, SplitConfig
+from urgency_ray.config import Config, ConfigError, SamplerConfig, SplitConfig
 from urgency_ray.dataset import (
     Examples,
     column_statistics,
     epoch_order,
+    fold_splits,
     group_examples,
     split_examples,
     worker_batches,
@@ -21,6 +22,7 @@ def make_examples(urgency, call_id=None, provider=None, sha=None):
             "call_id": call_id if call_id is not None else [f"c{i:06d}" for i in range(size)],
             "provider_split": provider if provider is not None else ["unknown"] * size,
             "audio_sha256": sha if sha is not None else [f"h{i}" for i in range(size)],
+            "text_sha256": None,
         }
     )
     zeros = np.zeros((size, 2), np.float32)
@@ -110,6 +112,54 @@ def test_too_little_data_is_a_clear_error(urgency):
         split_examples(make_examples(urgency), SplitConfig())
 
 
+def test_folds_hold_out_each_row_once_by_group_and_stratified():
+    # 300 calls of 3 utterances; each tenth call repeats the audio of the call before it.
+    calls = np.repeat(np.arange(300), 3)
+    audio = np.where(calls % 10 == 9, calls - 1, calls)
+    urgency = draw_urgency(300)[audio]
+    urgency[::100] = -1
+    examples = make_examples(urgency, [f"c{c}" for c in calls], sha=[f"h{a}" for a in audio])
+    folds = fold_splits(examples, SplitConfig(val_fraction=0.1), 5)
+    labelled = np.flatnonzero(urgency >= 0)
+    assert sorted(np.concatenate([splits.test for splits in folds])) == labelled.tolist()
+    shares = np.bincount(urgency[labelled]) / len(labelled)
+    for splits in folds:
+        assert sorted(np.concatenate([splits.train, splits.val, splits.test])) == labelled.tolist()
+        sides = [set(audio[rows]) for _, rows in splits.items()]
+        assert sum(map(len, sides)) == len(set.union(*sides))
+        np.testing.assert_allclose(np.bincount(urgency[splits.test]) / len(splits.test), shares, atol=0.03)
+        assert len(splits.test) == pytest.approx(len(labelled) / 5, rel=0.06)
+        assert len(splits.val) == pytest.approx(len(labelled) / 10, rel=0.15)
+
+
+def test_folds_leave_the_provider_s_test_part_alone_unless_told():
+    provider = np.where(np.arange(200) < 50, "validation", "training")
+    examples = make_examples(draw_urgency(200), provider=provider)
+    for splits in fold_splits(examples, SplitConfig(), 3):
+        assert min(np.concatenate([splits.train, splits.val, splits.test])) >= 50
+    folds = fold_splits(examples, SplitConfig(use_provider_test=False), 3)
+    assert sorted(np.concatenate([splits.test for splits in folds])) == list(range(200))
+
+
+def test_folds_are_a_function_of_the_seed_alone():
+    examples = make_examples(draw_urgency(100))
+    first, again, other = (
+        [rows.tolist() for splits in fold_splits(examples, SplitConfig(seed=seed), 4) for _, rows in splits.items()]
+        for seed in (3, 3, 4)
+    )
+    assert first == again != other
+
+
+def test_too_few_calls_for_the_folds_is_a_clear_error_unless_allowed():
+    examples = make_examples([0] * 20 + [1] * 20 + [2] * 3)
+    with pytest.raises(ConfigError, match=r"train\.folds: too few calls of urgency 상 for 5 folds"):
+        fold_splits(examples, SplitConfig(), 5)
+    folds = fold_splits(examples, SplitConfig(allow_missing_classes=True), 5)
+    assert sorted(np.concatenate([splits.test for splits in folds])) == list(range(43))
+    with pytest.raises(ConfigError, match=r"train\.folds: too few calls"):
+        fold_splits(examples, SplitConfig(allow_missing_classes=True), 50)
+
+
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
 def test_the_weighted_sampler_draws_by_the_recipe_s_formula(power):
     counts = np.array([6000, 3000, 1000])
@@ -119,6 +169,18 @@ def test_the_weighted_sampler_draws_by_the_recipe_s_formula(power):
     weights = counts * (10_000 / (3 * counts)) ** power
     shares = np.bincount(labels[order]) / 10_000
     np.testing.assert_allclose(shares, weights / weights.sum(), atol=0.015)
+
+
+def test_the_weighted_sampler_needs_no_row_of_a_class():
+    labels = np.repeat([0, 2], [90, 10])
+    order = epoch_order(labels, SamplerConfig(power=1.0), seed=1, epoch=1)
+    assert np.bincount(labels[order], minlength=3)[[0, 2]].tolist() == pytest.approx([50, 50], abs=15)
+
+
+@pytest.mark.parametrize("power", [-0.1, 1.1])
+def test_a_power_out_of_range_is_refused(power):
+    with pytest.raises(ConfigError, match=r"sampler\.power: must be a number >= 0 and <= 1 but got"):
+        Config().replace({"sampler.power": power})
 
 
 def test_without_sampler_each_row_comes_once_in_an_order_of_the_epoch():

@@ -139,7 +139,7 @@ def test_results_are_those_of_the_calls_also_when_they_fill_several_batches(monk
     model, counts = build(), [3, 1, 17, 2, 1, 9, 30]
     utterances, embeddings = make_utterances(counts), make_embeddings(sum(counts))
     whole, weights = explain_probabilities(model, *embeddings, utterances)
-    monkeypatch.setattr("urgency_ray.evaluate.ROWS_PER_FORWARD", 4)
+    monkeypatch.setattr("urgency_ray.model.ROWS_PER_FORWARD", 4)
     pieces, piece_weights = explain_probabilities(model, *embeddings, utterances)
     np.testing.assert_allclose(pieces["urgency"], whole["urgency"], atol=1e-5)
     np.testing.assert_allclose(piece_weights, weights, atol=1e-5)

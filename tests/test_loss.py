@@ -15,18 +15,26 @@ from urgency_ray.config import LossConfig
 from urgency_ray.loss import (
     UrgencyLoss,
     class_weights,
+    corn,
+    corn_tasks,
     kl_to_soft_labels,
     ordinal_focal,
     ordinal_soft_labels,
     row_weights,
+    squared_emd,
     weighted_cross_entropy,
 )
+from urgency_ray.model import CornHead
 
 URGENCY_COUNTS = [50, 30, 20]
 SENTIMENT_COUNTS = [54, 38, 7, 1]
 ONLY_KL = {"kl_weight": 1.0, "focal_weight": 0.0, "cross_entropy_weight": 0.0}
 ONLY_FOCAL = {"kl_weight": 0.0, "focal_weight": 1.0, "cross_entropy_weight": 0.0}
 ONLY_CROSS_ENTROPY = {"kl_weight": 0.0, "focal_weight": 0.0, "cross_entropy_weight": 1.0}
+NONE_OF_THE_RECIPE = {"kl_weight": 0.0, "focal_weight": 0.0, "cross_entropy_weight": 0.0}
+ONLY_CORN = NONE_OF_THE_RECIPE | {"corn_weight": 1.0}
+ONLY_EMD = NONE_OF_THE_RECIPE | {"emd_weight": 1.0}
+WEIGHTS = ("kl_weight", "focal_weight", "cross_entropy_weight", "corn_weight", "emd_weight")
 
 
 def logits_of(*rows):
@@ -156,6 +164,80 @@ def test_cross_entropy_of_a_batch_is_torchs(seed, num_rows):
     assert loss(logits, targets, 0.0).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+def coral_pytorch_corn_loss(conditional, targets, num_classes):
+    """CORN loss as the paper's authors compute it in coral-pytorch: task by task over its own subset, on the raw logits."""
+    total, num_examples = 0.0, 0
+    for task in range(num_classes - 1):
+        subset = targets >= task
+        labels = (targets[subset] > task).to(conditional)
+        num_examples += len(labels)
+        total += functional.binary_cross_entropy_with_logits(conditional[subset, task], labels, reduction="sum")
+    return total / num_examples
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), num_rows=st.integers(1, 40), num_classes=st.integers(2, 6))
+def test_corn_of_a_batch_is_that_of_its_authors_with_the_same_gradient(seed, num_rows, num_classes):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = 3 * torch.randn(num_rows, 7, generator=generator)
+    targets = torch.randint(num_classes, (num_rows,), generator=generator)
+    head = CornHead(7, num_classes)
+    expected = coral_pytorch_corn_loss(functional.linear(hidden, head.weight, head.bias), targets, num_classes)
+    wanted = torch.autograd.grad(expected, head.weight)[0]
+    loss = UrgencyLoss(LossConfig(**ONLY_CORN), [1] * num_classes)({"urgency": head(hidden)}, {"urgency": targets}, 0.5)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(torch.autograd.grad(loss, head.weight)[0], wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_corn_by_hand():
+    logits = logits_of([0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.25, 0.25, 0.5])
+    # Given y >= 1, class 1 has 0.2 / 0.3; the second row answers "y > 0" with 0.3 and "y > 1" with 1 - 0.2 / 0.3.
+    expected = [-math.log(0.7), -math.log(0.3) - math.log(0.2 / 0.3), -math.log(0.75) - math.log(0.5 / 0.75)]
+    targets = torch.tensor([0, 1, 2])
+    assert corn(logits, targets).tolist() == pytest.approx(expected)
+    assert corn_tasks(targets, 3).tolist() == [1, 2, 2]
+    loss = UrgencyLoss(LossConfig(**ONLY_CORN), URGENCY_COUNTS)
+    assert loss({"urgency": logits}, {"urgency": targets}, 0.5).item() == pytest.approx(sum(expected) / 5)
+
+
+def test_squared_emd_by_hand():
+    logits = logits_of([0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.7, 0.2, 0.1])
+    # Cumulated: 0.7 and 0.9; those of the targets: 1 and 1, 0 and 1, 0 and 0.
+    expected = [0.3**2 + 0.1**2, 0.7**2 + 0.1**2, 0.7**2 + 0.9**2]
+    assert squared_emd(logits, torch.tensor([0, 1, 2])).tolist() == pytest.approx(expected)
+    certain = torch.tensor([[100.0, 0.0, 0.0]]).expand(3, 3)
+    assert squared_emd(certain, torch.tensor([0, 1, 2])).tolist() == pytest.approx([0, 1, 2])  # the distance in classes
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), num_classes=st.integers(2, 6))
+def test_squared_emd_is_the_ranked_probability_score_and_has_its_gradient(seed, num_classes):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(8, num_classes, generator=generator, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(num_classes, (8,), generator=generator)
+    rows = []
+    for row, target in zip(logits.softmax(-1).tolist(), targets.tolist(), strict=True):
+        rows.append(sum((sum(row[: k + 1]) - (target <= k)) ** 2 for k in range(num_classes)))
+    assert squared_emd(logits, targets).tolist() == pytest.approx(rows)
+    assert torch.autograd.gradcheck(lambda x: squared_emd(x, targets), logits)
+
+
+def test_squared_emd_is_least_at_the_true_distribution():
+    """Strictly proper: over rows of classes 0.5, 0.3, 0.2 the best constant prediction is 0.5, 0.3, 0.2."""
+    targets = torch.tensor([0] * 5 + [1] * 3 + [2] * 2)
+    logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = squared_emd(logits.expand(10, 3), targets).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert logits.softmax(-1).tolist() == pytest.approx([0.5, 0.3, 0.2], abs=1e-4)
+
+
 def test_sentiment_takes_its_share_and_skips_unknown_rows():
     logits, targets = make_batch(64)
     alpha = torch.tensor([100 / (3 * n) for n in URGENCY_COUNTS], dtype=torch.float64)
@@ -194,7 +276,7 @@ def test_sentiment_needs_its_counts():
 
 @pytest.mark.parametrize("draw", [0.0, 0.24, 0.25, 0.64, 0.65, 1 - 2**-53])
 def test_draw_picks_by_cumulative_weight(draw):
-    picked = [1.0, 0.0, 0.0] if draw < 0.25 else [0.0, 1.0, 0.0] if draw < 0.65 else [0.0, 0.0, 1.0]
+    picked = [float(index == (draw >= 0.25) + (draw >= 0.65)) for index in range(5)]
     loss = UrgencyLoss(LossConfig(kl_weight=0.25, focal_weight=0.40, cross_entropy_weight=0.35), URGENCY_COUNTS)
     assert loss.mixture(draw) == picked
 
@@ -202,20 +284,19 @@ def test_draw_picks_by_cumulative_weight(draw):
 def test_picked_loss_is_that_loss():
     logits, targets = make_batch(32)
     mixed = UrgencyLoss(LossConfig(), URGENCY_COUNTS)
-    for draw, only in ((0.1, ONLY_KL), (0.5, ONLY_FOCAL), (0.9, ONLY_CROSS_ENTROPY)):
+    for draw, only in ((0.1, ONLY_KL), (0.5, ONLY_FOCAL), (0.9, ONLY_CROSS_ENTROPY)):  # at the defaults
         alone = UrgencyLoss(LossConfig(**only), URGENCY_COUNTS)
         assert mixed(logits, targets, draw).item() == alone(logits, targets, 0.0).item()
 
 
 @given(
-    weights=st.tuples(*[st.one_of(st.just(0.0), st.floats(1e-6, 1e6))] * 3).filter(any),
+    weights=st.tuples(*[st.one_of(st.just(0.0), st.floats(1e-6, 1e6))] * 5).filter(any),
     draw=st.floats(0.0, 1.0, exclude_max=True),
 )
 def test_draws_pick_one_loss_and_never_one_of_weight_zero(weights, draw):
-    names = ("kl_weight", "focal_weight", "cross_entropy_weight")
-    loss = UrgencyLoss(LossConfig(**dict(zip(names, weights, strict=True))), URGENCY_COUNTS)
+    loss = UrgencyLoss(LossConfig(**dict(zip(WEIGHTS, weights, strict=True))), URGENCY_COUNTS)
     mixture = loss.mixture(draw)
-    assert sorted(mixture) == [0.0, 0.0, 1.0]
+    assert sorted(mixture) == [0.0, 0.0, 0.0, 0.0, 1.0]
     assert weights[mixture.index(1.0)] > 0
 
 
@@ -233,14 +314,15 @@ def test_expected_is_the_average_over_draws():
     # Eight equally spaced draws meet weights of 2, 5 and 1 eighths exactly.
     average = sum(stochastic(logits, targets, (step + 0.5) / 8).item() for step in range(8)) / 8
     assert expected(logits, targets, 0.0).item() == pytest.approx(average, rel=1e-6)
-    assert expected.mixture(0.9) == [2 / 8, 5 / 8, 1 / 8]
+    assert expected.mixture(0.9) == [2 / 8, 5 / 8, 1 / 8, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("mode", ["stochastic", "expected"])
 @pytest.mark.parametrize("draw", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("cut", [1, 11, 16])
-def test_workers_that_share_normalisers_reproduce_the_global_batch(mode, draw, cut):
-    loss = UrgencyLoss(LossConfig(mode=mode, sentiment_weight=0.4), URGENCY_COUNTS, SENTIMENT_COUNTS)
+@pytest.mark.parametrize("weights", [{}, ONLY_CORN, ONLY_EMD, dict.fromkeys(WEIGHTS, 0.2)])
+def test_workers_that_share_normalisers_reproduce_the_global_batch(mode, draw, cut, weights):
+    loss = UrgencyLoss(LossConfig(mode=mode, sentiment_weight=0.4, **weights), URGENCY_COUNTS, SENTIMENT_COUNTS)
     logits, targets = make_batch(32)
     targets["sentiment"][0] = -1  # at cut 1, a worker that knows no sentiment at all
     whole = {task: values.clone().requires_grad_() for task, values in logits.items()}

@@ -3,10 +3,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from urgency_ray.config import ConfigError, ModelConfig
-from urgency_ray.model import Batch, UrgencyClassifier, load_model
+from urgency_ray.config import Config, ConfigError, ModelConfig
+from urgency_ray.model import Batch, CornHead, UrgencyClassifier, load_model
 
 SMALL = {"hidden_dim": 16, "num_heads": 2, "num_layers": 2, "feedforward_dim": 24, "head_dim": 12}
 
@@ -23,9 +24,9 @@ def build(**changes):
 
 
 @pytest.mark.parametrize("name", ["cross_attention", "concat", "cross_modal"])
-@pytest.mark.parametrize("modalities", ["fused", "audio", "text"])
-def test_a_saved_model_gives_the_same_logits(tmp_path, name, modalities):
-    model = build(name=name, modalities=modalities, with_sentiment=True)
+@pytest.mark.parametrize(("modalities", "urgency_head"), [("fused", "softmax"), ("audio", "corn"), ("text", "softmax")])
+def test_a_saved_model_gives_the_same_logits(tmp_path, name, modalities, urgency_head):
+    model = build(name=name, modalities=modalities, urgency_head=urgency_head, with_sentiment=True)
     model.standardize_acoustic.set_statistics(np.arange(5, dtype=np.float32), np.full(5, 2.0, np.float32))
     model.save_pretrained(tmp_path)
     loaded = load_model(str(tmp_path))
@@ -51,6 +52,33 @@ def test_the_fusion_trunk_is_the_recipe_s(monkeypatch):
     a, t = tokens.unbind(1)
     expected = model.urgency(model.head(torch.cat([a, t, (a - t).abs(), a * t], -1)))
     torch.testing.assert_close(model(batch)["urgency"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_corn_s_head_multiplies_conditional_probabilities():
+    head = CornHead(5, 4)
+    hidden = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+    more = nn.functional.linear(hidden, head.weight, head.bias).sigmoid()
+    first, second, third = more.T
+    expected = [1 - first, first * (1 - second), first * second * (1 - third), first * second * third]
+    log_probs = head(hidden)
+    torch.testing.assert_close(log_probs.exp(), torch.stack(expected, -1))
+    torch.testing.assert_close(log_probs.softmax(-1), log_probs.exp())
+
+
+def test_corn_s_head_is_stable_far_out():
+    head = CornHead(1, 3)
+    nn.init.ones_(head.weight)
+    nn.init.zeros_(head.bias)
+    log_probs = head(torch.tensor([[300.0], [-300.0]]))
+    assert log_probs.tolist() == [pytest.approx([-300, -300, 0], abs=1e-6), pytest.approx([0, -300, -600], abs=1e-6)]
+    log_probs.sum().backward()
+    assert torch.isfinite(head.weight.grad).all()
+
+
+def test_the_corn_loss_is_refused_without_its_head():
+    message = "^config: loss.corn_weight: 0.5 needs model.urgency_head corn but got softmax$"
+    with pytest.raises(ConfigError, match=message):
+        Config().replace({"loss.corn_weight": 0.5})
 
 
 def test_the_default_model_has_the_recipe_s_size():
@@ -99,6 +127,24 @@ def test_config_json_holds_the_transform_and_no_code(tmp_path):
     saved = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert saved["transform"] == {"unit": "call"}
     assert saved["model"]["hidden_dim"] == 16
+
+
+def test_probabilities_are_those_of_the_temperature_that_travels_with_the_model(tmp_path):
+    model = build(with_sentiment=True)
+    model.temperature.copy_(torch.tensor([2.0, 0.5]))
+    model.save_pretrained(tmp_path)
+    loaded, batch = load_model(str(tmp_path)), make_batch()
+    logits, probs = model(batch), loaded.probabilities(loaded(batch))
+    torch.testing.assert_close(probs["urgency"], (logits["urgency"] / 2.0).softmax(-1))
+    torch.testing.assert_close(probs["sentiment"], (logits["sentiment"] / 0.5).softmax(-1))
+
+
+def test_a_model_saved_before_there_were_temperatures_has_temperature_one(tmp_path):
+    build().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["temperature"]
+    save_file(weights, tmp_path / "model.safetensors")
+    assert load_model(str(tmp_path)).temperature.tolist() == [1.0, 1.0]
 
 
 def test_a_folder_without_a_model_is_one_line(tmp_path):

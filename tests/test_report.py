@@ -43,6 +43,8 @@ def scored_block(truth, probs, labels=URGENCY_LABELS):
         "per_class": {name: {"precision": p, "recall": r, "f1": f, "support": int(n)} for name, p, r, f, n in rows},
         "confusion": confusion.tolist(),
         "expected_calibration_error": 0.0437,
+        "expected_calibration_error_uncalibrated": 0.0914,
+        "temperature": 1.375,
     }
     if labels == URGENCY_LABELS:
         block |= {
@@ -446,6 +448,26 @@ def test_markup_in_the_files_is_shown_and_not_run(full_run, tmp_path):
         page = render(run)
     assert page.tags.isdisjoint({"script", "b>.c"})
     assert f"{evil} 69 No explanation is known to this version." in page.text
+
+
+def test_calibration_says_what_the_temperature_changed(full_text):
+    assert "divided by a temperature of 1.375" in full_text
+    assert "without it the error would be 9.1 %" in full_text
+
+
+def test_warnings_and_folds_of_the_training_are_on_the_page(full_run, full_text, tmp_path):
+    assert "Warning of the training" not in full_text
+    assert "Cross-validated" not in full_text
+    run = keep_only(full_run, tmp_path, "metrics.json")
+    metrics = load(run, "metrics.json")
+    metrics["warnings"] = ["possible leak: 3 of 342 test rows have the same <audio>"]
+    folds = {"each": [{}] * 5, "macro_f1_mean": 0.611, "macro_f1_std": 0.024}
+    metrics["folds"] = folds | {"pooled": {"macro_f1": 0.613, "macro_f1_interval": [0.59, 0.64], "num_rows": 3010}}
+    rewrite(run, "metrics.json", metrics)
+    text = render(run).text
+    assert "Warning of the training. Possible leak: 3 of 342 test rows have the same <audio>." in text
+    assert "Cross-validated over 5 folds of whole calls: macro-F1 0.611 ± 0.024" in text
+    assert "0.613 (0.590 to 0.640) on their 3,010 held-out rows together" in text
 
 
 def test_a_score_too_good_on_real_calls_is_called_a_leak(full_run, tmp_path):

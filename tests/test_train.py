@@ -1,16 +1,21 @@
 import json
+import logging
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from urgency_ray.config import ConfigError
-from urgency_ray.dataset import load_examples, split_examples
+from urgency_ray.dataset import fold_splits, load_examples, split_examples
 from urgency_ray.evaluate import predict_examples
+from urgency_ray.fit import TrainingData, build_model
 from urgency_ray.model import load_model
 from urgency_ray.schema import PREDICTION_SCHEMA
 from urgency_ray.train import evaluate_run, train
@@ -30,6 +35,7 @@ def test_metrics_are_those_of_the_predictions_by_scikit_learn(trained):
         assert block["confusion"] == confusion_matrix(truth, called, labels=[0, 1, 2]).tolist()
         assert block["macro_f1_interval"][0] <= block["macro_f1"] <= block["macro_f1_interval"][1]
     assert json.loads(Path(run_dir, "metrics.json").read_text(encoding="utf-8")) == metrics
+    assert metrics["warnings"] == []
 
 
 def test_predictions_follow_the_contract(trained):
@@ -66,9 +72,33 @@ def test_the_saved_model_is_that_of_the_best_epoch(trained):
     assert "macro-F1" in Path(run_dir, "model", "README.md").read_text(encoding="utf-8")
 
 
+def test_the_model_folder_alone_gives_the_probabilities_of_the_run_in_a_fresh_process(trained, tmp_path):
+    run_dir, _, _ = trained
+    shutil.copytree(Path(run_dir, "model"), tmp_path / "model")
+    examples = load_examples(run_dir)
+    np.savez(tmp_path / "rows.npz", audio=examples.audio, text=examples.text, acoustic=examples.acoustic)
+    code = """
+import numpy as np, torch
+from urgency_ray.model import Batch, UrgencyClassifier
+model, rows = UrgencyClassifier.from_pretrained("model"), np.load("rows.npz")
+with torch.inference_mode():
+    logits = model(Batch(*(torch.from_numpy(rows[name]) for name in ("audio", "text", "acoustic"))))
+    np.save("probs.npy", model.probabilities(logits)["urgency"])
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, timeout=120, capture_output=True)
+    table = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
+    expected = table[["prob_low", "prob_mid", "prob_high"]].to_numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "probs.npy"), expected, atol=1e-5)
+
+
+def test_training_leaves_tensorboard_curves_of_each_model(trained):
+    folder = Path(trained[0], "tensorboard")
+    assert {path.parent.name for path in folder.rglob("*tfevents*")} == {"fused", "audio", "text"}
+
+
 def test_evaluate_gives_the_same_figures(trained):
     run_dir, metrics, config = trained
-    assert evaluate_run(config, run_dir) == metrics["splits"]
+    assert evaluate_run(config, run_dir) == {"splits": metrics["splits"]}
 
 
 def test_evaluate_refuses_another_split(trained):
@@ -89,7 +119,8 @@ def test_of_equal_scores_the_first_epoch_counts(ray_session, extracted, tmp_path
     first = min(states, key=lambda state: len(state["history"]))
     assert len(first["history"]) == 1
     saved = load_model(f"{run_dir}/model").state_dict()
-    assert all(torch.equal(saved[name], value) for name, value in first["model"].items())
+    assert saved.pop("temperature")[0] != 1  # fitted when the training was over
+    assert all(torch.equal(value, first["model"][name]) for name, value in saved.items())
 
 
 def test_the_model_s_transform_is_what_made_the_embeddings(ray_session, extracted, tmp_path):
@@ -105,6 +136,56 @@ def test_ablation_trains_each_modality_and_keeps_the_fused_model(trained):
     assert metrics["ablation"]["fused"] == metrics["splits"]["test"]["urgency"]
     assert metrics["ablation"]["audio"] != metrics["ablation"]["text"]
     assert load_model(f"{run_dir}/model").model.modalities == "fused"
+
+
+def test_folds_score_each_row_by_a_model_that_has_not_seen_it(ray_session, extracted, tmp_path):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    config = extracted[2].replace({"train.epochs": 2, "train.folds": 2})
+    metrics = train(config, run_dir)
+    examples = load_examples(run_dir)
+    folds = fold_splits(examples, config.split, 2)
+    found = metrics["folds"]
+    assert [fold["num_rows"] for fold in found["each"]] == [len(splits.test) for splits in folds]
+    scores = [fold["macro_f1"] for fold in found["each"]]
+    assert (found["macro_f1_mean"], found["macro_f1_std"]) == pytest.approx((np.mean(scores), np.std(scores, ddof=1)))
+    assert found["pooled"]["num_rows"] == sum(examples.keys["provider_split"] == "training")
+    # Each fold's own best checkpoint, on its held-out rows, gives that fold's figure and its part of the pooled ones.
+    confusion = np.zeros((3, 3), int)
+    folders = [folder for folder in Path(run_dir, "checkpoints").iterdir() if folder.name.startswith("fused-")]
+    assert len(folders) == 3
+    for splits, score in zip(folds, scores, strict=True):
+        data = TrainingData.from_examples(examples, splits)
+        called = {}
+        for folder in folders:
+            states = [torch.load(path, weights_only=True) for path in folder.rglob("state.pt")]
+            state = next(s for s in states if len(s["history"]) == s["best_epoch"])
+            model = build_model(config, data)
+            if torch.equal(state["model"]["standardize_acoustic.mean"], model.standardize_acoustic.mean):
+                model.load_state_dict(state["model"])
+                called[folder.name] = predict_examples(model, examples)["urgency"].argmax(1)[splits.test]
+        (predicted,) = called.values()
+        truth = examples.urgency[splits.test]
+        assert score == pytest.approx(f1_score(truth, predicted, average="macro", labels=[0, 1, 2], zero_division=0))
+        confusion += confusion_matrix(truth, predicted, labels=[0, 1, 2])
+    assert found["pooled"]["confusion"] == confusion.tolist()
+    assert set(metrics["splits"]) == {"val", "test"}
+
+
+def test_a_leak_is_logged_and_kept_with_the_figures(ray_session, extracted, tmp_path, caplog):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    for path in Path(run_dir, "embeddings").rglob("*.parquet"):
+        table = pq.read_table(path, partitioning=None)
+        same = pa.array(["여기 삼 층 건물에서 검은 연기가 올라오고 있고 사람이 안에 있어요 빨리 와 주세요"] * len(table))
+        pq.write_table(table.set_column(table.schema.get_field_index("text"), table.schema.field("text"), same), path)
+    with caplog.at_level(logging.WARNING, "urgency_ray"):
+        metrics = train(extracted[2].replace({"train.epochs": 1}), run_dir)
+    size = metrics["splits"]["test"]["urgency"]["num_rows"]
+    expected = (
+        f"possible leak: {size} of {size} test rows have the same transcript as a row of train or val; their scores flatter"
+    )
+    assert metrics["warnings"][-1] == expected
+    assert f"warning: {expected}" in caplog.messages
+    assert "연기" not in caplog.text
 
 
 @pytest.mark.slow

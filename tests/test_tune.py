@@ -73,7 +73,7 @@ def test_the_winner_s_model_is_saved_and_scored_on_test(searched):
     run_dir, summary, config = searched
     _, examples, splits = prepare(config, run_dir)
     model = load_model(f"{run_dir}/tune/model")
-    blocks = score_splits(predict_examples(model, examples), examples, splits, num_resamples=100, seed=0)
+    blocks = score_splits(model, predict_examples(model, examples), examples, splits, num_resamples=100, seed=0)
     assert summary["test"]["macro_f1"] == pytest.approx(blocks["test"]["urgency"]["macro_f1"])
     assert not Path(run_dir, "model").exists(), "tune leaves what train made alone"
 

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the work failed, 2 the request was wrong.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import logging
 import sys
@@ -21,11 +22,15 @@ log = logging.getLogger("urgency_ray")
 
 @dataclass(frozen=True)
 class Command:
-    """What a command does, the options that it requires besides the config's fields, and the function behind it."""
+    """What a command does, the options besides the config's fields (all paths, required), and the function behind it.
+
+    `extras` are options that may be left out.
+    """
 
     summary: str
     options: tuple[str, ...]
     run: Callable[[Config, argparse.Namespace], None]
+    extras: tuple[str, ...] = ()
 
 
 # Each stage is imported when it runs: `--help` and a wrong request answer at once, without Ray or torch.
@@ -56,12 +61,24 @@ def _tune(config: Config, options: argparse.Namespace) -> None:
 
 
 def _evaluate(config: Config, options: argparse.Namespace) -> None:
+    recall = None if options.recall_of_high is None else _parse_recall(options.recall_of_high)
+    from urgency_ray.calibration import format_operating_point  # noqa: PLC0415
     from urgency_ray.metrics import format_report  # noqa: PLC0415
     from urgency_ray.train import evaluate_run  # noqa: PLC0415
 
-    for split, tasks in evaluate_run(config, options.run_dir).items():
+    scores = evaluate_run(config, options.run_dir, recall)
+    for split, tasks in scores["splits"].items():
         for task, block in tasks.items():
             print(f"{task} on {split}\n{format_report(block)}\n")
+    if recall is not None:
+        print(format_operating_point(scores["operating_point"]))
+
+
+def _parse_recall(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0.0 < float(text) <= 1.0:
+            return float(text)
+    raise ConfigError(f"--recall-of-high: must be a number > 0 and <= 1 but got {text!r}")
 
 
 def _predict(config: Config, options: argparse.Namespace) -> None:
@@ -100,6 +117,9 @@ def _print_scores(metrics: dict[str, Any], run_dir: str) -> None:
             low, high = block["macro_f1_interval"]
             figures = f"macro-F1 {block['macro_f1']:.3f} (95 % {low:.3f} to {high:.3f}), accuracy {block['accuracy']:.3f}"
             print(f"{split:<5}{task:<10}{figures}, n {block['num_rows']:,}")
+    if folds := metrics.get("folds"):
+        spread = f"macro-F1 {folds['macro_f1_mean']:.3f} ± {folds['macro_f1_std']:.3f} (standard deviation)"
+        print(f"folds urgency   {spread} over {len(folds['each'])} folds, n {folds['pooled']['num_rows']:,}")
     print(f"model: {storage.join(run_dir, 'model')}")
 
 
@@ -109,6 +129,7 @@ OPTIONS = {
     "output": "file to write: .parquet or .csv, a local path or a URI",
     "metadata": "metadata.csv (UrgencySense) or processed_data.csv (UrgencyDetect): a local path or a URI",
     "embeddings": "embeddings.npz (UrgencySense) or wav2vec2_embeddings.npy (UrgencyDetect): a local path or a URI",
+    "recall_of_high": "also find the threshold on P(상) that reaches this recall of 상 on val, and what it costs (0.95, say)",
 }
 
 COMMANDS = {
@@ -117,7 +138,9 @@ COMMANDS = {
     "extract": Command("turn the calls below --data.root into embeddings", ("run_dir",), _extract),
     "train": Command("train a classifier on a run folder's embeddings and score it", ("run_dir",), _train),
     "tune": Command("search for the best validation macro-F1 and score the winner", ("run_dir",), _tune),
-    "evaluate": Command("print the classification report of a run folder's model", ("run_dir",), _evaluate),
+    "evaluate": Command(
+        "print the classification report of a run folder's model", ("run_dir",), _evaluate, ("recall_of_high",)
+    ),
     "predict": Command("classify the calls below --data.root with a saved model", ("model", "output"), _predict),
     "report": Command("write a run folder's report.html", ("run_dir",), _report),
     "import": Command("make a run folder of published embeddings", ("metadata", "embeddings", "run_dir"), _import),
@@ -145,10 +168,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"urgency-ray {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        flags = [f"--{option.replace('_', '-')}" for option in command.options]
+        flags, extras = ([_flag(option) for option in options] for options in (command.options, command.extras))
         sub = commands.add_parser(
             name,
-            usage=" ".join(["%(prog)s", *(f"{flag} PATH" for flag in flags), "[--config FILE] [--section.field VALUE ...]"]),
+            usage=" ".join(
+                [
+                    "%(prog)s",
+                    *(f"{flag} PATH" for flag in flags),
+                    *(f"[{flag} VALUE]" for flag in extras),
+                    "[--config FILE] [--section.field VALUE ...]",
+                ]
+            ),
             help=command.summary,
             description=f"{command.summary[0].upper()}{command.summary[1:]}.",
             allow_abbrev=False,
@@ -157,6 +187,8 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--config", metavar="FILE", help="YAML that states differences from the defaults")
         for option, flag in zip(command.options, flags, strict=True):
             sub.add_argument(flag, required=True, metavar="PATH", help=OPTIONS[option])
+        for option, flag in zip(command.extras, extras, strict=True):
+            sub.add_argument(flag, metavar="VALUE", help=OPTIONS[option])
         groups = {section: sub.add_argument_group(section) for section in Config.model_fields}
         defaults = Config().model_dump()
         for dotted, field in iter_fields():
@@ -166,6 +198,10 @@ def build_parser() -> argparse.ArgumentParser:
             doc = f"{field.description} Takes {describe(field)}. Default: {shown}".replace("%", "%%")
             groups[section].add_argument(f"--{dotted}", dest=dotted, metavar="VALUE", default=argparse.SUPPRESS, help=doc)
     return parser
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
 
 
 def resolve_config(options: argparse.Namespace) -> Config:
@@ -222,7 +258,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _unknown_option(option: str) -> str:
     name = option.split("=", maxsplit=1)[0]
-    known = [f"--{dotted}" for dotted, _ in iter_fields()] + ["--config", *(f"--{o.replace('_', '-')}" for o in OPTIONS)]
+    known = [f"--{dotted}" for dotted, _ in iter_fields()] + ["--config", *map(_flag, OPTIONS)]
     near = difflib.get_close_matches(name, known, n=1)
     return f"{name}: no such option" + (f"; did you mean {near[0]}?" if near else "; --help lists them")
 

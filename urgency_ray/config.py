@@ -152,6 +152,8 @@ class ModelConfig(Section):
     """Dropout inside the transformer."""
     head_dim: Annotated[int, Field(ge=4, le=8192)] = 512
     """Width of the classification head's hidden layer."""
+    urgency_head: Literal["softmax", "corn"] = "softmax"
+    """A logit for each urgency class, or CORN's conditional logits of being more urgent than each class but the last."""
     text_encoder: str | None = None
     """Hugging Face model name or folder to train on the transcripts, inside a cross_modal classifier that takes its width
     (UrgencyDetect's); null takes the run's text embeddings."""
@@ -184,13 +186,17 @@ class ModelConfig(Section):
 
 class LossConfig(Section):
     mode: Literal["stochastic", "expected"] = "stochastic"
-    """Draw one of the three losses at each step with the weights as probabilities, or take their weighted sum."""
+    """Draw one of the losses at each step with the weights as probabilities, or take their weighted sum."""
     kl_weight: NonNegativeFloat = 0.25
     """Weight of the KL divergence to ordinal soft labels."""
     focal_weight: NonNegativeFloat = 0.40
     """Weight of the ordinal focal loss."""
     cross_entropy_weight: NonNegativeFloat = 0.35
     """Weight of the class-weighted cross-entropy."""
+    corn_weight: NonNegativeFloat = 0.0
+    """Weight of CORN's conditional binary cross-entropies; needs model.urgency_head corn."""
+    emd_weight: NonNegativeFloat = 0.0
+    """Weight of the squared earth mover's distance, which punishes by distance as quadratic kappa does."""
     focal_gamma: NonNegativeFloat = 2.0
     """Exponent of the focal loss."""
     soft_label_mass: Fraction = 0.2
@@ -202,8 +208,8 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _weighs_something(self) -> Self:
-        if self.kl_weight + self.focal_weight + self.cross_entropy_weight <= 0:
-            raise ValueError("one of kl_weight, focal_weight, cross_entropy_weight must be above 0")
+        if self.kl_weight + self.focal_weight + self.cross_entropy_weight + self.corn_weight + self.emd_weight <= 0:
+            raise ValueError("one of kl_weight, focal_weight, cross_entropy_weight, corn_weight, emd_weight must be above 0")
         return self
 
 
@@ -253,6 +259,8 @@ class TrainConfig(Section):
     """Seed of weights, dropout, sampler and loss draws."""
     ablation: bool = False
     """Also train audio-only and text-only models with the same trunk and put all three into metrics.json."""
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
+    """Also cross-validate: as many models, each scored on its fold of the rows outside the provider's test; null does not."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Resamples behind each 95 % interval."""
 
@@ -359,6 +367,14 @@ class Config(Section):
     def _selects_by_what_it_learns(self) -> Self:
         if self.train.select_by == "mean_of_tasks" and not self.loss.sentiment_weight:
             raise ValueError("train.select_by mean_of_tasks needs loss.sentiment_weight above 0: without it there is one task")
+        return self
+
+    @model_validator(mode="after")
+    def _corn_loss_has_its_head(self) -> Self:
+        if self.loss.corn_weight > 0 and self.model.urgency_head != "corn":
+            raise ValueError(
+                f"loss.corn_weight: {self.loss.corn_weight:g} needs model.urgency_head corn but got {self.model.urgency_head}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,11 +1,13 @@
-"""Embeddings parquet to arrays, splits, statistics and the order in which rows are visited. Nothing here needs a cluster."""
+"""Embeddings parquet to arrays, splits, folds, statistics and the order in which rows are visited. No cluster is needed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ import pyarrow.dataset as pads
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from urgency_ray import storage
 from urgency_ray.config import ConfigError, SamplerConfig, SplitConfig
@@ -25,6 +27,8 @@ from urgency_ray.utterances import Utterances, group_utterances
 
 SPLITS = ("train", "val", "test")
 NUM_CLASSES = len(URGENCY_LABELS)
+MIN_TEXT_CHARS = 40
+"""Shorter texts have no hash: that two people say them word for word is no wonder (a dispatcher's opening line, a "yes")."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Examples:
     There are R embedding rows: N where an example is a row; where an example is a call of several, `utterances` says which.
 
     Attributes:
-        keys: columns example_id, call_id, provider_split, audio_sha256, one row an example.
+        keys: columns example_id, call_id, provider_split, audio_sha256 and text_sha256 (None where unknown, where the text
+            has fewer than `MIN_TEXT_CHARS` characters, or an example is a call of several), one row an example.
         audio: float32 (R, audio_dim).
         text: float32 (R, text_dim).
         acoustic: float32 (R, 5), in the order of `schema.ACOUSTIC_FEATURES`, as measured.
@@ -96,15 +101,16 @@ def load_examples(run_dir: str, *, by_call: bool = False) -> Examples:
     if by_call:
         order = order[np.argsort(frame["call_id"].to_numpy(str)[order], kind="stable")]
     audio, text = (_read_vectors(dataset, name, embedded, order) for name in ("audio_embedding", "text_embedding"))
+    frame["text_sha256"] = list(_hash_texts(dataset, embedded))
     frame = frame.iloc[order].reset_index(drop=True)
     acoustic = frame[list(ACOUSTIC_FEATURES)].to_numpy(np.float32, na_value=np.nan)
     utterances = group_utterances(frame) if by_call else None
     if utterances is not None:
         frame = frame.iloc[utterances.offsets[:-1]].reset_index(drop=True)
-        frame["example_id"] = frame["call_id"]
+        frame = frame.assign(example_id=frame["call_id"], text_sha256=None)
     sentiments = pd.Categorical(frame["sentiment"], categories=list(SENTIMENT_LABELS))
     return Examples(
-        keys=frame[["example_id", "call_id", "provider_split", "audio_sha256"]],
+        keys=frame[["example_id", "call_id", "provider_split", "audio_sha256", "text_sha256"]],
         audio=audio,
         text=text,
         acoustic=acoustic,
@@ -146,6 +152,14 @@ def _read_vectors(dataset: pads.Dataset, name: str, embedded: pc.Expression, ord
     return vectors
 
 
+def _hash_texts(dataset: pads.Dataset, embedded: pc.Expression) -> Iterator[str | None]:
+    """A hash of each transcript, in the order of the scan; the words themselves are not kept."""
+    for batch in dataset.to_batches(columns=["text"], filter=embedded):
+        for text in batch.column("text").to_pylist():
+            words = " ".join(normalize("NFC", text or "").split())
+            yield hashlib.sha256(words.encode()).hexdigest() if len(words) >= MIN_TEXT_CHARS else None
+
+
 @dataclass(frozen=True)
 class Splits:
     """Row numbers of each split, ascending; rows without an urgency label are in none."""
@@ -181,6 +195,49 @@ def split_examples(examples: Examples, config: SplitConfig) -> Splits:
     Raises:
         ConfigError: a class has no rows in a split, or too few groups to share out.
     """
+    labelled, group, groups = _labelled_groups(examples, config)
+    rest = groups
+    if config.use_provider_test and groups["provider"].any():
+        test = groups.index[groups["provider"]]
+        rest = groups[~groups["provider"]]
+    else:
+        test = _draw(rest, round(config.test_fraction * len(groups)), config, "test")
+        rest = rest.drop(test)
+    val = _draw(rest, round(config.val_fraction * len(groups)), config, "val")
+    train = rest.index.difference(val)
+    return _collect(examples, labelled, group, (train, val, test), config)
+
+
+def fold_splits(examples: Examples, config: SplitConfig, num_folds: int) -> list[Splits]:
+    """K = `num_folds` splits for cross-validation: a pure function of (rows, seed).
+
+    Their test parts are folds, by group and stratified by urgency, of the labelled rows outside the provider's Validation part
+    (where that serves as the test split): each such row is in one of them. Val is drawn from the rest as in `split_examples`.
+
+    Raises:
+        ConfigError: a class has no rows in a part, or fewer groups than there are folds.
+    """
+    labelled, group, groups = _labelled_groups(examples, config)
+    if config.use_provider_test:
+        groups = groups[~groups["provider"]]
+    counts = groups["urgency"].value_counts()
+    rare = counts.index[counts < num_folds]
+    if len(groups) < num_folds or (len(rare) and not config.allow_missing_classes):
+        what = f"calls of urgency {_names(list(rare))}" if len(rare) else "calls"
+        raise ConfigError(f"train.folds: too few {what} for {num_folds} folds: give more data, or lower train.folds")
+    strata = groups["urgency"].where(~groups["urgency"].isin(rare), counts.index[0])
+    folds = StratifiedKFold(num_folds, shuffle=True, random_state=config.seed)
+    splits = []
+    for _, held_out in folds.split(strata, strata):
+        test = groups.index[held_out]
+        rest = groups.drop(test)
+        val = _draw(rest, round(config.val_fraction * len(groups)), config, "val")
+        splits.append(_collect(examples, labelled, group, (rest.index.difference(val), val, test), config))
+    return splits
+
+
+def _labelled_groups(examples: Examples, config: SplitConfig) -> tuple[NDArray[np.int64], NDArray[np.int64], pd.DataFrame]:
+    """Labelled rows (L,), the group of each (L,), and the groups by number: urgency, provider (touches its Validation part)."""
     labelled = np.flatnonzero(examples.urgency >= 0)
     if not len(labelled):
         raise ConfigError("the run folder holds no labelled rows to train on")
@@ -196,21 +253,22 @@ def split_examples(examples: Examples, config: SplitConfig) -> Splits:
         raise ConfigError(f"no row has urgency {_names(missing)}: give more data, or set split.allow_missing_classes")
     # A group of one call has one label; the most urgent stands for the rare group whose calls disagree.
     groups = frame.groupby("group").agg(urgency=("urgency", "max"), provider=("provider", "any"))
-    rest = groups
-    if config.use_provider_test and groups["provider"].any():
-        test = groups.index[groups["provider"]]
-        rest = groups[~groups["provider"]]
-    else:
-        test = _draw(rest, round(config.test_fraction * len(groups)), config, "test")
-        rest = rest.drop(test)
-    val = _draw(rest, round(config.val_fraction * len(groups)), config, "val")
-    train = rest.index.difference(val)
-    rows = [labelled[frame["group"].isin(part).to_numpy()] for part in (train, val, test)]
-    splits = Splits(*rows)
-    for name, part in splits.items():
-        absent = sorted(set(range(NUM_CLASSES)) - set(examples.urgency[part]))
-        if not len(part) or (absent and not config.allow_missing_classes):
-            what = f"no row of urgency {_names(absent)}" if len(part) else "no rows"
+    return labelled, frame["group"].to_numpy(), groups
+
+
+def _collect(
+    examples: Examples,
+    labelled: NDArray[np.int64],
+    group: NDArray[np.int64],
+    parts: Sequence[pd.Index[Any]],
+    config: SplitConfig,
+) -> Splits:
+    """The rows of three sets of groups, each with all classes."""
+    splits = Splits(*(labelled[np.isin(group, part)] for part in parts))
+    for name, rows in splits.items():
+        absent = sorted(set(range(NUM_CLASSES)) - set(examples.urgency[rows]))
+        if not len(rows) or (absent and not config.allow_missing_classes):
+            what = f"no row of urgency {_names(absent)}" if len(rows) else "no rows"
             raise ConfigError(f"the {name} split has {what}: give more data, or set split.allow_missing_classes")
     return splits
 
@@ -239,6 +297,11 @@ def _names(classes: list[int]) -> str:
 def class_counts(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
     """Rows of each class (num_classes,); unknown labels (-1) do not count."""
     return np.bincount(labels[labels >= 0], minlength=num_classes)
+
+
+def label_counts(examples: Examples, splits: Splits) -> dict[str, list[int]]:
+    """Rows of each urgency class, in their order, by split."""
+    return {name: class_counts(examples.urgency[rows], NUM_CLASSES).tolist() for name, rows in splits.items()}
 
 
 def column_statistics(values: NDArray[np.float32], rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

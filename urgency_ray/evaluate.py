@@ -9,9 +9,10 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from urgency_ray.calibration import apply_temperature
 from urgency_ray.dataset import Examples, Splits, group_examples
-from urgency_ray.metrics import classification_block
-from urgency_ray.model import UrgencyClassifier, gather_batch, inference_batches
+from urgency_ray.metrics import classification_block, expected_calibration_error
+from urgency_ray.model import TASKS, UrgencyClassifier, gather_batch, inference_batches
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_KEYS, URGENCY_LABELS
 from urgency_ray.tokens import Tokens
 from urgency_ray.utterances import Utterances
@@ -27,7 +28,7 @@ def explain_probabilities(
     *,
     tokens: Tokens | None = None,
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32] | None]:
-    """Class probabilities by task, (N, C), in the model's evaluation mode and on its device, and what each utterance weighed.
+    """Calibrated class probabilities by task, (N, C), on the model's device without dropout, and what each utterance weighed.
 
     Args:
         model: hierarchical where there are utterances, else not.
@@ -46,9 +47,8 @@ def explain_probabilities(
     probs: dict[str, NDArray[np.float32]] = {}
     for examples in inference_batches(np.arange(num_examples), utterances, read):
         logits, shares = model.explain(gather_batch((audio, text, acoustic), utterances, examples, device, read))
-        for task, scores in logits.items():
-            values = scores.float().softmax(dim=-1).cpu().numpy()
-            probs.setdefault(task, np.empty((num_examples, values.shape[1]), np.float32))[examples] = values
+        for task, values in model.probabilities(logits).items():
+            probs.setdefault(task, np.empty((num_examples, values.shape[1]), np.float32))[examples] = values.cpu().numpy()
         if weights is not None and utterances is not None and shares is not None:
             weights[utterances.rows(examples)] = shares.cpu().numpy()
     return probs, weights
@@ -61,12 +61,12 @@ def predict_probabilities(
     acoustic: NDArray[np.float32],
     tokens: Tokens | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Class probabilities by task, (N, C), in the model's evaluation mode; arguments as in `explain_probabilities`."""
+    """Calibrated class probabilities by task, (N, C), without dropout; arguments as in `explain_probabilities`."""
     return explain_probabilities(model, audio, text, acoustic, tokens=tokens)[0]
 
 
 def predict_examples(model: UrgencyClassifier, examples: Examples) -> dict[str, NDArray[np.float32]]:
-    """Class probabilities of every example, by task, (N, C); the model comes back to the CPU."""
+    """Calibrated class probabilities of every example, by task, (N, C); the model comes back to the CPU."""
     # A text encoder over every transcript is work for a GPU, where this process sees one; heads over embeddings are not.
     device = "cuda" if model.tokenizer is not None and torch.cuda.is_available() else "cpu"
     arrays = examples.audio, examples.text, examples.acoustic, examples.utterances
@@ -76,6 +76,7 @@ def predict_examples(model: UrgencyClassifier, examples: Examples) -> dict[str, 
 
 
 def score_splits(
+    model: UrgencyClassifier,
     probabilities: dict[str, NDArray[np.float32]],
     examples: Examples,
     splits: Splits,
@@ -84,9 +85,11 @@ def score_splits(
     num_resamples: int,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """`splits` of metrics.json: a block of figures for each split and task.
+    """`splits` of metrics.json: a `classification_block` for each split and task, with the temperature and the calibration
+    error without it.
 
     Args:
+        model: what made the probabilities.
         probabilities: by task, (N, C), as `predict_examples` gives them.
         examples: the N rows.
         splits: which rows belong where.
@@ -95,6 +98,7 @@ def score_splits(
         seed: of the bootstrap.
     """
     groups = group_examples(examples.keys)
+    temperature = dict(zip(TASKS, model.temperature.tolist(), strict=True))
     tasks = {"urgency": (examples.urgency, URGENCY_LABELS), "sentiment": (examples.sentiment, SENTIMENT_LABELS)}
     blocks: dict[str, dict[str, Any]] = {}
     for name, split_rows in splits.items():
@@ -105,17 +109,42 @@ def score_splits(
             rows = split_rows[truth[split_rows] >= 0]
             if not len(rows):
                 continue
-            blocks.setdefault(name, {})[task] = classification_block(
-                truth[rows],
-                probs[rows].argmax(axis=1),
-                probs[rows],
-                groups[rows],
-                labels,
-                num_resamples=num_resamples,
-                seed=seed,
-                ordinal=task == "urgency",
-            )
+            block = _score(truth[rows], probs[rows], groups[rows], labels, num_resamples=num_resamples, seed=seed)
+            raw = apply_temperature(probs[rows], 1 / temperature[task])
+            blocks.setdefault(name, {})[task] = block | {
+                "expected_calibration_error_uncalibrated": expected_calibration_error(truth[rows], raw),
+                "temperature": temperature[task],
+            }
     return blocks
+
+
+def score_pooled(
+    probs: NDArray[np.float32], examples: Examples, rows: NDArray[np.int64], *, num_resamples: int, seed: int
+) -> dict[str, Any]:
+    """The `classification_block` of urgency on some labelled rows, whatever models made `probs` (N, C); the rest as above."""
+    groups = group_examples(examples.keys)
+    return _score(examples.urgency[rows], probs[rows], groups[rows], URGENCY_LABELS, num_resamples=num_resamples, seed=seed)
+
+
+def _score(
+    truth: NDArray[np.int64],
+    probs: NDArray[np.float32],
+    groups: NDArray[np.int64],
+    labels: tuple[str, ...],
+    *,
+    num_resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    return classification_block(
+        truth,
+        probs.argmax(axis=1),
+        probs,
+        groups,
+        labels,
+        num_resamples=num_resamples,
+        seed=seed,
+        ordinal=labels == URGENCY_LABELS,
+    )
 
 
 def predictions_table(probs: NDArray[np.float32], examples: Examples, splits: Splits) -> pa.Table:

@@ -1,4 +1,5 @@
-"""The training losses: KL to ordinal soft labels, ordinal focal, class-weighted cross-entropy, and UrgencySense's mixture.
+"""The training losses: UrgencySense's three (KL to ordinal soft labels, ordinal focal, class-weighted cross-entropy), CORN, the
+squared earth mover's distance, and their mixture.
 
 Each part of the loss is a quotient of two sums over rows, kept as (numerator, normaliser) to the end: data-parallel workers
 that add up their normalisers first get the loss and the gradient of the global batch exactly. A mean of the workers' own means
@@ -91,6 +92,36 @@ def weighted_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> 
     return row_weights(targets, weights) * -log_probs
 
 
+def corn_tasks(targets: Tensor, num_classes: int) -> Tensor:
+    """Binary tasks of CORN that each row takes part in, int64 (B,): those of k <= y, of the C - 1 that ask whether y > k."""
+    return (targets + 1).clamp(max=num_classes - 1)
+
+
+def corn(logits: Tensor, targets: Tensor) -> Tensor:
+    """CORN loss of each row (B,): sum over k <= y of the binary cross-entropy of "y > k, given y >= k" (Shi, Cao and Raschka
+    2021, arXiv:2111.08851).
+
+    By the chain rule the conditional probabilities of a row's tasks multiply up to p_y, so the sum is -log p_y. A batch's value
+    is the sum over rows divided by the sum of `corn_tasks`, as in the authors' coral-pytorch.
+
+    Args:
+        logits: log-probabilities that `model.CornHead` made of the conditional logits.
+        targets: as above.
+    """
+    return functional.cross_entropy(logits, targets, reduction="none")
+
+
+def squared_emd(logits: Tensor, targets: Tensor) -> Tensor:
+    """Squared earth mover's distance of each row (B,): sum over k of (P(class <= k) - [y <= k])^2, from 0 to C - 1.
+
+    Hou, Yu and Samaras 2016 (arXiv:1611.05916), with one-hot targets. It is the ranked probability score (Epstein 1969):
+    strictly proper, and a miss costs the more the further it is, as in quadratic kappa; unlike kappa it is a sum over rows.
+    """
+    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)[..., :-1]
+    reached = targets.unsqueeze(-1) <= torch.arange(cumulative.shape[-1], device=targets.device)
+    return (cumulative - reached.to(cumulative)).square().sum(dim=-1)
+
+
 @dataclass(frozen=True)
 class Terms:
     """The K parts of the loss over one worker's rows; added up over workers, they are those of the global batch.
@@ -140,7 +171,7 @@ class UrgencyLoss(nn.Module):
         self.register_buffer("sentiment_weights", class_weights(sentiment_counts, config.class_weights))
 
     def mixture(self, draw: float) -> list[float]:
-        """Weights of KL, focal and cross-entropy at one step, of sum 1; mode `stochastic` gives 1 to the one that `draw` picks.
+        """Weights of KL, focal, cross-entropy, CORN and EMD at a step, of sum 1; `stochastic` gives 1 to the one `draw` picks.
 
         Args:
             draw: uniform in [0, 1), the same on all workers; mode `expected` pays no heed to it.
@@ -150,9 +181,17 @@ class UrgencyLoss(nn.Module):
         """
         if not 0.0 <= draw < 1.0:
             raise ValueError(f"draw must be in [0, 1) but got {draw}")
-        weights = (self.config.kl_weight, self.config.focal_weight, self.config.cross_entropy_weight)
+        config = self.config
+        # A loss added here goes to the end: what the draws of an older config pick must not change.
+        weights = (
+            config.kl_weight,
+            config.focal_weight,
+            config.cross_entropy_weight,
+            config.corn_weight,
+            config.emd_weight,
+        )
         bounds = list(accumulate(weights))
-        if self.config.mode == "expected":
+        if config.mode == "expected":
             return [weight / bounds[-1] for weight in weights]
         # The last bound becomes exactly 1, above every draw; a loss of weight 0 has two equal bounds and is never picked.
         picked = bisect_right([bound / bounds[-1] for bound in bounds], draw)
@@ -168,7 +207,7 @@ class UrgencyLoss(nn.Module):
         """
         urgency, truth, alpha = logits["urgency"], targets["urgency"], self.urgency_weights
         share = self.config.sentiment_weight
-        kl, focal, cross_entropy = ((1.0 - share) * weight for weight in self.mixture(draw))
+        kl, focal, cross_entropy, corn_share, emd = ((1.0 - share) * weight for weight in self.mixture(draw))
         num_rows = alpha.new_full((), len(truth))
         parts: list[tuple[Tensor, Tensor]] = []
         if kl:
@@ -178,6 +217,11 @@ class UrgencyLoss(nn.Module):
         if cross_entropy:
             rows = weighted_cross_entropy(urgency, truth, alpha)
             parts.append((cross_entropy * rows.sum(), row_weights(truth, alpha).sum()))
+        if corn_share:
+            tasks = corn_tasks(truth, urgency.shape[-1]).sum().to(alpha)
+            parts.append((corn_share * corn(urgency, truth).sum(), tasks))
+        if emd:
+            parts.append((emd * squared_emd(urgency, truth).sum(), num_rows))
         if share:
             rows = weighted_cross_entropy(logits["sentiment"], targets["sentiment"], self.sentiment_weights)
             parts.append((share * rows.sum(), row_weights(targets["sentiment"], self.sentiment_weights).sum()))

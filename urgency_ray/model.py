@@ -8,7 +8,7 @@ modalities in use (1 or 2), C classes.
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -27,6 +27,8 @@ from urgency_ray.tokens import Tokens
 from urgency_ray.utterances import Utterances
 
 ROWS_PER_FORWARD = 2048
+
+TASKS = ("urgency", "sentiment")
 
 
 class Batch(NamedTuple):
@@ -173,6 +175,26 @@ TRUNKS: dict[str, type[CrossAttention] | type[Concat] | type[CrossModal]] = {
 }
 
 
+class CornHead(nn.Linear):
+    """CORN's head for C ordered classes (Shi, Cao and Raschka 2021, arXiv:2111.08851), as log-probabilities of the classes.
+
+    The linear layer gives f_k = logit P(y > k | y >= k) for k < C - 1; the chain rule makes of them log P(y = k) =
+    log P(y <= k | y >= k) + sum over j < k of log P(y > j | y >= j). A softmax leaves log-probabilities as they are, so losses
+    and predictions take them for logits. The class called is the most probable one, as everywhere here, where the paper counts
+    the P(y > k) above 1/2 (the median).
+    """
+
+    def __init__(self, in_dim: int, num_classes: int) -> None:
+        super().__init__(in_dim, num_classes - 1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, in_dim) to (B, C)."""
+        conditional = super().forward(hidden).float()
+        beyond = nn.functional.logsigmoid(conditional).cumsum(dim=-1)
+        # The last class has no task of its own: whoever is beyond all others is there.
+        return nn.functional.pad(nn.functional.logsigmoid(-conditional), (0, 1)) + nn.functional.pad(beyond, (1, 0))
+
+
 class UrgencyClassifier(
     nn.Module,
     PyTorchModelHubMixin,
@@ -193,9 +215,12 @@ class UrgencyClassifier(
 
     Attributes:
         tokenizer: that text encoder's, saved beside the weights; None without one.
+        temperature: (2,), one for each of `TASKS`: what logits are divided by before they become probabilities, 1 until it is
+            fitted on val (`fit.calibrate`).
     """
 
     tokenizer: Any = None
+    temperature: Tensor
 
     def __init__(
         self,
@@ -230,11 +255,12 @@ class UrgencyClassifier(
             self.head = _project(self.trunk.out_dim, model.head_dim, model.dropout)
             width = model.head_dim
         self.attention = CallAttention(model, self.trunk.out_dim) if model.name == "hierarchical" else None
-        self.urgency = nn.Linear(width, len(URGENCY_LABELS))
+        self.urgency = (CornHead if model.urgency_head == "corn" else nn.Linear)(width, len(URGENCY_LABELS))
         self.sentiment = nn.Linear(width, len(SENTIMENT_LABELS)) if with_sentiment else None
+        self.register_buffer("temperature", torch.ones(len(TASKS)))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Logits by task: `urgency` (B, 3) and, with that head, `sentiment` (B, 4)."""
+        """Logits by task: `urgency` (B, 3; of CORN's head, log-probabilities) and, with that head, `sentiment` (B, 4)."""
         return self.explain(batch)[0]
 
     def explain(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
@@ -274,6 +300,11 @@ class UrgencyClassifier(
             source = {key: options[key] for key in ("revision", "cache_dir", "force_download", "local_files_only", "token")}
             model.tokenizer = load_saved_tokenizer(model_id, **source)
         return model
+
+    def probabilities(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Calibrated class probabilities by task, float32 (B, C), of what `forward` gave."""
+        temperature = dict(zip(TASKS, self.temperature, strict=True))
+        return {task: (values.float() / temperature[task]).softmax(dim=-1) for task, values in logits.items()}
 
 
 def load_model(location: str) -> UrgencyClassifier:

@@ -22,7 +22,9 @@ from urgency_ray.config import (
 LEAST_UNIFORM = 1e-6
 SEARCHABLE_SECTIONS = ("model", "loss", "sampler", "train")
 # ASHA's rungs follow train.epochs; the others are not what a model is, but how and where it is trained.
-NOT_SEARCHABLE = {f"train.{field}" for field in ("epochs", "seed", "num_workers", "use_gpu", "cpus_per_worker", "ablation")}
+NOT_SEARCHABLE = {
+    f"train.{field}" for field in ("epochs", "seed", "num_workers", "use_gpu", "cpus_per_worker", "ablation", "folds")
+}
 # Trials share one set of token ids.
 NOT_SEARCHABLE |= {f"model.{field}" for field in ("text_encoder", "text_encoder_revision", "max_tokens")}
 NUM_PROBES = 50

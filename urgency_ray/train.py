@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import statistics
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +20,25 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer
 
 from urgency_ray import cluster, storage
+from urgency_ray.calibration import operating_point
 from urgency_ray.config import Config, ConfigError
-from urgency_ray.dataset import Examples, Splits, load_examples, load_transcripts, split_examples
-from urgency_ray.evaluate import predict_examples, predictions_table, score_splits
+from urgency_ray.dataset import (
+    NUM_CLASSES,
+    Examples,
+    Splits,
+    fold_splits,
+    label_counts,
+    load_examples,
+    load_transcripts,
+    split_examples,
+)
+from urgency_ray.evaluate import predict_examples, predictions_table, score_pooled, score_splits
 from urgency_ray.finetune import load_tokenizer
-from urgency_ray.fit import Epoch, TrainingData, build_model, fit
+from urgency_ray.fit import Epoch, TrainingData, build_model, calibrate, fit
+from urgency_ray.leaks import leak_warnings
 from urgency_ray.model import UrgencyClassifier, load_model
 from urgency_ray.model_card import write_model_card
+from urgency_ray.tensorboard import write_events
 from urgency_ray.tokens import describe_cut, tokenize
 
 log = logging.getLogger(__name__)
@@ -92,7 +105,8 @@ def train_model(config: Config, run_dir: str, data: TrainingData, data_ref: Any,
             f"({', '.join(f'{node:g}' for node in nodes)} CPUs); lower train.num_workers or train.cpus_per_worker"
         )
     # A finished run's name would give back the old result: the name says what the result depends on.
-    relevant = config.model_dump(include={"model", "loss", "sampler", "train"})
+    more_runs = {"train": {"ablation", "folds", "bootstrap_samples"}}
+    relevant = config.model_dump(include={"model", "loss", "sampler", "train"}, exclude=more_runs)
     model = build_model(config, data, transform)
     parts = [relevant, data.digest(), _code_digest(), _weights_digest(model)]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
@@ -111,6 +125,7 @@ def train_model(config: Config, run_dir: str, data: TrainingData, data_ref: Any,
     assert result.best_checkpoints and result.checkpoint, "every epoch that improves is kept, and the last one"
     best, _ = max(result.best_checkpoints, key=lambda pair: pair[1]["score"])
     model.load_state_dict(_load_state(best)["model"])
+    calibrate(data, model)
     # The last epoch always leaves a checkpoint, so the latest one has the whole history.
     return Trained(model.eval(), _load_state(result.checkpoint)["history"])
 
@@ -171,17 +186,25 @@ def read_transcripts(examples: Examples, run_dir: str, tokenizer: Any) -> Exampl
 
 
 def train(config: Config, run_dir: str) -> dict[str, Any]:
-    """Train on a run folder; write model/, metrics.json, history.json and predictions.parquet; return the metrics.
+    """Train on a run folder; write model/, tensorboard/, metrics.json, history.json and predictions.parquet.
 
     The best epoch is chosen on the validation split; the test split is scored once, with that epoch's weights. With
-    `train.ablation` the audio-only and text-only models of the same trunk are trained and scored as well.
+    `train.ablation` the audio-only and text-only models of the same trunk are trained and scored as well, with `train.folds`
+    the model is cross-validated too.
+
+    Returns:
+        The content of metrics.json.
 
     Raises:
         ConfigError: the run folder cannot be trained on, or the workers do not fit the cluster.
     """
     config, examples, splits = prepare(config, run_dir)
+    folds = fold_splits(examples, config.split, config.train.folds) if config.train.folds is not None else []
     examples = read_transcripts(examples, run_dir, load_tokenizer(config.model))
     cluster.connect(config.ray)
+    warnings = leak_warnings(examples, splits)
+    for line in warnings:
+        log.warning("warning: %s", line)
     data = TrainingData.from_examples(examples, splits)
     data_ref = ray.put(data)
     transform = make_transform(config, examples.fingerprint)
@@ -195,7 +218,7 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
         trained = train_model(variant, run_dir, data, data_ref, transform)
         probabilities = predict_examples(trained.model, examples)
         blocks = score_splits(
-            probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed
+            trained.model, probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed
         )
         scores[name] = blocks["test"]["urgency"]
         history += trained.history
@@ -208,12 +231,16 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
             best["epoch"],
         )
         if name == config.model.modalities:
-            model, metrics = trained.model, {"splits": blocks}
+            model, metrics = trained.model, {"splits": blocks, "warnings": warnings}
             predictions = predictions_table(probabilities["urgency"], examples, splits)
     if config.train.ablation:
         metrics["ablation"] = scores
+    del data_ref  # the folds have the embeddings in the object store one at a time
+    if folds:
+        metrics["folds"] = _cross_validate(config, run_dir, examples, transform, folds)
     # All at the end: an interrupted run leaves the former model beside the former figures.
-    save_model(model, storage.join(run_dir, "model"), metrics)
+    save_model(model, storage.join(run_dir, "model"), metrics, label_counts(examples, splits))
+    write_events(history, storage.join(run_dir, "tensorboard"))
     storage.write_table(storage.join(run_dir, "predictions.parquet"), predictions)
     storage.write_text(storage.join(run_dir, "config.yaml"), config.to_yaml())
     storage.write_text(storage.join(run_dir, "history.json"), json.dumps(history, indent=1))
@@ -223,21 +250,53 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
     return metrics
 
 
+def _cross_validate(
+    config: Config, run_dir: str, examples: Examples, transform: dict[str, Any], folds: list[Splits]
+) -> dict[str, Any]:
+    """`folds` of metrics.json: each row outside the provider's test is scored once, by a model that has not seen it."""
+    scoring: dict[str, Any] = {"num_resamples": config.train.bootstrap_samples, "seed": config.split.seed}
+    pooled = np.zeros((len(examples), NUM_CLASSES), np.float32)
+    each = []
+    for number, splits in enumerate(folds, start=1):
+        data = TrainingData.from_examples(examples, splits)
+        trained = train_model(config, run_dir, data, ray.put(data), transform)
+        pooled[splits.test] = predict_examples(trained.model, examples)["urgency"][splits.test]
+        macro_f1 = score_pooled(pooled, examples, splits.test, **scoring)["macro_f1"]
+        each.append({"num_rows": len(splits.test), "macro_f1": macro_f1})
+        log.info("fold %d of %d: macro-F1 %.3f on %d rows", number, len(folds), macro_f1, len(splits.test))
+    scores = [fold["macro_f1"] for fold in each]
+    held_out = np.sort(np.concatenate([splits.test for splits in folds]))
+    return {
+        "each": each,
+        "macro_f1_mean": statistics.mean(scores),
+        "macro_f1_std": statistics.stdev(scores),
+        "pooled": score_pooled(pooled, examples, held_out, **scoring),
+    }
+
+
 def make_transform(config: Config, fingerprint: dict[str, Any] | None) -> dict[str, Any]:
     """What `predict` needs to repeat on new calls, and `evaluate` on the run's own: sections of the config, the fingerprint."""
     return {**config.model_dump(include={"data", "audio_encoder", "text_encoder", "split"}), "fingerprint": fingerprint}
 
 
-def save_model(model: UrgencyClassifier, location: str, metrics: dict[str, Any]) -> None:
-    """Write config.json, model.safetensors and the model card to a folder or URI."""
+def save_model(model: UrgencyClassifier, location: str, metrics: dict[str, Any], counts: dict[str, list[int]]) -> None:
+    """Write config.json, model.safetensors and the model card to a folder or URI; `counts` as `dataset.label_counts` gives."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        write_model_card(Path(folder) / "README.md", model, metrics)
+        write_model_card(Path(folder) / "README.md", model, metrics, counts)
         storage.copy_dir(folder, location)
 
 
-def evaluate_run(config: Config, run_dir: str) -> dict[str, dict[str, Any]]:
-    """Score `<run_dir>/model` on the val and test splits of the run's embeddings: `splits` of metrics.json.
+def evaluate_run(config: Config, run_dir: str, recall_of_high: float | None = None) -> dict[str, Any]:
+    """Score `<run_dir>/model` on the val and test splits of the run's embeddings.
+
+    Args:
+        config: its split section must be the one of the training.
+        run_dir: run folder.
+        recall_of_high: the least recall of 상 on val to find an operating point for; None finds none.
+
+    Returns:
+        `splits` as in metrics.json and, where asked for, `operating_point` as `calibration.operating_point` gives it.
 
     Raises:
         ConfigError: the run folder holds no model or no embeddings.
@@ -249,4 +308,13 @@ def evaluate_run(config: Config, run_dir: str) -> dict[str, dict[str, Any]]:
             f"--run-dir {run_dir}: its model was trained on another split; evaluate it with the same split section"
         )
     probabilities = predict_examples(model, read_transcripts(examples, run_dir, model.tokenizer))
-    return score_splits(probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed)
+    blocks = score_splits(
+        model, probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed
+    )
+    if recall_of_high is None:
+        return {"splits": blocks}
+    parts = {"val": splits.val, "test": splits.test}
+    return {
+        "splits": blocks,
+        "operating_point": operating_point(probabilities["urgency"][:, -1], examples.urgency, parts, recall_of_high),
+    }

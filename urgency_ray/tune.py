@@ -31,9 +31,11 @@ from ray.tune.search.optuna import OptunaSearch
 
 from urgency_ray import cluster, storage
 from urgency_ray.config import Config, ConfigError, iter_fields, searched_fields
+from urgency_ray.dataset import label_counts
 from urgency_ray.evaluate import predict_examples, score_splits
 from urgency_ray.finetune import load_tokenizer
 from urgency_ray.fit import Epoch, TrainingData, fit
+from urgency_ray.leaks import leak_warnings
 from urgency_ray.search_space import SearchSpace, check_space, read_field
 from urgency_ray.train import make_transform, prepare, read_transcripts, save_model, train_model
 
@@ -82,6 +84,9 @@ def tune(config: Config, run_dir: str) -> dict[str, Any]:
     config, examples, splits = prepare(config, run_dir)
     examples = read_transcripts(examples, run_dir, load_tokenizer(config.model))
     cluster.connect(config.ray)
+    warnings = leak_warnings(examples, splits)
+    for line in warnings:
+        log.warning("warning: %s", line)
     data = TrainingData.from_examples(examples, splits)
     space = SearchSpace(config.tune.space)
     folder = storage.join(run_dir, "tune")
@@ -98,13 +103,16 @@ def tune(config: Config, run_dir: str) -> dict[str, Any]:
     storage.write_text(storage.join(folder, "best.yaml"), best.to_yaml())
     trained = train_model(best, run_dir, data, ray.put(data), make_transform(best, examples.fingerprint))
     blocks = score_splits(
+        trained.model,
         predict_examples(trained.model, examples),
         examples,
         splits,
         num_resamples=best.train.bootstrap_samples,
         seed=best.split.seed,
     )
-    save_model(trained.model, storage.join(folder, "model"), {"splits": blocks})
+    save_model(
+        trained.model, storage.join(folder, "model"), {"splits": blocks, "warnings": warnings}, label_counts(examples, splits)
+    )
     states = trials["state"].value_counts()
     summary = {
         "num_trials": len(trials),

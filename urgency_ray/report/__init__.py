@@ -157,6 +157,7 @@ def _result_view(metrics: Mapping[str, Any] | None, ceiling: Mapping[str, float]
             tasks.setdefault(task, {})[split] = block
     head_split = "test" if "test" in tasks["urgency"] else "val"
     view: dict[str, Any] = {"tasks": tasks, "head_split": head_split, "head": tasks["urgency"][head_split], "ceiling": ceiling}
+    view |= {"warnings": metrics.get("warnings", []), "folds": metrics.get("folds")}
     if ablation := metrics.get("ablation"):
         chart = _markup(charts.ablation(ablation, ceiling or {}))
         view |= {"ablation": ablation, "verdict": words.fusion_verdict(ablation), "ablation_chart": chart}

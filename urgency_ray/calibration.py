@@ -1,0 +1,116 @@
+"""From scores to probabilities and decisions: temperature scaling and the operating point of 상, both chosen on val.
+
+Everywhere below: N rows of C classes; `logits` is (N, C); `truth` is (N,), 0 to C - 1; `probs_high` is P(상), (N,).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from urgency_ray.schema import URGENCY_LABELS
+
+TEMPERATURE_RANGE = (0.1, 10.0)
+"""Where the likelihood has no optimum (every row right, or worse than chance), the temperature ends at one of these."""
+
+
+def fit_temperature(logits: NDArray[np.floating[Any]], truth: NDArray[np.int64]) -> float:
+    """The T in `TEMPERATURE_RANGE` of the least negative log-likelihood of softmax(logits / T) (Guo et al. 2017,
+    arXiv:1706.04599).
+
+    The likelihood is convex in 1 / T, so there is one optimum; dividing by T leaves the most probable class as it is.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    if not len(truth):
+        raise ValueError("a temperature needs at least one row")
+    scores, rows = np.asarray(logits, np.float64), np.arange(len(truth))
+
+    def loss(log_temperature: float) -> float:
+        return -float(log_softmax(scores / math.exp(log_temperature), axis=1)[rows, truth].mean())
+
+    bounds = [math.log(end) for end in TEMPERATURE_RANGE]
+    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
+
+
+def apply_temperature(probs: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
+    """Probabilities (N, C) with their logits divided by `temperature`; that of 1 / T takes a temperature T back."""
+    with np.errstate(divide="ignore"):
+        scores = np.log(np.asarray(probs, np.float64)) / temperature
+    return np.asarray(np.exp(log_softmax(scores, axis=1)), np.float64)
+
+
+def choose_threshold(probs_high: NDArray[np.floating[Any]], truth: NDArray[np.int64], recall: float) -> float | None:
+    """The highest t such that calling 상 where P(상) >= t finds at least `recall`, in (0, 1], of the rows of 상.
+
+    None where no row is 상: no threshold reaches a recall then.
+    """
+    of_high = np.sort(probs_high[truth == len(URGENCY_LABELS) - 1])[::-1]
+    if not len(of_high):
+        return None
+    # 0.95 * 20 is 19 rows, also where rounding makes it a little more.
+    return float(of_high[math.ceil(recall * len(of_high) - 1e-9) - 1])
+
+
+def threshold_figures(probs_high: NDArray[np.floating[Any]], truth: NDArray[np.int64], threshold: float) -> dict[str, Any]:
+    """What calling 상 where P(상) >= `threshold` finds, and what it costs, on N rows, at least one.
+
+    Returns:
+        num_rows, num_high (rows of 상), num_flagged, num_found (rows of 상 among the flagged), flagged_share; recall,
+        precision and false_alarms_per_high (flagged rows that are not 상, for each row of 상), None where not defined.
+    """
+    high, flagged = truth == len(URGENCY_LABELS) - 1, probs_high >= threshold
+    num_rows, num_high, num_flagged, num_found = (
+        int(count) for count in (len(truth), high.sum(), flagged.sum(), (high & flagged).sum())
+    )
+    return {
+        "num_rows": num_rows,
+        "num_high": num_high,
+        "num_flagged": num_flagged,
+        "num_found": num_found,
+        "flagged_share": num_flagged / num_rows,
+        "recall": num_found / num_high if num_high else None,
+        "precision": num_found / num_flagged if num_flagged else None,
+        "false_alarms_per_high": (num_flagged - num_found) / num_high if num_high else None,
+    }
+
+
+def operating_point(
+    probs_high: NDArray[np.floating[Any]], truth: NDArray[np.int64], splits: dict[str, NDArray[np.int64]], recall: float
+) -> dict[str, Any]:
+    """The threshold that `choose_threshold` finds on the rows of `splits["val"]`, and its `threshold_figures` on each split.
+
+    Returns:
+        recall_of_high (as asked), threshold (None where val holds no 상) and, with a threshold, a block for each split.
+    """
+    threshold = choose_threshold(probs_high[splits["val"]], truth[splits["val"]], recall)
+    point: dict[str, Any] = {"recall_of_high": recall, "threshold": threshold}
+    if threshold is not None:
+        point |= {name: threshold_figures(probs_high[rows], truth[rows], threshold) for name, rows in splits.items()}
+    return point
+
+
+def format_operating_point(point: dict[str, Any]) -> str:
+    """An `operating_point` as lines of text."""
+    asked = f"recall of 상 of at least {point['recall_of_high']:g}"
+    if point["threshold"] is None:
+        return f"operating point: a {asked} cannot be reached: no row of val is 상"
+
+    def show(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    lines = [f"operating point: call 상 where P(상) >= {point['threshold']:.4f}, chosen on val for a {asked}"]
+    for name, block in point.items():
+        if isinstance(block, dict):
+            lines.append(
+                f"  {name:<5} recall {show(block['recall'])} ({block['num_found']:,} of {block['num_high']:,}), "
+                f"precision {show(block['precision'])}, flagged {100 * block['flagged_share']:.1f} % of "
+                f"{block['num_rows']:,} rows, {show(block['false_alarms_per_high'])} false alarms for each 상"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,46 @@
+"""The history of a training as TensorBoard event files."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from urgency_ray import storage
+
+TAGS = {
+    "loss/train": "train_loss",
+    "loss/val": "val_loss",
+    "macro_f1/val": "val_macro_f1",
+    "accuracy/val": "val_accuracy",
+    "learning_rate": "learning_rate",
+}
+"""Tag of each curve, and its column of history.json."""
+EVENTS_FILE = "events.out.tfevents.train"
+"""One name for good: a second training replaces the curves of the first, and the name does not tell the host's."""
+
+
+def write_events(history: list[dict[str, Any]], location: str) -> None:
+    """Write `TAGS` by epoch, a TensorBoard run for each modality, to a folder or URI.
+
+    Args:
+        history: rows of history.json.
+        location: the log folder, of which each run is a subfolder.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name in dict.fromkeys(row["modalities"] for row in history):
+            rows = [row for row in history if row["modalities"] == name]
+            ends = list(accumulate(row["seconds"] for row in rows))
+            run = Path(folder, name)
+            with SummaryWriter(str(run)) as writer:
+                for row, end in zip(rows, ends, strict=True):
+                    for tag, column in TAGS.items():
+                        # Epochs lie as far apart on the time axis as they took.
+                        writer.add_scalar(tag, row[column], row["epoch"], walltime=time.time() - ends[-1] + end)
+            (written,) = run.iterdir()
+            written.rename(run / EVENTS_FILE)
+        storage.copy_dir(folder, location)
