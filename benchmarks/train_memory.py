@@ -3,10 +3,11 @@
     python benchmarks/train_memory.py [--rows 1000000] [--train.num_workers 2 --train.folds 2 ...]
 
 Makes a run folder of random embeddings (768 + 768 floats and five acoustic features a row, in files of 8,192 rows), then
-measures `load_examples` in a process of its own and the real command, one epoch of a tiny model; further options go to the command.
-Linux only: figures are read from smaps_rollup twice a second, over the command and all its descendants. PSS counts a page that
-several processes share in parts, so its sum is what the machine gives; USS is what would come back if a process ended; the
-object store is the sum of the shared memory's PSS.
+measures `load_examples` in a process of its own and the real command, one epoch of a tiny model; more options go to it.
+Linux only: figures are read from smaps twice a second, over the command and all its descendants. PSS counts a page that several
+processes share in parts, so its sum is what the machine gives; USS is what would come back if a process ended. The object store
+is the PSS of its mappings: in shared memory, and in files below /tmp/ray where it is larger than Ray lets it be (30 % of the
+memory that is free when the cluster starts).
 """
 
 from __future__ import annotations
@@ -92,15 +93,34 @@ def role(process: psutil.Process, driver: int) -> str:
     return "worker" if "RayTrainWorker" in " ".join(process.cmdline()) else "ray"
 
 
+def read_kib(path: str) -> dict[str, int]:
+    """The `Name: 12 kB` lines of a file of /proc, the last of each name."""
+    text = Path(path).read_text(encoding="ascii", errors="replace")
+    return {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
+
+
+def store_kib(pid: int) -> dict[str, float]:
+    """PSS of a process's mappings of the object store: in shared memory (`store`) and in files (`spill`)."""
+    found = {"store": 0.0, "spill": 0.0}
+    kind = None
+    with Path(f"/proc/{pid}/smaps").open(encoding="ascii", errors="replace") as lines:
+        for line in lines:
+            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                kind = None if "plasma" not in line else "store" if "/dev/shm/" in line else "spill"
+            elif kind and line.startswith("Pss:"):
+                found[kind] += int(line.split()[1])
+    return found
+
+
 def measure(process: psutil.Process) -> dict[str, dict[str, float]]:
     """MiB of a process and its descendants now, summed by role; `all` is their total."""
     found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for one in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.Error, OSError):
-            text = Path(f"/proc/{one.pid}/smaps_rollup").read_text(encoding="ascii")
-            kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
-            figures = {"rss": kib["Rss"], "pss": kib["Pss"], "uss": kib["Private_Clean"] + kib["Private_Dirty"]}
-            for name, value in (figures | {"store": kib["Pss_Shmem"]}).items():
+            rollup = read_kib(f"/proc/{one.pid}/smaps_rollup")
+            private = rollup["Private_Clean"] + rollup["Private_Dirty"]
+            figures = {"rss": rollup["Rss"], "pss": rollup["Pss"], "uss": private, **store_kib(one.pid)}
+            for name, value in figures.items():
                 for who in (role(one, process.pid), "all"):
                     found[who][name] += value / 1024
     return found
@@ -141,7 +161,10 @@ def main() -> None:
     for who in ("driver", "worker", "ray", "all"):
         print(f"{who:<8}" + "".join(f"{peaks[who][name]:>9,.0f}" for name in ("rss", "pss", "uss")))
     total = peaks["all"]["pss"]
-    print(f"object store {peaks['all']['store']:,.0f} MiB; in all {total / arrays:.2f} x the arrays")
+    in_memory, in_files = peaks["all"]["store"], peaks["all"]["spill"]
+    print(
+        f"object store: {in_memory:,.0f} in shared memory, {in_files:,.0f} in files; in all {total / arrays:.2f} x the arrays"
+    )
 
 
 if __name__ == "__main__":
