@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 
 from urgency_ray.config import Config
 from urgency_ray.evaluate import predict_probabilities
-from urgency_ray.fit import TrainingData, build_model, calibrate, fit
+from urgency_ray.fit import TrainingData, _clip_in_step, build_model, calibrate, fit
 from urgency_ray.model import UrgencyClassifier
 
 SMALL = {
@@ -210,3 +210,22 @@ def test_two_workers_give_the_losses_and_weights_of_one(tmp_path, changes):
             hidden = len(value) // 3
             value[hidden : 2 * hidden] = weights[name][hidden : 2 * hidden]
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [0.01, 100.0])
+def test_clipping_within_the_step_is_clipping_before_it(size):
+    torch.manual_seed(0)
+    models = [torch.nn.Linear(5, 4), torch.nn.Linear(5, 4)]
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers = [torch.optim.AdamW(model.parameters(), lr=0.1, fused=True) for model in models]
+    for _ in range(3):
+        for ours, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            ours.grad = size * torch.randn_like(ours)
+            theirs.grad = ours.grad.clone()
+        _clip_in_step(optimizers[0], 1.0)
+        torch.nn.utils.clip_grad_norm_(models[1].parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        for ours, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad)
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
