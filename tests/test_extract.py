@@ -13,13 +13,20 @@ import pytest
 from urgency_ray.calls import plan_calls
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.dataset import load_examples
-from urgency_ray.extract import extract, plan_actors
+from urgency_ray.extract import extract, pin_arithmetic, plan_actors
 from urgency_ray.ledger import account, accounting_line
 from urgency_ray.schema import embedding_schema, read_fingerprint
 
 
 def read_rows(run_dir):
     return pads.dataset(f"{run_dir}/embeddings", partitioning="hive").to_table().to_pandas()
+
+
+def test_the_arithmetic_of_a_run_is_that_of_its_cluster(ray_session):
+    config = pin_arithmetic(Config().replace({"audio_encoder.name": "models/a", "text_encoder.name": "models/t"}))
+    assert (config.audio_encoder.dtype, config.text_encoder.dtype) == ("float32", "float32")
+    asked = Config().replace({"audio_encoder.name": "models/a", "audio_encoder.dtype": "int8"})
+    assert pin_arithmetic(asked) == asked
 
 
 def test_every_call_read_is_embedded_or_rejected_with_its_reason(extracted, corpus):

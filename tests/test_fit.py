@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score
 
 from urgency_ray.config import Config
 from urgency_ray.evaluate import predict_probabilities
-from urgency_ray.fit import TrainingData, build_model, calibrate
+from urgency_ray.fit import TrainingData, _clip_in_step, build_model, calibrate
 from urgency_ray.model import UrgencyClassifier
 
 SMALL = {
@@ -204,3 +204,22 @@ def test_two_workers_stop_early_when_one_does(tmp_path):
     rows = check_two_workers_are_one(Config().replace(SMALL | NO_DROPOUT | changes), data, tmp_path, rounding_noise)
     assert [row["last"] for row in rows] == [False] * (len(rows) - 1) + [True]
     assert 3 <= len(rows) < 30
+
+
+@pytest.mark.parametrize("size", [0.01, 100.0])
+def test_clipping_within_the_step_is_clipping_before_it(size):
+    torch.manual_seed(0)
+    models = [torch.nn.Linear(5, 4), torch.nn.Linear(5, 4)]
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers = [torch.optim.AdamW(model.parameters(), lr=0.1, fused=True) for model in models]
+    for _ in range(3):
+        for ours, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            ours.grad = size * torch.randn_like(ours)
+            theirs.grad = ours.grad.clone()
+        _clip_in_step(optimizers[0], 1.0)
+        torch.nn.utils.clip_grad_norm_(models[1].parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        for ours, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad)
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)

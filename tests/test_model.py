@@ -42,7 +42,8 @@ def test_the_fusion_trunk_is_the_recipe_s(monkeypatch):
     model = build()
     batch = make_batch()
     hear, read = model.project_audio, model.project_text
-    assert [type(layer) for layer in hear] == [nn.Linear, nn.LayerNorm, nn.GELU, nn.Dropout]
+    kinds = (nn.Linear, nn.LayerNorm, nn.GELU, nn.Dropout)
+    assert all(isinstance(layer, kind) for layer, kind in zip(hear, kinds, strict=True))
     assert hear[0].in_features == 10 + 5
     tokens = torch.stack([hear(torch.cat([batch.audio, batch.acoustic], -1)), read(batch.text)], 1)
     for layer in model.trunk.encoder.layers:

@@ -62,6 +62,14 @@ def test_bad_requests_are_one_line(trained, tmp_path):
         predict(config, str(tmp_path), "x.parquet")
 
 
+@pytest.mark.parametrize(("made_with", "repeated_with"), [("bfloat16", "auto"), ("int8", "int8"), ("float32", "float32")])
+def test_the_arithmetic_is_repeated_where_every_machine_can(trained, made_with, repeated_with):
+    transform = json.loads(json.dumps(load_model(f"{trained[0]}/model").transform))
+    for part in (transform, transform["fingerprint"]):
+        part["audio_encoder"]["dtype"] = made_with
+    assert transform_config(Config(), transform).audio_encoder.dtype == repeated_with
+
+
 def test_a_transform_that_cannot_be_repeated_is_refused(trained, tmp_path):
     transform = load_model(f"{trained[0]}/model").transform
     with pytest.raises(ConfigError, match="trained on imported embeddings"):

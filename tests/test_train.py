@@ -161,6 +161,7 @@ def test_ablation_trains_each_modality_and_keeps_the_fused_model(trained):
     assert load_model(f"{run_dir}/model").model.modalities == "fused"
 
 
+@pytest.mark.slow
 def test_folds_score_each_row_by_a_model_that_has_not_seen_it(ray_session, extracted, tmp_path):
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     config = extracted[2].replace({"train.epochs": 2, "train.folds": 2})

@@ -28,7 +28,7 @@ from ray.data import ActorPoolStrategy, Dataset
 from urgency_ray import __version__, cluster, ledger, storage
 from urgency_ray.calls import plan_calls
 from urgency_ray.config import Config, ConfigError
-from urgency_ray.encoders import BUILT_IN_AUDIO, resolve_weights
+from urgency_ray.encoders import BUILT_IN_AUDIO, BUILT_IN_TEXT, resolve_weights
 from urgency_ray.stages import EncodeAudio, EncodeText, decode_calls
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def extract(config: Config, run_dir: str) -> dict[str, Any]:
         ConfigError: no calls there, an encoder cannot be loaded, or the run folder holds something else.
     """
     started = time.monotonic()
-    config = pin_revisions(config)
+    config = pin_arithmetic(pin_revisions(config))
     fingerprint = make_fingerprint(config)
     manifest = plan_calls(config.data)
     plan = {"fingerprint": fingerprint, "manifest_sha256": _digest(manifest)}
@@ -91,6 +91,23 @@ def pin_revisions(config: Config) -> Config:
     weights = {key: resolve_weights(section) for key, section in sections.items() if not Path(section.name).is_dir()}
     commits = {f"{key}.revision": value for key, value in weights.items() if COMMIT.fullmatch(value)}
     return config.replace(commits) if commits else config
+
+
+def pin_arithmetic(config: Config) -> Config:
+    """`config` with what `auto` stands for on this cluster: a rerun elsewhere must not mix bfloat16 with float32.
+
+    Raises:
+        ConfigError: there is no GPU, and the config wants one.
+    """
+    names = {"audio_encoder": BUILT_IN_AUDIO, "text_encoder": BUILT_IN_TEXT}
+    open_keys = [
+        key for key, built_in in names.items() if getattr(config, key).dtype == "auto" and getattr(config, key).name != built_in
+    ]
+    if not open_keys:
+        return config
+    cluster.connect(config.ray)
+    dtype = "bfloat16" if _uses_gpu(config, cluster.num_gpus()) else "float32"
+    return config.replace({f"{key}.dtype": dtype for key in open_keys})
 
 
 def make_fingerprint(config: Config) -> dict[str, Any]:
@@ -142,14 +159,11 @@ def plan_actors(config: Config, node_cpus: Sequence[float], num_gpus: int) -> tu
             f"extract.decode_cpus: {config.extract.decode_cpus:g} leaves no room for encoders on nodes of {largest:g} CPUs; "
             f"set at most {largest / 2:g}"
         )
-    use_gpu = config.extract.use_gpu if config.extract.use_gpu is not None else num_gpus > 0
-    if use_gpu and not num_gpus:
-        raise ConfigError("extract.use_gpu: true, but the cluster has no GPU; set it to false or null")
-    for key in ("audio_encoder", "text_encoder"):
-        if use_gpu and getattr(config, key).dtype == "int8":
-            raise ConfigError(f"{key}.dtype: int8 runs on CPUs; choose auto, or set extract.use_gpu to false")
     built_in = config.audio_encoder.name == BUILT_IN_AUDIO
-    if use_gpu and not built_in:
+    if _uses_gpu(config, num_gpus):
+        for key in ("audio_encoder", "text_encoder"):
+            if getattr(config, key).dtype == "int8":
+                raise ConfigError(f"{key}.dtype: int8 runs on CPUs; choose auto, or set extract.use_gpu to false")
         num_audio = config.extract.num_audio_encoders or num_gpus
         num_text = config.extract.num_text_encoders or num_gpus
         audio_gpus = _round_down(0.75 / math.ceil(num_audio / num_gpus))
@@ -163,6 +177,13 @@ def plan_actors(config: Config, node_cpus: Sequence[float], num_gpus: int) -> tu
         Actors(num_audio, _round_down(min(0.4 * total / num_audio, 0.4 * smallest, threads)), 0, threads),
         Actors(num_text, _round_down(min(0.1 * total / num_text, 0.1 * smallest, threads)), 0, threads),
     )
+
+
+def _uses_gpu(config: Config, num_gpus: int) -> bool:
+    wanted = config.extract.use_gpu if config.extract.use_gpu is not None else num_gpus > 0
+    if wanted and not num_gpus:
+        raise ConfigError("extract.use_gpu: true, but the cluster has no GPU; set it to false or null")
+    return wanted and config.audio_encoder.name != BUILT_IN_AUDIO
 
 
 def _round_down(share: float) -> float:

@@ -22,6 +22,7 @@ from urgency_ray import storage
 from urgency_ray.config import ConfigError, ModelConfig
 from urgency_ray.finetune import KoElectraCrossModal, load_saved_tokenizer
 from urgency_ray.hierarchy import CallAttention, Turns, batch_turns
+from urgency_ray.layers import Dropout, FewTokensLayer
 from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS
 from urgency_ray.tokens import Tokens
 from urgency_ray.utterances import Utterances
@@ -103,7 +104,7 @@ class Standardize(nn.Module):
 
 
 def _project(in_dim: int, out_dim: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(in_dim, out_dim), nn.LayerNorm(out_dim), nn.GELU(), nn.Dropout(dropout))
+    return nn.Sequential(nn.Linear(in_dim, out_dim), nn.LayerNorm(out_dim), nn.GELU(), Dropout(dropout))
 
 
 class CrossAttention(nn.Module):
@@ -114,14 +115,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, config: ModelConfig, num_tokens: int) -> None:
         super().__init__()
-        layer = nn.TransformerEncoderLayer(
-            config.hidden_dim,
-            config.num_heads,
-            config.feedforward_dim,
-            config.encoder_dropout,
-            activation="gelu",
-            batch_first=True,
-        )
+        layer = FewTokensLayer(config.hidden_dim, config.num_heads, config.feedforward_dim, config.encoder_dropout)
         self.encoder = nn.TransformerEncoder(layer, config.num_layers, enable_nested_tensor=False)
         self.out_dim = config.hidden_dim * (4 if num_tokens == 2 else 1)
 
@@ -156,7 +150,7 @@ class CrossModal(nn.Module):
         super().__init__()
         self.attention = nn.MultiheadAttention(config.hidden_dim, config.num_heads, config.encoder_dropout, batch_first=True)
         self.norm = nn.LayerNorm(config.hidden_dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.out_dim = config.hidden_dim
 
     def forward(self, tokens: Tensor) -> Tensor:

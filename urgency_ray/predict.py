@@ -54,8 +54,11 @@ def transform_config(config: Config, transform: dict[str, Any]) -> Config:
         for key, value in transform[section].items()
         if key not in ("root", "name") or (key == "name" and section not in named)
     }
+    # bfloat16 was the choice of a GPU, and a CPU without it takes float32: the same transform but for rounding.
+    by_device = [key for key in ("audio_encoder", "text_encoder") if transform[key]["dtype"] == "bfloat16"]
+    fields |= {f"{key}.dtype": "auto" for key in by_device}
     config = config.replace(fields | {"data.require_urgency": False})
-    ignored = {"require_urgency", "code_version", *(f"{key}.name" for key in named)}
+    ignored = {"require_urgency", "code_version", *(f"{key}.name" for key in named), *(f"{key}.dtype" for key in by_device)}
     differences = [
         line for line in fingerprint_differences(fingerprint, make_fingerprint(config)) if line.split(":")[0] not in ignored
     ]

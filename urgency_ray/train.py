@@ -158,7 +158,7 @@ def _load_state(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def prepare(config: Config, run_dir: str, inputs: SharedInputs | None = None) -> tuple[Config, Examples, Splits]:
-    """Config, embeddings and splits of a run folder; the config's data section becomes the one that made the embeddings.
+    """Config, embeddings and splits of a run folder; the config takes over how the embeddings were made (data, arithmetic).
 
     Args:
         config: the whole config.
@@ -182,6 +182,9 @@ def prepare(config: Config, run_dir: str, inputs: SharedInputs | None = None) ->
                     "extract into another folder, or train with this one's own config"
                 )
     made_with = {f"data.{key}": fingerprint[key] for key in type(config.data).model_fields if key in fingerprint}
+    # What `auto` stood for, or int8, which a recipe need not say again.
+    arithmetic = {key: fingerprint.get(key, {}).get("dtype") for key in ("audio_encoder", "text_encoder")}
+    made_with |= {f"{key}.dtype": dtype for key, dtype in arithmetic.items() if dtype is not None}
     return config.replace(made_with), examples, split_examples(examples, config.split)
 
 

@@ -1,0 +1,182 @@
+"""The training loop against the recipe's own, against the machine, and what Ray adds.
+
+    python benchmarks/training.py [--pairs 5] [--rows 1600] [--skip-ray]
+
+UrgencySense's fusion model and losses over random embeddings of 768 numbers each, all cores. The recipe's loop: a DataLoader of
+tuples with a WeightedRandomSampler, soft labels built row by row, AdamW as it comes, `loss.item()` each step. Ours: `fit.fit`.
+Rows per second of an epoch at batch 32, medians of paired runs; the share of the matrix-product peak at batch 32 and 512 (FLOPs
+counted by torch.utils.flop_counter over forward and backward); the wall-clock of Ray Train around the same epochs, less theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+
+import numpy as np
+import torch
+from corpus import matmul_peak, median_ratio, timed
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+from torch.utils.flop_counter import FlopCounterMode
+
+from urgency_ray.config import Config
+from urgency_ray.fit import Epoch, TrainingData, build_model, fit
+from urgency_ray.model import Batch
+
+WIDTH = 768
+NUM_VAL = 64
+RAY_EPOCHS = 5
+
+
+def make_data(num_rows: int) -> TrainingData:
+    """Random embeddings, of which the last `NUM_VAL` are the validation split."""
+    rng = np.random.default_rng(0)
+    audio, text = (rng.standard_normal((num_rows + NUM_VAL, WIDTH), np.float32) for _ in range(2))
+    acoustic = rng.random((num_rows + NUM_VAL, 5), np.float32)
+    urgency, sentiment = (rng.integers(0, 3, num_rows + NUM_VAL) for _ in range(2))
+    rows = np.arange(num_rows + NUM_VAL)
+    return TrainingData(audio, text, acoustic, urgency, sentiment, rows[:num_rows], rows[num_rows:])
+
+
+class Rows(Dataset[tuple[Tensor, Tensor, Tensor, int]]):
+    """The recipe's dataset: one tuple a row."""
+
+    def __init__(self, data: TrainingData) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data.train)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor, Tensor, int]:
+        arrays = (self.data.audio, self.data.text, self.data.acoustic)
+        audio, text, acoustic = (torch.tensor(values[row], dtype=torch.float32) for values in arrays)
+        return audio, text, acoustic, int(self.data.urgency[row])
+
+
+def soft_labels(targets: Tensor, mass: float = 0.2) -> Tensor:
+    """The recipe's ordinal soft labels, row by row."""
+    rows = torch.zeros(len(targets), 3)
+    for index, target in enumerate(targets):
+        label = int(target.item())
+        neighbours = [other for other in (label - 1, label + 1) if 0 <= other < 3]
+        rows[index, label] = 1.0 - mass
+        for other in neighbours:
+            rows[index, other] = mass / len(neighbours)
+    return rows
+
+
+class RecipeLoop:
+    """UrgencySense's train_one_epoch."""
+
+    def __init__(self, config: Config, data: TrainingData, batch_size: int) -> None:
+        self.model = build_model(config, data)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=3e-5, weight_decay=0.01)
+        counts = np.bincount(data.urgency[data.train], minlength=3)
+        self.weights = torch.tensor(len(data.train) / (3 * counts), dtype=torch.float32)
+        row_weights = (self.weights**0.5)[data.urgency[data.train]]
+        sampler = WeightedRandomSampler(row_weights.tolist(), len(data.train), replacement=True)
+        self.loader = DataLoader(Rows(data), batch_size=batch_size, sampler=sampler)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """One of the three losses, at random."""
+        draw = random.random()
+        if draw < 0.25:
+            log_probs = torch.nn.functional.log_softmax(logits, dim=-1)
+            return torch.nn.functional.kl_div(log_probs, soft_labels(targets), reduction="batchmean")
+        if draw < 0.65:
+            entropy = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+            focal = self.weights[targets] * (1 - torch.exp(-entropy)) ** 2 * entropy
+            return (focal * (1 + (targets - logits.argmax(-1)).abs())).mean()
+        return torch.nn.functional.cross_entropy(logits, targets, weight=self.weights)
+
+    def epoch(self) -> float:
+        """Train over all rows once."""
+        self.model.train()
+        total = 0.0
+        for audio, text, acoustic, targets in self.loader:
+            self.optimizer.zero_grad()
+            loss = self.loss(self.model(Batch(audio, text, acoustic))["urgency"], targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            total += loss.item()
+        return total / len(self.loader)
+
+
+def fit_seconds(config: Config, data: TrainingData) -> list[float]:
+    """Seconds of each epoch of `fit.fit`."""
+    epochs: list[Epoch] = []
+    fit(config, data, epochs.append)
+    return [epoch.metrics["seconds"] for epoch in epochs]
+
+
+def step_gflop(config: Config, data: TrainingData, batch_size: int) -> float:
+    """GFLOPs of forward and backward over a batch."""
+    model = build_model(config, data).train()
+    inputs, targets = data.batch(data.train[:batch_size], torch.device("cpu"))
+    with FlopCounterMode(display=False) as counter:
+        loss = torch.nn.functional.cross_entropy(model(inputs)["urgency"], targets["urgency"])
+        loss.backward()  # type: ignore[no-untyped-call]
+    return float(counter.get_total_flops()) / 1e9
+
+
+def ray_overhead(config: Config, data: TrainingData) -> None:
+    """Ray Train's start-up, and what it adds to an epoch, on a small model whose epochs are short."""
+    from urgency_ray import cluster  # noqa: PLC0415
+    from urgency_ray.shared import SharedInputs  # noqa: PLC0415
+    from urgency_ray.train import train_model  # noqa: PLC0415
+
+    small = {"model.hidden_dim": 64, "model.num_layers": 1, "model.feedforward_dim": 128, "model.head_dim": 64}
+    short, long = (config.replace({**small, "train.epochs": epochs}) for epochs in (1, 1 + RAY_EPOCHS))
+    cluster.connect(config.ray)
+    shared = SharedInputs(config.ray).share(data)
+    took: dict[str, list[float]] = {"short": [], "long": [], "bare": []}
+    for _ in range(3):
+        for name, wanted in (("short", short), ("long", long)):
+            with tempfile.TemporaryDirectory() as folder:
+                took[name].append(timed(lambda w=wanted, f=folder: train_model(w, f, data, shared, {})))  # type: ignore[misc]
+        took["bare"].append(timed(lambda: fit_seconds(long, data)))
+    start = statistics.median(took["short"])
+    epoch = statistics.median((b - a) / RAY_EPOCHS for a, b in zip(took["short"], took["long"], strict=True))
+    bare = statistics.median(took["bare"]) / (1 + RAY_EPOCHS)
+    print(f"Ray Train: {start:.1f} s for a run of one epoch; {epoch:.2f} s an epoch more, of which the loop {bare:.2f} s")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=1600)
+    parser.add_argument("--skip-ray", action="store_true")
+    options = parser.parse_args()
+    data = make_data(options.rows)
+    config = Config().replace({"train.early_stop_epochs": None, "train.epochs": 1})
+    recipe = RecipeLoop(config, data, config.train.batch_size)
+    took: dict[str, list[float]] = {"recipe": [], "fit": []}
+    gflop = step_gflop(config, data, config.train.batch_size) / config.train.batch_size
+    shares: dict[int, list[float]] = {32: [], 512: []}
+    for pair in range(options.pairs + 1):
+        peak = matmul_peak()
+        seconds = {"recipe": timed(recipe.epoch), "fit": fit_seconds(config, data)[0]}
+        large = fit_seconds(config.replace({"train.batch_size": 512}), data)[0]
+        if not pair:
+            continue  # the first round warms up
+        for name, value in seconds.items():
+            took[name].append(value)
+        shares[32].append(gflop * options.rows / seconds["fit"] / peak)
+        shares[512].append(gflop * options.rows / large / peak)
+        print("  ".join(f"{name} {options.rows / value:.0f}" for name, value in seconds.items()), "rows/s", flush=True)
+    for name, values in took.items():
+        print(f"{name:<8}{options.rows / statistics.median(values):8.0f} rows per second at batch 32")
+    print(f"fit / recipe {median_ratio(took['recipe'], took['fit']):.2f}; {gflop:.3f} GFLOP a row, forward and backward")
+    for batch_size, values in shares.items():
+        print(f"share of the matrix-product peak at batch {batch_size}: {statistics.median(values):.2f}")
+    if not options.skip_ray:
+        ray_overhead(config, data)
+
+
+if __name__ == "__main__":
+    main()
