@@ -125,20 +125,19 @@ def step_gflop(config: Config, data: TrainingData, batch_size: int) -> float:
 
 def ray_overhead(config: Config, data: TrainingData) -> None:
     """Ray Train's start-up, and what it adds to an epoch, on a small model whose epochs are short."""
-    import ray  # noqa: PLC0415
-
     from urgency_ray import cluster  # noqa: PLC0415
+    from urgency_ray.shared import SharedInputs  # noqa: PLC0415
     from urgency_ray.train import train_model  # noqa: PLC0415
 
     small = {"model.hidden_dim": 64, "model.num_layers": 1, "model.feedforward_dim": 128, "model.head_dim": 64}
     short, long = (config.replace({**small, "train.epochs": epochs}) for epochs in (1, 1 + RAY_EPOCHS))
     cluster.connect(config.ray)
-    reference = ray.put(data)
+    shared = SharedInputs(config.ray).share(data)
     took: dict[str, list[float]] = {"short": [], "long": [], "bare": []}
     for _ in range(3):
         for name, wanted in (("short", short), ("long", long)):
             with tempfile.TemporaryDirectory() as folder:
-                took[name].append(timed(lambda w=wanted, f=folder: train_model(w, f, data, reference, {})))  # type: ignore[misc]
+                took[name].append(timed(lambda w=wanted, f=folder: train_model(w, f, data, shared, {})))  # type: ignore[misc]
         took["bare"].append(timed(lambda: fit_seconds(long, data)))
     start = statistics.median(took["short"])
     epoch = statistics.median((b - a) / RAY_EPOCHS for a, b in zip(took["short"], took["long"], strict=True))

@@ -1,17 +1,15 @@
-import contextlib
 import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from fitting import check_two_workers_are_one, run
 from sklearn.metrics import f1_score
 
 from urgency_ray.config import Config
 from urgency_ray.evaluate import predict_probabilities
-from urgency_ray.fit import TrainingData, _clip_in_step, build_model, calibrate, fit
+from urgency_ray.fit import TrainingData, _clip_in_step, build_model, calibrate
 from urgency_ray.model import UrgencyClassifier
 
 SMALL = {
@@ -38,19 +36,6 @@ def make_data(size=203, seed=0, noise=0.5):
     acoustic = rng.normal(40, 9, (size, 5)).astype(np.float32)
     order = rng.permutation(size)
     return TrainingData(audio, text, acoustic, urgency, rng.integers(-1, 4, size), order[40:], order[:40])
-
-
-def run(config, data, resume=None, stop_after=None):
-    epochs = []
-
-    def report(epoch):
-        epochs.append((epoch, {k: v.clone() for k, v in epoch.state()["model"].items()}))
-        if len(epochs) == stop_after:
-            raise InterruptedError
-
-    with contextlib.suppress(InterruptedError):
-        fit(config, data, report, resume=resume)
-    return epochs
 
 
 def test_it_learns_and_the_reported_macro_f1_is_scikit_learn_s():
@@ -155,15 +140,6 @@ def test_the_sentiment_head_learns_beside_urgency():
     assert not torch.equal(model.sentiment.weight, fresh.sentiment.weight)
 
 
-def _worker(rank, world_size, path, config, data):
-    dist.init_process_group("gloo", init_method=f"file://{path}/rendezvous", rank=rank, world_size=world_size)
-    epochs = run(config, data)
-    if rank == 0:
-        torch.save((epochs[-1][1], [epoch.metrics["train_loss"] for epoch, _ in epochs]), f"{path}/result.pt")
-    dist.barrier()  # a rank that leaves while the other still sends can abort
-    dist.destroy_process_group()
-
-
 def test_each_head_is_calibrated_on_its_own_validation_rows():
     data = make_data()
     data.sentiment[data.val[:10]] = -1
@@ -195,21 +171,39 @@ def test_corn_alone_and_the_earth_mover_s_distance_alone_learn():
         assert last.metrics["best_val_macro_f1"] > 0.8
 
 
-@pytest.mark.parametrize("changes", [{}, {"loss.mode": "expected"}, {"loss.mode": "expected"} | ORDINAL])
-def test_two_workers_give_the_losses_and_weights_of_one(tmp_path, changes):
-    # 163 rows: the last global batch is odd, so the workers' shares differ.
-    data = make_data()
+def rounding_noise(name, value):
+    """Of attention's input projection, the part that has no gradient."""
+    third = len(value) // 3
+    if name.startswith("trunk.attention.in_proj"):
+        return slice(2 * third)  # query and key: the softmax over one key is 1
+    if name.endswith("self_attn.in_proj_bias"):
+        return slice(third, 2 * third)  # the keys' bias cancels in the softmax
+    return slice(0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"loss.mode": "expected"} | ORDINAL,
+        {"model.name": "concat", "sampler.name": "none", "loss.mode": "expected"},
+        {"model.name": "cross_modal", "train.select_by": "mean_of_tasks"},
+    ],
+)
+def test_two_workers_give_the_losses_scores_and_weights_of_one(tmp_path, changes):
+    # 163 rows: the last global batch is odd, so the workers' shares differ; 40 rows to validate on.
     config = Config().replace(SMALL | NO_DROPOUT | {"loss.sentiment_weight": 0.3, "train.batch_size": 32} | changes)
-    single = run(config.replace({"train.batch_size": 64}), data)
-    mp.start_processes(_worker, (2, str(tmp_path), config, data), nprocs=2, start_method="spawn")
-    weights, losses = torch.load(tmp_path / "result.pt", weights_only=True)
-    np.testing.assert_allclose(losses, [epoch.metrics["train_loss"] for epoch, _ in single], atol=1e-5)
-    for name, value in single[-1][1].items():
-        if name.endswith("self_attn.in_proj_bias"):
-            # The bias of the keys (the middle third) cancels in the softmax: its gradient is rounding noise, scaled up by Adam.
-            hidden = len(value) // 3
-            value[hidden : 2 * hidden] = weights[name][hidden : 2 * hidden]
-        torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5)
+    check_two_workers_are_one(config, make_data(), tmp_path, rounding_noise)
+
+
+def test_two_workers_stop_early_when_one_does(tmp_path):
+    # 41 rows to validate on, which two cannot share evenly.
+    changes = {"train.epochs": 30, "train.early_stop_epochs": 2, "train.batch_size": 32, "model.name": "concat"}
+    data = make_data(noise=3.0)
+    data = dataclasses.replace(data, train=data.train[1:], val=np.append(data.val, data.train[0]))
+    rows = check_two_workers_are_one(Config().replace(SMALL | NO_DROPOUT | changes), data, tmp_path, rounding_noise)
+    assert [row["last"] for row in rows] == [False] * (len(rows) - 1) + [True]
+    assert 3 <= len(rows) < 30
 
 
 @pytest.mark.parametrize("size", [0.01, 100.0])

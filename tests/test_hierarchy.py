@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-import torch.multiprocessing as mp
+from fitting import check_two_workers_are_one, run
 from sklearn.metrics import f1_score
-from test_fit import NO_DROPOUT, SMALL, _worker, run
+from test_fit import NO_DROPOUT, SMALL, rounding_noise
 
 from urgency_ray.attention import CALL_OUTPUT_SCHEMA
 from urgency_ray.config import Config, ConfigError, ModelConfig, SplitConfig
@@ -219,26 +219,9 @@ def test_a_resumed_run_ends_like_an_unbroken_one_with_dropout_on(tmp_path):
         torch.testing.assert_close(resumed[-1][1][name], value, rtol=0, atol=1e-7)
 
 
-def test_two_workers_give_the_losses_and_weights_of_one(tmp_path):
-    data, _ = make_data()
+def test_two_workers_give_the_losses_scores_and_weights_of_one(tmp_path):
     config = Config().replace(CALLS | NO_DROPOUT | {"loss.sentiment_weight": 0.3, "train.batch_size": 32})
-    single = run(config.replace({"train.batch_size": 64}), data)
-    mp.start_processes(_worker, (2, str(tmp_path), config, data), nprocs=2, start_method="spawn")
-    weights, losses = torch.load(tmp_path / "result.pt", weights_only=True)
-    np.testing.assert_allclose(losses, [epoch.metrics["train_loss"] for epoch, _ in single], atol=1e-5)
-    for name, value in single[-1][1].items():
-        if name.endswith("self_attn.in_proj_bias"):
-            # As in test_fit: the keys' bias cancels in the softmax, its gradient is rounding noise, scaled up by Adam.
-            hidden = len(value) // 3
-            value[hidden : 2 * hidden] = weights[name][hidden : 2 * hidden]
-        torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5)
-
-
-def test_the_digest_tells_other_groupings_apart():
-    data, _ = make_data(20)
-    moved = data.utterances._replace(speaker=1 - data.utterances.speaker)
-    digests = {other.digest() for other in (data, TrainingData(**(vars(data) | {"utterances": moved})))}
-    assert len(digests) == 2
+    check_two_workers_are_one(config, make_data()[0], tmp_path, rounding_noise)
 
 
 def write_run(folder, rows, fingerprint=None):

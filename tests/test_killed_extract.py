@@ -1,19 +1,15 @@
 """Real SIGKILLs in the middle of an extract: of the driver, of encoder actors, of tasks that decode and write."""
 
 import contextlib
-import os
 import random
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+from kills import finish, kill_all, kill_driver, kill_worker, running, wait_for_success, wait_until
 
 from urgency_ray.config import SynthesizeConfig
 from urgency_ray.synthesize import synthesize
@@ -37,65 +33,17 @@ def calls(tmp_path_factory):
 def unbroken(calls, tmp_path_factory):
     """The rows of a run that nobody disturbed."""
     run_dir = tmp_path_factory.mktemp("unbroken") / "run"
-    finish(calls, run_dir)
+    finish(*extract(calls, run_dir))
     return read_rows(run_dir)
 
 
-@contextlib.contextmanager
-def running(calls, run_dir, *options):
-    """The command line's extract with a private cluster, as a psutil.Process; nothing of it is left behind."""
-    command = [sys.executable, "-m", "urgency_ray.cli", "extract", "--data.root", str(calls), "--run-dir", str(run_dir)]
-    command += ["--ray.address", "local", "--ray.num_cpus", "2", *SMALL_BLOCKS, *options]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    with Path(f"{run_dir}.log").open("a") as log:
-        process = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-    started = [process]
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            started += process.children(recursive=True)
-        kill_all(started)
-
-
-def kill_all(processes):
-    """SIGKILL to all of them at once, and wait until they are gone."""
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    _, alive = psutil.wait_procs(processes, timeout=60)
-    assert not alive
-
-
-def finish(calls, run_dir, *options):
-    with running(calls, run_dir, *options) as process:
-        code = process.wait(timeout=300)
-        log = Path(f"{run_dir}.log").read_text(encoding="utf-8")
-        assert code == 0, log
-        assert "Traceback" not in log
-        return log
+def extract(calls, run_dir, *options):
+    """Log file and arguments of the command."""
+    return f"{run_dir}.log", "extract", "--data.root", calls, "--run-dir", run_dir, *SMALL_BLOCKS, *options
 
 
 def wait_for_files(run_dir, number, process):
-    """Wait until so many files are there; the run must not end before."""
-    deadline = time.monotonic() + 240
-    while len(list(run_dir.rglob("*.parquet"))) < number:
-        assert process.poll() is None and time.monotonic() < deadline, Path(f"{run_dir}.log").read_text(encoding="utf-8")
-        time.sleep(0.02)
-
-
-def kill_worker(process, stage):
-    """SIGKILL a worker that is busy with the stage, as Ray's titles of its processes say."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the run ended before"
-        for child in process.children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                title = " ".join(child.cmdline())
-                if title.startswith("ray::") and stage in title:
-                    child.kill()
-                    return
-    raise TimeoutError(stage)
+    wait_until(lambda: len(list(run_dir.rglob("*.parquet"))) >= number, process, f"{run_dir}.log")
 
 
 def read_rows(run_dir):
@@ -118,22 +66,15 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_like_an_unbroken_one(calls, 
     run_dir, draw = tmp_path / "run", random.Random(seed)
     for _ in range(2):
         before = whole_files(run_dir)
-        with running(calls, run_dir) as process:
+        with running(*extract(calls, run_dir)) as process:
             wait_for_files(run_dir, len(before) + draw.randint(1, 45), process)
-            cluster = process.children(recursive=True)
-            # Ray's agents of the node, which know nothing of rows, outlive it for a while.
-            agents = [child for child in cluster if child.name().endswith("Agent")]
-            process.kill()  # the driver alone: its workers must end by themselves, lest they write rows that a rerun writes too
-            process.wait(timeout=60)
-            _, alive = psutil.wait_procs([child for child in cluster if child not in agents], timeout=60)
-            kill_all([*agents, *alive])
-            assert not alive
+            kill_driver(process)
         assert before.items() <= whole_files(run_dir).items()
         assert not (run_dir / "extract.json").exists()
     before = whole_files(run_dir)
     num_done = sum(pq.read_metadata(path).num_rows for path in before)
     assert 0 < num_done < NUM_CALLS
-    log = finish(calls, run_dir)
+    log = finish(*extract(calls, run_dir))
     assert f"{num_done} of {NUM_CALLS} calls have their rows already" in log
     # Not done again: the files are untouched, and hold all their rows.
     assert before.items() <= whole_files(run_dir).items()
@@ -145,22 +86,21 @@ def test_a_run_survives_the_loss_of_any_worker(calls, unbroken, tmp_path, seed):
     run_dir, draw = tmp_path / "run", random.Random(seed)
     stages = ["EncodeAudio", "EncodeText", "decode_calls", "Write", "_Mailbox"]
     draw.shuffle(stages)
-    with running(calls, run_dir) as process:
+    with running(*extract(calls, run_dir)) as process:
         for index, stage in enumerate(stages):
             wait_for_files(run_dir, 15 * index + draw.randint(1, 15), process)
             kill_worker(process, stage)
-        assert process.wait(timeout=300) == 0
-    assert "Traceback" not in Path(f"{run_dir}.log").read_text(encoding="utf-8")
+        wait_for_success(process, f"{run_dir}.log")
     pd.testing.assert_frame_equal(read_rows(run_dir), unbroken)
 
 
 def test_what_a_killed_run_left_is_not_mixed_with_another_encoder_s(calls, tmp_path):
     run_dir = tmp_path / "run"
-    with running(calls, run_dir) as process:
+    with running(*extract(calls, run_dir)) as process:
         wait_for_files(run_dir, 5, process)
         kill_all([process, *process.children(recursive=True)])
     before = whole_files(run_dir)
-    with running(calls, run_dir, "--text_encoder.hashing_dim", "256") as process:
+    with running(*extract(calls, run_dir, "--text_encoder.hashing_dim", "256")) as process:
         assert process.wait(timeout=120) == 2
     (error,) = [line for line in Path(f"{run_dir}.log").read_text(encoding="utf-8").splitlines() if line.startswith("error:")]
     assert "text_encoder.hashing_dim: 512 there, 256 here" in error

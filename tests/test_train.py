@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
+from urgency_ray.cli import main
 from urgency_ray.config import ConfigError
 from urgency_ray.dataset import fold_splits, load_examples, split_examples
 from urgency_ray.evaluate import predict_examples
@@ -128,6 +130,27 @@ def test_the_model_s_transform_is_what_made_the_embeddings(ray_session, extracte
     # A recipe that says nothing of the data, as a user would give it to train.
     train(extracted[2].replace({"data.root": None, "data.max_call_sec": 100.0, "train.epochs": 1}), run_dir)
     assert load_model(f"{run_dir}/model").transform["data"]["max_call_sec"] == extracted[2].data.max_call_sec
+
+
+def test_the_checkpoints_of_the_best_epochs_and_the_latest_are_kept(ray_session, extracted, tmp_path):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    changes = {"train.epochs": 8, "train.learning_rate": 3e-4, "train.keep_checkpoints": 2, "train.checkpoint_epochs": 1}
+    train(extracted[2].replace(changes), run_dir)
+    history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
+    scores = [0.0, *(row["val_score"] for row in history)]
+    improved = [epoch for epoch in range(1, 9) if scores[epoch] > max(scores[:epoch])]
+    assert len(improved) > 2
+    states = [torch.load(path, weights_only=True) for path in Path(run_dir, "checkpoints").rglob("state.pt")]
+    assert sorted(len(state["history"]) for state in states) == sorted({*improved[-2:], 8})
+
+
+def test_a_loss_that_is_not_finite_ends_the_command_with_one_line(ray_session, extracted, tmp_path, capsys):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    options = ["--train.learning_rate", "1e30", "--train.clip_norm", "null", "--train.epochs", "3"]
+    assert main(["train", "--run-dir", run_dir, *options]) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.fullmatch(r"error: epoch \d: the (training|validation) loss is (nan|inf); try a lower train.learning_rate", last)
+    assert not Path(run_dir, "metrics.json").exists()
 
 
 def test_ablation_trains_each_modality_and_keeps_the_fused_model(trained):

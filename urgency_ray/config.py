@@ -250,7 +250,9 @@ class TrainConfig(Section):
     max_failures: Annotated[int, Field(ge=0)] = 1
     """Times that the worker group is restarted from its last checkpoint before the run fails."""
     checkpoint_epochs: PositiveInt = 5
-    """A checkpoint is kept when an epoch is the best by select_by, and every so many epochs."""
+    """A checkpoint is written when an epoch is the best by select_by, every so many epochs, and at the end."""
+    keep_checkpoints: PositiveInt = 1
+    """Checkpoints kept: the best epoch's, then those of the epochs that were the best before it; and always the latest."""
     select_by: Literal["urgency_macro_f1", "mean_of_tasks"] = "urgency_macro_f1"
     """What picks the best epoch on validation: urgency's macro-F1, or its mean with sentiment's (UrgencyDetect)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

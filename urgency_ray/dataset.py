@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unicodedata import normalize
@@ -64,12 +64,17 @@ class Examples:
         return len(self.urgency)
 
 
-def load_examples(run_dir: str, *, by_call: bool = False) -> Examples:
+Keep = Callable[[str, NDArray[np.float32]], NDArray[np.float32]]
+
+
+def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = None) -> Examples:
     """Read `<run_dir>/embeddings`, embedded rows only, each array filled once in its final order.
 
     Args:
         run_dir: a run folder that extract (or import) has finished.
         by_call: make an example of each call, out of its utterance rows; its id is the call's.
+        keep: gets `audio` and `text` as soon as each is read, by name, and gives back what is to stand for it (the same values
+            in memory that processes share, say), so that no two of them lie in this process's memory at once.
 
     Raises:
         ConfigError: there are no embeddings, they come from different encoders or settings, or `by_call` and they are those of
@@ -100,7 +105,11 @@ def load_examples(run_dir: str, *, by_call: bool = False) -> Examples:
     order = np.argsort(frame["example_id"].to_numpy(str), kind="stable")
     if by_call:
         order = order[np.argsort(frame["call_id"].to_numpy(str)[order], kind="stable")]
-    audio, text = (_read_vectors(dataset, name, embedded, order) for name in ("audio_embedding", "text_embedding"))
+    vectors = {}
+    for name in ("audio", "text"):
+        read = _read_vectors(dataset, f"{name}_embedding", embedded, order)
+        vectors[name] = keep(name, read) if keep is not None else read
+        del read
     frame["text_sha256"] = list(_hash_texts(dataset, embedded))
     frame = frame.iloc[order].reset_index(drop=True)
     acoustic = frame[list(ACOUSTIC_FEATURES)].to_numpy(np.float32, na_value=np.nan)
@@ -111,8 +120,8 @@ def load_examples(run_dir: str, *, by_call: bool = False) -> Examples:
     sentiments = pd.Categorical(frame["sentiment"], categories=list(SENTIMENT_LABELS))
     return Examples(
         keys=frame[["example_id", "call_id", "provider_split", "audio_sha256", "text_sha256"]],
-        audio=audio,
-        text=text,
+        audio=vectors["audio"],
+        text=vectors["text"],
         acoustic=acoustic,
         urgency=frame["urgency"].fillna(-1).to_numpy(np.int64),
         sentiment=np.asarray(sentiments.codes, np.int64),
@@ -313,7 +322,7 @@ def column_statistics(values: NDArray[np.float32], rows: NDArray[np.int64]) -> t
     squares = np.zeros(values.shape[1])
     count = np.zeros(values.shape[1])
     # In pieces: a million rows in float64 at once would be as large as the data again.
-    for piece in np.array_split(rows, max(1, len(rows) // 65536)):
+    for piece in np.array_split(rows, max(1, len(rows) // 8192)):
         part = values[piece].astype(np.float64)
         known = np.isfinite(part)
         part[~known] = 0.0

@@ -5,9 +5,6 @@ What is drawn at random (order of rows, loss of a step) is a function of (seed, 
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +32,7 @@ from urgency_ray.utterances import Utterances
 class TrainingData:
     """What the loop may see: all embeddings, but labels and row numbers of train and val only.
 
-    The arrays go through Ray's object store: workers of a node share one copy, read-only.
+    The workers of a node share one copy, read-only (`shared.SharedData`).
 
     Attributes:
         audio, text, acoustic: as in `dataset.Examples`, (R, ...).
@@ -72,15 +69,6 @@ class TrainingData:
             examples.tokens,
         )
 
-    def digest(self) -> str:
-        """Identifies the content of all arrays."""
-        digest = hashlib.sha256()
-        values = (getattr(self, field.name) for field in dataclasses.fields(self))
-        tuples = (value if isinstance(value, tuple) else (value,) for value in values if value is not None)
-        for array in itertools.chain.from_iterable(tuples):
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
-
     def rows(self, examples: NDArray[np.int64]) -> NDArray[np.int64]:
         """Numbers of the embedding rows of some examples."""
         return examples if self.utterances is None else self.utterances.rows(examples)
@@ -100,7 +88,8 @@ class Epoch:
         metrics: a row of history.json, plus `best_val_macro_f1`, that of the best epoch so far.
         improved: whether this epoch is the best so far.
         last: whether training ends here.
-        state: makes the checkpoint's content: model, optimizer, scheduler, history, best, best epoch, ended.
+        state: makes the checkpoint's content: model, optimizer, scheduler, history (which counts the epochs), best, best epoch,
+            ended. No random state is in it: each epoch seeds its own from (seed, epoch), dropout's from the rank, too.
     """
 
     metrics: dict[str, Any]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 import ray.train
 import ray.train.torch
 import torch
@@ -38,6 +37,7 @@ from urgency_ray.fit import Epoch, TrainingData, build_model, calibrate, fit
 from urgency_ray.leaks import leak_warnings
 from urgency_ray.model import UrgencyClassifier, load_model
 from urgency_ray.model_card import write_model_card
+from urgency_ray.shared import SharedData, SharedInputs
 from urgency_ray.tensorboard import write_events
 from urgency_ray.tokens import describe_cut, tokenize
 
@@ -71,7 +71,7 @@ def _train_worker(settings: dict[str, Any]) -> None:
             ray.train.report(epoch.metrics | score, checkpoint=Checkpoint.from_directory(folder))
 
     device = ray.train.torch.get_device()
-    fit(config, ray.get(settings["data"]), report, device=device, resume=resume)
+    fit(config, settings["data"].get(), report, device=device, resume=resume)
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ class Trained:
     history: list[dict[str, Any]]
 
 
-def train_model(config: Config, run_dir: str, data: TrainingData, data_ref: Any, transform: dict[str, Any]) -> Trained:
+def train_model(config: Config, run_dir: str, data: TrainingData, shared: SharedData, transform: dict[str, Any]) -> Trained:
     """Run `fit` under Ray Train's `TorchTrainer`; restart or go on from the last checkpoint of the same config and data.
 
     Args:
         config: the whole config; `config.model.modalities` says what is trained.
         run_dir: checkpoints go below `<run_dir>/checkpoints`.
         data: embeddings, for building the model around the best weights.
-        data_ref: `ray.put(data)`.
+        shared: `data` for the workers.
         transform: goes into the model, as `make_transform` gives it.
     """
     workers = config.train.num_workers
@@ -105,20 +105,22 @@ def train_model(config: Config, run_dir: str, data: TrainingData, data_ref: Any,
             f"({', '.join(f'{node:g}' for node in nodes)} CPUs); lower train.num_workers or train.cpus_per_worker"
         )
     # A finished run's name would give back the old result: the name says what the result depends on.
-    more_runs = {"train": {"ablation", "folds", "bootstrap_samples"}}
-    relevant = config.model_dump(include={"model", "loss", "sampler", "train"}, exclude=more_runs)
+    others = {"ablation", "folds", "bootstrap_samples", "max_failures", "checkpoint_epochs", "keep_checkpoints"}
+    relevant = config.model_dump(include={"model", "loss", "sampler", "train"}, exclude={"train": others})
     model = build_model(config, data, transform)
-    parts = [relevant, data.digest(), _code_digest(), _weights_digest(model)]
+    parts = [relevant, shared.digest, _code_digest(), _weights_digest(model)]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     with cluster.Relay(_log_epochs, every_sec=1.0) as send:
         result = TorchTrainer(
             _train_worker,
-            train_loop_config={"config": config.model_dump(), "data": data_ref, "cpus": cpus, "send": send},
+            train_loop_config={"config": config.model_dump(), "data": shared, "cpus": cpus, "send": send},
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}),
             run_config=RunConfig(
                 name=f"{config.model.modalities}-{digest}",
                 storage_path=storage.absolute(storage.join(run_dir, "checkpoints")),
-                checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="score"),
+                checkpoint_config=CheckpointConfig(
+                    num_to_keep=config.train.keep_checkpoints, checkpoint_score_attribute="score"
+                ),
                 failure_config=FailureConfig(max_failures=config.train.max_failures),
             ),
         ).fit()
@@ -155,13 +157,20 @@ def _load_state(checkpoint: Checkpoint) -> dict[str, Any]:
         return state
 
 
-def prepare(config: Config, run_dir: str) -> tuple[Config, Examples, Splits]:
+def prepare(config: Config, run_dir: str, inputs: SharedInputs | None = None) -> tuple[Config, Examples, Splits]:
     """Config, embeddings and splits of a run folder; the config takes over how the embeddings were made (data, arithmetic).
+
+    Args:
+        config: the whole config.
+        run_dir: run folder.
+        inputs: where the embeddings are to be kept; None keeps them in this process.
 
     Raises:
         ConfigError: no usable embeddings, or those of other encoders than the config's.
     """
-    examples = load_examples(run_dir, by_call=config.model.name == "hierarchical")
+    examples = load_examples(
+        run_dir, by_call=config.model.name == "hierarchical", keep=inputs.keep if inputs is not None else None
+    )
     fingerprint = examples.fingerprint or {}
     for key in ("audio_encoder", "text_encoder"):
         # Imported embeddings do not say what made them; a recipe does not say which commit of a model it means.
@@ -179,13 +188,13 @@ def prepare(config: Config, run_dir: str) -> tuple[Config, Examples, Splits]:
     return config.replace(made_with), examples, split_examples(examples, config.split)
 
 
-def read_transcripts(examples: Examples, run_dir: str, tokenizer: Any) -> Examples:
-    """The examples of a run with the tokens of their transcripts, or as they are where `tokenizer` is None."""
+def read_transcripts(examples: Examples, run_dir: str, tokenizer: Any, inputs: SharedInputs | None = None) -> Examples:
+    """The examples of a run with the tokens of their transcripts (kept in `inputs`), or as they are without a tokenizer."""
     if tokenizer is None:
         return examples
     tokens, num_cut = tokenize(tokenizer, load_transcripts(run_dir))
     log.info("%s", describe_cut(num_cut))
-    return replace(examples, tokens=tokens)
+    return replace(examples, tokens=inputs.keep("tokens", tokens) if inputs is not None else tokens)
 
 
 def train(config: Config, run_dir: str) -> dict[str, Any]:
@@ -201,15 +210,15 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
     Raises:
         ConfigError: the run folder cannot be trained on, or the workers do not fit the cluster.
     """
-    config, examples, splits = prepare(config, run_dir)
+    inputs = SharedInputs(config.ray)
+    config, examples, splits = prepare(config, run_dir, inputs)
     folds = fold_splits(examples, config.split, config.train.folds) if config.train.folds is not None else []
-    examples = read_transcripts(examples, run_dir, load_tokenizer(config.model))
-    cluster.connect(config.ray)
+    examples = read_transcripts(examples, run_dir, load_tokenizer(config.model), inputs)
     warnings = leak_warnings(examples, splits)
     for line in warnings:
         log.warning("warning: %s", line)
     data = TrainingData.from_examples(examples, splits)
-    data_ref = ray.put(data)
+    shared = inputs.share(data)
     transform = make_transform(config, examples.fingerprint)
     modalities = [config.model.modalities]
     if config.train.ablation:
@@ -218,7 +227,7 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
     history: list[dict[str, Any]] = []
     for name in modalities:
         variant = config.replace({"model.modalities": name})
-        trained = train_model(variant, run_dir, data, data_ref, transform)
+        trained = train_model(variant, run_dir, data, shared, transform)
         probabilities = predict_examples(trained.model, examples)
         blocks = score_splits(
             trained.model, probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed
@@ -238,9 +247,8 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
             predictions = predictions_table(probabilities["urgency"], examples, splits)
     if config.train.ablation:
         metrics["ablation"] = scores
-    del data_ref  # the folds have the embeddings in the object store one at a time
     if folds:
-        metrics["folds"] = _cross_validate(config, run_dir, examples, transform, folds)
+        metrics["folds"] = _cross_validate(config, run_dir, folds, examples=examples, inputs=inputs, transform=transform)
     # All at the end: an interrupted run leaves the former model beside the former figures.
     save_model(model, storage.join(run_dir, "model"), metrics, label_counts(examples, splits))
     write_events(history, storage.join(run_dir, "tensorboard"))
@@ -254,7 +262,13 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
 
 
 def _cross_validate(
-    config: Config, run_dir: str, examples: Examples, transform: dict[str, Any], folds: list[Splits]
+    config: Config,
+    run_dir: str,
+    folds: list[Splits],
+    *,
+    examples: Examples,
+    inputs: SharedInputs,
+    transform: dict[str, Any],
 ) -> dict[str, Any]:
     """`folds` of metrics.json: each row outside the provider's test is scored once, by a model that has not seen it."""
     scoring: dict[str, Any] = {"num_resamples": config.train.bootstrap_samples, "seed": config.split.seed}
@@ -262,7 +276,7 @@ def _cross_validate(
     each = []
     for number, splits in enumerate(folds, start=1):
         data = TrainingData.from_examples(examples, splits)
-        trained = train_model(config, run_dir, data, ray.put(data), transform)
+        trained = train_model(config, run_dir, data, inputs.share(data), transform)
         pooled[splits.test] = predict_examples(trained.model, examples)["urgency"][splits.test]
         macro_f1 = score_pooled(pooled, examples, splits.test, **scoring)["macro_f1"]
         each.append({"num_rows": len(splits.test), "macro_f1": macro_f1})

@@ -21,7 +21,6 @@ from typing import Any
 import optuna
 import pandas as pd
 import pyarrow as pa
-import ray
 import ray.tune
 import torch
 from optuna.storages import JournalStorage
@@ -37,6 +36,7 @@ from urgency_ray.finetune import load_tokenizer
 from urgency_ray.fit import Epoch, TrainingData, fit
 from urgency_ray.leaks import leak_warnings
 from urgency_ray.search_space import SearchSpace, check_space, read_field
+from urgency_ray.shared import SharedData, SharedInputs
 from urgency_ray.train import make_transform, prepare, read_transcripts, save_model, train_model
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 METRIC = "best_val_macro_f1"
 
 
-def _run_trial(params: dict[str, Any], base: dict[str, Any], data: TrainingData) -> None:
+def _run_trial(params: dict[str, Any], base: dict[str, Any], data: SharedData) -> None:
     """One trial: `fit.fit` on the base config with the trial's fields, reporting the best macro-F1 so far."""
     known = {name for name, _ in iter_fields()}
     config = Config.model_validate(base).replace({name: value for name, value in params.items() if name in known})
@@ -55,7 +55,7 @@ def _run_trial(params: dict[str, Any], base: dict[str, Any], data: TrainingData)
     def report(epoch: Epoch) -> None:
         ray.tune.report(epoch.metrics | {"finished": epoch.last})
 
-    fit(config, data, report)
+    fit(config, data.get(), report)
 
 
 class _TrialLog(ray.tune.Callback):
@@ -81,16 +81,17 @@ def tune(config: Config, run_dir: str) -> dict[str, Any]:
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_space(config)
-    config, examples, splits = prepare(config, run_dir)
-    examples = read_transcripts(examples, run_dir, load_tokenizer(config.model))
-    cluster.connect(config.ray)
+    inputs = SharedInputs(config.ray)
+    config, examples, splits = prepare(config, run_dir, inputs)
+    examples = read_transcripts(examples, run_dir, load_tokenizer(config.model), inputs)
     warnings = leak_warnings(examples, splits)
     for line in warnings:
         log.warning("warning: %s", line)
     data = TrainingData.from_examples(examples, splits)
+    shared = inputs.share(data)
     space = SearchSpace(config.tune.space)
     folder = storage.join(run_dir, "tune")
-    grid = _search(config, space, data, folder)
+    grid = _search(config, space, shared, folder)
     trials = _trials_table(grid, space)
     storage.write_table(storage.join(folder, "trials.parquet"), pa.Table.from_pandas(trials, preserve_index=False))
     if not (trials["state"] != "failed").any():
@@ -101,7 +102,7 @@ def tune(config: Config, run_dir: str) -> dict[str, Any]:
     fields = {name: winner[name] for name in trials.columns if "." in name}
     best = config.replace({name: getattr(value, "item", lambda value=value: value)() for name, value in fields.items()})
     storage.write_text(storage.join(folder, "best.yaml"), best.to_yaml())
-    trained = train_model(best, run_dir, data, ray.put(data), make_transform(best, examples.fingerprint))
+    trained = train_model(best, run_dir, data, shared, make_transform(best, examples.fingerprint))
     blocks = score_splits(
         trained.model,
         predict_examples(trained.model, examples),
@@ -135,7 +136,7 @@ def tune(config: Config, run_dir: str) -> dict[str, Any]:
     return summary
 
 
-def _search(config: Config, space: SearchSpace, data: TrainingData, folder: str) -> ray.tune.ResultGrid:
+def _search(config: Config, space: SearchSpace, data: SharedData, folder: str) -> ray.tune.ResultGrid:
     settings = config.tune
     most = cluster.fit(cluster.node_cpus(), settings.cpus_per_trial)
     if not most:

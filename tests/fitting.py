@@ -1,0 +1,77 @@
+"""Runs of `fit`, in this process and on data-parallel workers, with the weights after each epoch."""
+
+import contextlib
+import os
+import sys
+import traceback
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from urgency_ray.fit import fit
+
+
+def run(config, data, resume=None, stop_after=None):
+    """(Epoch, weights) of each epoch; `stop_after` so many as if the process had died then."""
+    epochs = []
+
+    def report(epoch):
+        epochs.append((epoch, {k: v.clone() for k, v in epoch.state()["model"].items()}))
+        if len(epochs) == stop_after:
+            raise InterruptedError
+
+    with contextlib.suppress(InterruptedError):
+        fit(config, data, report, resume=resume)
+    return epochs
+
+
+def describe(epochs):
+    """What all workers must agree on: the last weights, and each epoch's metrics and decisions, without its seconds."""
+    rows = [{k: v for k, v in epoch.metrics.items() if k != "seconds"} for epoch, _ in epochs]
+    decisions = [{"improved": epoch.improved, "last": epoch.last} for epoch, _ in epochs]
+    return epochs[-1][1], [row | decision for row, decision in zip(rows, decisions, strict=True)]
+
+
+def _work(rank, num_workers, folder, config, data):
+    code = 1
+    try:
+        torch.set_num_threads(1)
+        dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=num_workers)
+        torch.save(describe(run(config, data)), f"{folder}/rank{rank}.pt")
+        dist.barrier()
+        code = 0
+    except Exception:
+        traceback.print_exc()
+    # Not through the interpreter's end: gloo's threads may still run when C++ tears down what they use, which aborts.
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def run_on_workers(config, data, num_workers, folder):
+    """`describe` of a run on so many workers, as each rank saw it."""
+    mp.start_processes(_work, (num_workers, str(folder), config, data), nprocs=num_workers, start_method="spawn")
+    return [torch.load(f"{folder}/rank{rank}.pt", weights_only=True) for rank in range(num_workers)]
+
+
+def check_two_workers_are_one(config, data, folder, noise=lambda name, value: slice(0)):
+    """Two workers at the config's batch size against one at twice that, to 1e-5: losses, scores, decisions, last weights.
+
+    `noise` says which part of a weight is not compared, because its gradient is zero but for rounding, which Adam scales up.
+    """
+    doubled = config.replace({"train.batch_size": 2 * config.train.batch_size})
+    weights, rows = describe(run(doubled, data))
+    ranks = run_on_workers(config, data, 2, folder)
+    for found, others in ranks:
+        assert found.keys() == weights.keys()
+        for name, value in weights.items():
+            left_out = noise(name, value)
+            value[left_out] = found[name][left_out]
+            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        assert len(others) == len(rows)
+        for other, row in zip(others, rows, strict=True):
+            assert other == pytest.approx(row, abs=1e-5)
+    # Not only near: what is gathered over workers is the very same on each, or they could decide apart.
+    assert ranks[0][1] == ranks[1][1]
+    return rows
