@@ -80,12 +80,11 @@ def assert_went_on(log, after):
     """After the kill training goes on behind the last checkpoint, at most so many epochs back as lie between two."""
     epochs = logged_epochs(log)
     turns = np.flatnonzero(np.diff(epochs) != 1)
-    # The epoch after a checkpoint comes next in any case; one that was done since comes twice.
+    # Epochs that were done since come twice.
     assert len(turns) <= 1
     for turn in turns:
-        assert epochs[turn] >= after
-        # The line of the last epoch done may have died with the process that was to print it.
-        assert epochs[turn] - CHECKPOINT_EPOCHS < epochs[turn + 1] <= epochs[turn] + 2
+        # Or epochs are missing: lines can die with the driver, whose epochs were done.
+        assert epochs[turn] >= after and epochs[turn + 1] > epochs[turn] - CHECKPOINT_EPOCHS
     assert epochs[0] == 1 and epochs.count(1) == 1 and epochs[-1] == NUM_EPOCHS
 
 
