@@ -186,7 +186,7 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: dict[str, Any],
     # Cut here and not by a repartition: its tasks want a whole CPU each, which the actors of a small machine do not leave.
     blocks = [manifest.slice(start, size) for start in range(0, len(manifest), size)]
     return (
-        ray.data.from_arrow(blocks)
+        ray.data.from_blocks(blocks)
         .map_batches(
             functools.partial(decode_calls, data=config.data),
             batch_format="pyarrow",
