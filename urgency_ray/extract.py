@@ -208,9 +208,10 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: dict[str, Any],
     size = config.extract.rows_per_block
     # Cut here and not by a repartition: its tasks want a whole CPU each, which the actors of a small machine do not leave.
     blocks = [manifest.slice(start, size) for start in range(0, len(manifest), size)]
+    # Not `from_arrow`: a task for each block, of a whole CPU, would tell its length; each costs the driver 44 KiB for good.
+    source: Dataset = ray.data.from_blocks(blocks)
     return (
-        ray.data.from_arrow(blocks)
-        .map_batches(
+        source.map_batches(
             functools.partial(decode_calls, data=config.data),
             batch_format="pyarrow",
             batch_size=config.extract.batch_size,
