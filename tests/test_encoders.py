@@ -3,6 +3,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
+from sklearn.random_projection import SparseRandomProjection
 from tiny_checkpoints import SENTENCES, save_audio_checkpoint, save_text_checkpoint
 from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer
 
@@ -241,3 +243,11 @@ def test_the_hashing_encoder_keeps_angles_between_texts():
     np.testing.assert_allclose(projected @ projected.T, exact @ exact.T, atol=5 / np.sqrt(2048))
     # " 불", "불 " and " 불 ": a word is read with the blanks around it.
     assert encoder.encode(["", "불"]).num_tokens.tolist() == [0, 3]
+
+
+def test_the_hashing_encoder_projects_as_scikit_learn_does():
+    encoder = load_text_encoder(TextEncoderConfig(layer_norm=False, l2_normalize=False, hashing_dim=64))
+    hashed = encoder.vectorizer.transform([*SENTENCES, ""])
+    projection = SparseRandomProjection(64, random_state=119).fit(sparse.csr_matrix(hashed.shape))
+    expected = projection.transform(hashed).toarray().astype(np.float32)
+    np.testing.assert_array_equal(encoder.encode([*SENTENCES, ""]).vectors, expected)

@@ -2,6 +2,7 @@ import json
 import shutil
 import zipfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
+import ray
 
 from urgency_ray.calls import plan_calls
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.dataset import load_examples
-from urgency_ray.extract import extract, pin_arithmetic, plan_actors
+from urgency_ray.extract import embed_calls, extract, make_fingerprint, pin_arithmetic, plan_actors
 from urgency_ray.ledger import account, accounting_line
 from urgency_ray.schema import embedding_schema, read_fingerprint
 
@@ -143,6 +145,25 @@ def test_a_changed_label_is_noticed(ray_session, corpus, demo_config, tmp_path):
     change_labels(next(path for path in calls.rglob("TL_*.zip")), "하", "상")
     assert plan_calls(config.data)["num_bytes"] == manifest["num_bytes"]
     assert plan_calls(config.data)["version"] != manifest["version"]
+
+
+def test_the_plan_is_cut_while_others_use_every_cpu(ray_session, corpus, demo_config):
+    @ray.remote(num_cpus=2)
+    class Other:
+        def ready(self):
+            return True
+
+    config = demo_config.replace({"data.root": str(corpus[0]), "extract.rows_per_block": 7})
+    manifest = plan_calls(config.data)
+    other = Other.remote()
+    assert ray.get(other.ready.remote())
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            cut = pool.submit(embed_calls, manifest, config, make_fingerprint(config), print)
+            done, _ = wait([cut], timeout=30)
+        finally:
+            ray.kill(other)
+    assert done == {cut}
 
 
 def test_utterance_rows_come_from_the_same_calls(ray_session, corpus, demo_config, tmp_path):

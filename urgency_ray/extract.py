@@ -34,6 +34,7 @@ from urgency_ray.stages import EncodeAudio, EncodeText, decode_calls
 log = logging.getLogger(__name__)
 
 PROGRESS_SEC = 5.0
+SMALL_NODE_CPUS = 8
 COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -168,8 +169,9 @@ def plan_actors(config: Config, node_cpus: Sequence[float], num_gpus: int) -> tu
         num_text = config.extract.num_text_encoders or num_gpus
         audio_gpus = _round_down(0.75 / math.ceil(num_audio / num_gpus))
         return Actors(num_audio, 0.5, audio_gpus, 4), Actors(num_text, 0.25, _round_down(0.25 / num_text), 4)
-    # A transformer wants several threads; the built-in encoder works in one.
-    cores = 2 if built_in else 4
+    # Threads of one actor wait for the slowest, which on a small machine shares its core with the text encoder. On a large one,
+    # the weights and activations of an actor for each core would fill the memory.
+    cores = 2 if built_in else 1 if largest <= SMALL_NODE_CPUS else 4
     num_audio = config.extract.num_audio_encoders or sum(max(1, int(cpus // cores)) for cpus in node_cpus)
     num_text = config.extract.num_text_encoders or math.ceil(num_audio / 4)
     threads = 1 if built_in else max(1, int(total // num_audio))
@@ -206,9 +208,10 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: dict[str, Any],
     size = config.extract.rows_per_block
     # Cut here and not by a repartition: its tasks want a whole CPU each, which the actors of a small machine do not leave.
     blocks = [manifest.slice(start, size) for start in range(0, len(manifest), size)]
+    # Not `from_arrow`: a task for each block, of a whole CPU, would tell its length; each costs the driver 44 KiB for good.
+    source: Dataset = ray.data.from_blocks(blocks)
     return (
-        ray.data.from_arrow(blocks)
-        .map_batches(
+        source.map_batches(
             functools.partial(decode_calls, data=config.data),
             batch_format="pyarrow",
             batch_size=config.extract.batch_size,

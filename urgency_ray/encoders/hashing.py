@@ -31,13 +31,14 @@ class HashingEncoder:
         self.dim = config.hashing_dim
         self.vectorizer = HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), n_features=NUM_HASHES, norm="l2")
         self.count_ngrams = self.vectorizer.build_analyzer()
-        self.projection = SparseRandomProjection(self.dim, random_state=PROJECTION_SEED)
-        self.projection.fit(sparse.csr_matrix((1, NUM_HASHES)))
+        projection = SparseRandomProjection(self.dim, random_state=PROJECTION_SEED).fit(sparse.csr_matrix((1, NUM_HASHES)))
+        # By rows, as the product wants it: the projection's own `transform` would turn all of it round for every batch.
+        self.projection = projection.components_.T.tocsr()
 
     def encode(self, texts: Sequence[str]) -> TextEmbeddings:
         """Embed texts: float32 (N, hashing_dim)."""
         hashed = self.vectorizer.transform(texts)
-        vectors = np.asarray(self.projection.transform(hashed).todense(), dtype=np.float32)
+        vectors = (hashed @ self.projection).toarray().astype(np.float32)
         vectors = normalize_rows(vectors, layer_norm=self.config.layer_norm, l2=self.config.l2_normalize)
         num_tokens = np.array([len(self.count_ngrams(text)) for text in texts], np.int32)
         return TextEmbeddings(vectors, num_tokens, np.zeros(len(texts), np.int32), np.ones(len(texts), np.int32))
