@@ -8,7 +8,6 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +15,6 @@ import numpy as np
 import optuna
 import ray
 import ray.tune
-from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -24,7 +22,7 @@ from ray.tune.search.optuna import OptunaSearch
 from urgency_ray import cluster, storage
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.search_space import SearchSpace
-from urgency_ray.study import ended_trials
+from urgency_ray.study import Journal, ended_trials
 from urgency_ray.trial import METRIC, Parts, Trial, run_distributed
 
 log = logging.getLogger(__name__)
@@ -33,11 +31,13 @@ log = logging.getLogger(__name__)
 class StudySearch(OptunaSearch):
     """OptunaSearch that keeps all that is known of a trial in the study, and goes on with trials that a former run began."""
 
-    def __init__(
-        self, space: SearchSpace, study: optuna.Study, sampler: Any, journal: BaseStorage, publish: Callable[[], None]
-    ):
-        super().__init__(space, metric=METRIC, mode="max", sampler=sampler, study_name=study.study_name, storage=journal)
-        self.publish = publish
+    def __init__(self, space: SearchSpace, study: optuna.Study, sampler: Any, journal: Journal) -> None:
+        super().__init__(
+            space, metric=METRIC, mode="max", sampler=sampler, study_name=study.study_name, storage=journal.storage
+        )
+        # That of the base class has the sampler.
+        self.study: Any = self._ot_study
+        self.publish = journal.publish
         self.begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         self.epochs: dict[str, dict[int, float]] = {}
         self.last: dict[str, dict[str, Any]] = {}
@@ -48,7 +48,7 @@ class StudySearch(OptunaSearch):
         """The next point: that of a trial that was begun and not ended, else a new one."""
         if trial_id not in self._ot_trials and self.begun:
             # Optuna gives a parameter that such a trial has already as it is.
-            self._ot_trials[trial_id] = optuna.Trial(self._ot_study, self.begun.pop(0)._trial_id)
+            self._ot_trials[trial_id] = optuna.Trial(self.study, self.begun.pop(0)._trial_id)
         return super().suggest(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -77,9 +77,9 @@ class StudySearch(OptunaSearch):
             state = TrialState.FAIL
         else:
             state = TrialState.COMPLETE if last.get("finished") else TrialState.PRUNED
-        self._ot_study.tell(trial, last[METRIC] if state == TrialState.COMPLETE else None, state=state)
+        self.study.tell(trial, last[METRIC] if state == TrialState.COMPLETE else None, state=state)
         self._completed_trials.add(trial_id)
-        self._ot_study.set_user_attr("seconds", self.spent + time.monotonic() - self.started)
+        self.study.set_user_attr("seconds", self.spent + time.monotonic() - self.started)
         self.publish()
 
     def close(self) -> None:
@@ -142,13 +142,7 @@ def _share_gpus(share: float) -> int:
 
 
 def run_search(
-    config: Config,
-    data: list[Any],
-    parts: Parts,
-    study: optuna.Study,
-    journal: BaseStorage,
-    publish: Callable[[], None],
-    folder: str,
+    config: Config, data: list[Any], parts: Parts, *, study: optuna.Study, journal: Journal, folder: str
 ) -> list[str]:
     """Run the trials that `study` lacks of `tune.num_trials`, within what is left of `tune.time_budget_sec`.
 
@@ -157,8 +151,7 @@ def run_search(
         data: a reference to the trials' `TrainingData`, in a list, lest Ray look it up.
         parts: as `trial_rows` takes them.
         study: new, or one to go on with: trials that were begun and not ended run again, in their own place.
-        journal: the study's storage.
-        publish: called when a trial has ended.
+        journal: where the study is kept.
         folder: takes what trials of several workers leave.
 
     Returns:
@@ -185,7 +178,7 @@ def run_search(
             group=any(dimension.when for dimension in tune.space.values()),
             constant_liar=True,
         )
-    searcher = StudySearch(space, study, sampler, journal, publish)
+    searcher = StudySearch(space, study, sampler, journal)
     # Ray Tune's own files serve nobody, and it must not take a Ctrl-C for the end of the search.
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
     with tempfile.TemporaryDirectory() as scratch:
@@ -203,6 +196,8 @@ def run_search(
                 name=f"search-{uuid.uuid4().hex[:8]}",
                 storage_path=scratch,
                 failure_config=ray.tune.FailureConfig(max_failures=tune.max_failures),
+                # Trials leave no checkpoint: one that is lost begins anew.
+                checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
                 callbacks=[_TrialLog(len(ended), tune.num_trials)],
                 verbose=0,
             ),
@@ -224,7 +219,7 @@ def _trainable(config: Config, data: list[Any], parts: Parts, folder: str) -> An
 
 def _scheduler(config: Config, study: optuna.Study) -> ASHAScheduler:
     """ASHA, which has seen what the study's trials have reached."""
-    scheduler = ASHAScheduler(
+    scheduler: Any = ASHAScheduler(
         time_attr="epoch",
         metric=METRIC,
         mode="max",

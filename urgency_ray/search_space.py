@@ -130,9 +130,7 @@ def _check_condition(space: Mapping[str, Dimension], name: str, parent: str, val
                 f"{where}: {parent} must be an integer from {dimension.low} to {dimension.high} but got {value!r}"
             )
     else:
-        raise ConfigError(
-            f"{where}: {parent} must be categorical or int but is {dimension.type}, which no value is sure to hit"
-        )
+        raise ConfigError(f"{where}: {parent} must be categorical or int to have values but is {dimension.type}")
 
 
 def read_field(tree: dict[str, Any], dotted: str) -> Any:
@@ -181,7 +179,7 @@ def _conditions(space: Mapping[str, Dimension], name: str) -> dict[str, Any]:
         for field, value in _conditions(space, parent).items():
             if conditions.setdefault(field, value) != value:
                 raise ConfigError(
-                    f"tune.space.{name}: is never searched: {field} would have to be {conditions[field]} and, for {parent}, {value}"
+                    f"tune.space.{name}: is never searched: its when needs {field} {conditions[field]}, but {parent} needs {value}"
                 )
     return conditions
 

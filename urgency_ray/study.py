@@ -1,4 +1,4 @@
-"""The search's memory: an Optuna study in a journal file, from which an interrupted search goes on. optuna-dashboard opens it."""
+"""The search's memory: an Optuna study in a journal file, which optuna-dashboard opens and an interrupted search goes on from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import math
 import os
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,9 +31,17 @@ RESOURCES = {
 RESOURCES |= {f"train.{name}" for name in ("checkpoint_epochs", "ablation", "folds", "bootstrap_samples")}
 
 
+@dataclass(frozen=True)
+class Journal:
+    """Where studies are kept, and what to call when a trial has ended."""
+
+    storage: BaseStorage
+    publish: Callable[[], None]
+
+
 @contextlib.contextmanager
-def open_journal(folder: str) -> Iterator[tuple[BaseStorage, Callable[[], None]]]:
-    """The storage in `<folder>/study.log`, and what to call when a trial has ended.
+def open_journal(folder: str) -> Iterator[Journal]:
+    """The studies in `<folder>/study.log`.
 
     Optuna appends to a local file; in an object store, the whole file is put there anew after each trial.
     """
@@ -39,25 +49,23 @@ def open_journal(folder: str) -> Iterator[tuple[BaseStorage, Callable[[], None]]
     if "://" not in folder:
         filesystem, path = storage.open_location(folder)
         filesystem.create_dir(path, recursive=True)
-        yield JournalStorage(JournalFileBackend(os.path.join(path, FILE))), lambda: None
+        yield Journal(JournalStorage(JournalFileBackend(os.path.join(path, FILE))), lambda: None)
         return
     with tempfile.TemporaryDirectory() as local:
         journal = os.path.join(local, FILE)
         if storage.exists(target):
             storage.copy_file(target, journal)
-        yield JournalStorage(JournalFileBackend(journal)), lambda: storage.copy_file(journal, target)
+        yield Journal(JournalStorage(JournalFileBackend(journal)), lambda: storage.copy_file(journal, target))
 
 
-def begin_study(
-    journal: BaseStorage, name: str, config: Config, data_digest: str, *, resume: bool, run_dir: str
-) -> optuna.Study:
-    """A new study of that name, or the last one of the journal where it is to be resumed.
+def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: bool, run_dir: str) -> optuna.Study:
+    """A new study, or the last one of the journal where it is to be resumed.
 
     Raises:
         ConfigError: there is none to resume, one that has not ended stands in the way of a new one, or the config or the data
             are no longer those of the study.
     """
-    ours = [study for study in optuna.get_all_study_summaries(journal) if "settings" in study.user_attrs]
+    ours = [study for study in optuna.get_all_study_summaries(journal.storage) if "settings" in study.user_attrs]
     last = ours[-1] if ours else None
     settings = _settings(config)
     if not resume:
@@ -65,7 +73,8 @@ def begin_study(
             raise ConfigError(
                 f"--run-dir {run_dir}: holds a search that has not ended; go on with it by --resume, or delete its tune folder"
             )
-        study = optuna.create_study(study_name=name, storage=journal, direction="maximize")
+        name = f"search-{uuid.uuid4().hex[:8]}"
+        study = optuna.create_study(study_name=name, storage=journal.storage, direction="maximize")
         study.set_user_attr("settings", settings)
         study.set_user_attr("data", data_digest)
         return study
@@ -83,7 +92,7 @@ def begin_study(
             f"--resume: the embeddings or labels in {run_dir} are not those that the search began with; "
             "search in another run folder"
         )
-    return optuna.load_study(study_name=last.study_name, storage=journal)
+    return optuna.load_study(study_name=last.study_name, storage=journal.storage)
 
 
 def _settings(config: Config) -> dict[str, Any]:

@@ -81,10 +81,10 @@ def trial_config(params: dict[str, Any], base: dict[str, Any]) -> Config:
 class Trial(ray.tune.Trainable):
     """A process that runs one trial after another, an epoch at each step: it imports torch and maps the embeddings once."""
 
-    def setup(self, config: dict[str, Any], base: dict[str, Any], data: list[Any], parts: Parts) -> None:
-        """Take the shared embeddings, `data[0]` being a reference to them, and begin the first trial."""
-        self.base, self.parts = base, parts
-        self.data: TrainingData = ray.get(data[0])
+    def setup(self, config: dict[str, Any], **shared: Any) -> None:
+        """Take what `search.run_search` shares with all trials, `data[0]` being a reference, and begin the first trial."""
+        self.base, self.parts = shared["base"], shared["parts"]
+        self.data: TrainingData = ray.get(shared["data"][0])
         self.device = torch.device("cuda") if ray.get_gpu_ids() else None
         self.reset_config(config)
 
@@ -105,6 +105,7 @@ def run_distributed(params: dict[str, Any], base: dict[str, Any], data: list[Any
     """A trial of `tune.workers_per_trial` Ray Train workers; `folder` takes what Ray Train notes of its runs."""
     config = trial_config(params, base)
     tune = config.tune
+    callback: Any = TuneReportCallback()  # type: ignore[no-untyped-call]
     resources = {"CPU": tune.cpus_per_trial} | ({"GPU": tune.gpus_per_trial} if tune.gpus_per_trial else {})
     TorchTrainer(
         _work,
@@ -112,7 +113,7 @@ def run_distributed(params: dict[str, Any], base: dict[str, Any], data: list[Any
         scaling_config=ScalingConfig(
             num_workers=tune.workers_per_trial, use_gpu=tune.gpus_per_trial > 0, resources_per_worker=resources
         ),
-        run_config=RunConfig(name=ray.tune.get_context().get_trial_id(), storage_path=folder, callbacks=[TuneReportCallback()]),
+        run_config=RunConfig(name=ray.tune.get_context().get_trial_id(), storage_path=folder, callbacks=[callback]),
     ).fit()
 
 

@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import time
-import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,12 +63,10 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
     data = TrainingData.from_examples(examples, splits)
     data_ref = ray.put(data)
     folder = storage.join(run_dir, "tune")
-    # One name a search: a name found in the storage would go on with the old study and count its trials.
-    name = f"search-{uuid.uuid4().hex[:8]}"
-    with open_journal(folder) as (journal, publish):
-        study = begin_study(journal, name, config, data.digest(), resume=resume, run_dir=run_dir)
+    with open_journal(folder) as journal:
+        study = begin_study(journal, config, data.digest(), resume=resume, run_dir=run_dir)
         parts = [(fold.train, fold.val) for fold in folds]
-        errors = run_search(config, [data_ref], parts, study, journal, publish, folder)
+        errors = run_search(config, [data_ref], parts, study=study, journal=journal, folder=folder)
         trials = trials_table(study, config)
         _write_tables(study, config, folder)
         if not (trials["state"] != "failed").any():
@@ -79,11 +76,8 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
         best = _best_config(config, winner)
         storage.write_text(storage.join(folder, "best.yaml"), best.to_yaml())
 
-        def retrain(chosen: Config) -> _Scored:
-            return _retrain(chosen, run_dir, data, data_ref, examples, splits)
-
-        found = retrain(best)
-        defaults = found if best == config else retrain(config)
+        found = _retrain(best, run_dir, (data, data_ref), examples, splits)
+        defaults = found if best == config else _retrain(config, run_dir, (data, data_ref), examples, splits)
         save_model(
             found.model,
             storage.join(folder, "model"),
@@ -113,7 +107,7 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
         )
         study.set_user_attr("command_seconds", spent)
         study.set_user_attr("ended", True)
-        publish()
+        journal.publish()
     for line in format_verdict(summary):
         log.info("%s", line)
     log.info("retrain it with --config %s", storage.join(folder, "best.yaml"))
@@ -141,8 +135,8 @@ class _Scored:
     called: NDArray[np.int64]
 
 
-def _retrain(config: Config, run_dir: str, data: TrainingData, data_ref: Any, examples: Examples, splits: Splits) -> _Scored:
-    model = train_model(config, run_dir, data, data_ref, make_transform(config, examples.fingerprint)).model
+def _retrain(config: Config, run_dir: str, data: tuple[TrainingData, Any], examples: Examples, splits: Splits) -> _Scored:
+    model = train_model(config, run_dir, *data, make_transform(config, examples.fingerprint)).model
     probabilities = predict_examples(model, examples)
     scoring: dict[str, Any] = {"num_resamples": config.train.bootstrap_samples, "seed": config.split.seed}
     blocks = score_splits(model, probabilities, examples, splits, **scoring)
@@ -156,7 +150,7 @@ def _winner(study: optuna.Study) -> FrozenTrial:
 
 
 def _best_config(config: Config, winner: FrozenTrial) -> Config:
-    """The config with the winner's fields; the config itself where these are its own values, up to the rounding of a simplex."""
+    """The config with the winner's fields; or itself where these are its own, up to a simplex's rounding."""
     fields = winner.user_attrs["fields"]
     tree = config.model_dump()
     same = all(
