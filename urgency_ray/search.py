@@ -217,7 +217,7 @@ def _trainable(config: Config, data: list[Any], parts: Parts, folder: str) -> An
     return ray.tune.with_resources(ray.tune.with_parameters(run_distributed, **shared, folder=left_by_ray_train), {"cpu": 0.0})
 
 
-def _scheduler(config: Config, study: optuna.Study) -> ASHAScheduler:
+def _scheduler(config: Config, study: optuna.Study) -> Any:
     """ASHA, which has seen what the study's trials have reached."""
     scheduler: Any = ASHAScheduler(
         time_attr="epoch",

@@ -1,4 +1,4 @@
-"""The search's memory: an Optuna study in a journal file, which optuna-dashboard opens and an interrupted search goes on from."""
+"""The search's memory: an Optuna study in a journal file. optuna-dashboard opens it, an interrupted search goes on from it."""
 
 from __future__ import annotations
 
