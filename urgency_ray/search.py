@@ -208,13 +208,15 @@ def run_search(
 
 def _trainable(config: Config, data: list[Any], parts: Parts, folder: str) -> Any:
     tune = config.tune
-    shared = {"base": config.model_dump(), "data": data, "parts": parts}
+    shared: dict[str, Any] = {"base": config.model_dump(), "data": data, "parts": parts}
     if tune.workers_per_trial == 1:
         resources = {"cpu": tune.cpus_per_trial, "gpu": tune.gpus_per_trial}
         return ray.tune.with_resources(ray.tune.with_parameters(Trial, **shared), resources)
-    # The trial only waits for its workers: a CPU of its own could be the one that they lack.
+    # The trial only waits for its workers, and any part of a CPU could be what they lack: it asks for a byte.
     left_by_ray_train = storage.absolute(storage.join(folder, "ray"))
-    return ray.tune.with_resources(ray.tune.with_parameters(run_distributed, **shared, folder=left_by_ray_train), {"cpu": 0.0})
+    return ray.tune.with_resources(
+        ray.tune.with_parameters(run_distributed, **shared, folder=left_by_ray_train), {"memory": 1.0}
+    )
 
 
 def _scheduler(config: Config, study: optuna.Study) -> Any:

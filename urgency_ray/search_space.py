@@ -179,7 +179,7 @@ def _conditions(space: Mapping[str, Dimension], name: str) -> dict[str, Any]:
         for field, value in _conditions(space, parent).items():
             if conditions.setdefault(field, value) != value:
                 raise ConfigError(
-                    f"tune.space.{name}: is never searched: it needs {field} {conditions[field]}, but its parent {parent} {value}"
+                    f"tune.space.{name}: is never searched: it needs {field} {conditions[field]}, its parent {parent} {value}"
                 )
     return conditions
 
