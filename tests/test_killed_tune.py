@@ -134,8 +134,8 @@ def test_a_search_outlives_the_processes_of_its_trials(run_dir):
     assert table["number"].tolist() == list(range(NUM_TRIALS))
     assert (table["state"] != "failed").all()
     history = pd.read_parquet(run_dir / "tune" / "history.parquet")
-    assert not history.duplicated(["number", "epoch"]).any()
-    assert history.groupby("number")["epoch"].max().tolist() == table["epochs"].tolist()
+    assert not history.duplicated(["trial", "epoch"]).any()
+    assert history.groupby("trial")["epoch"].max().tolist() == table["epochs"].tolist()
 
 
 # What a process of its own runs: a node is lost while both of its neighbours go on.

@@ -111,12 +111,12 @@ def test_the_history_has_every_epoch_of_every_trial_and_the_best_so_far(searched
     run_dir, _, _ = searched
     trials = pd.read_parquet(f"{run_dir}/tune/trials.parquet").set_index("number")
     history = pd.read_parquet(f"{run_dir}/tune/history.parquet")
-    assert history.columns.tolist() == ["number", "epoch", "val_macro_f1", "best_val_macro_f1"]
-    for number, rows in history.groupby("number"):
+    assert history.columns.tolist() == ["trial", "epoch", "val_macro_f1", "best_val_macro_f1"]
+    for number, rows in history.groupby("trial"):
         assert rows["epoch"].tolist() == list(range(1, trials["epochs"][number] + 1))
         np.testing.assert_allclose(rows["best_val_macro_f1"], rows["val_macro_f1"].cummax())
         assert rows["best_val_macro_f1"].iloc[-1] == pytest.approx(trials["val_macro_f1"][number])
-    assert set(history["number"]) == set(trials.index)
+    assert set(history["trial"]) == set(trials.index)
     assert (trials["seconds"] > 0).all()
     now = pd.Timestamp.now("UTC")
     assert trials["start"].between(now - pd.Timedelta("30min"), now).all()
@@ -142,7 +142,7 @@ def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched):
     if summary["best_trial"] == 0:
         assert difference["verdict"] == "defaults"
     else:
-        assert difference["verdict"] == ("better" if difference["interval"][0] > 0 else "not better")
+        assert difference["verdict"] == ("better" if difference["interval"][0] > 0 else "not_better")
 
 
 def test_a_search_that_finds_nothing_better_says_so(ray_session, extracted, tmp_path, caplog):
@@ -162,7 +162,7 @@ def test_a_search_that_finds_nothing_better_says_so(ray_session, extracted, tmp_
     ("difference", "words"),
     [
         ({"macro_f1": 0.04, "interval": [0.01, 0.07], "verdict": "better"}, "better beyond noise, +0.040 on test"),
-        ({"macro_f1": 0.04, "interval": [-0.01, 0.09], "verdict": "not better"}, "not better beyond noise, +0.040 on test"),
+        ({"macro_f1": 0.04, "interval": [-0.01, 0.09], "verdict": "not_better"}, "not better beyond noise, +0.040 on test"),
     ],
 )
 def test_the_verdict_is_put_in_words(difference, words):

@@ -132,8 +132,8 @@ def trials_table(study: optuna.Study, config: Config) -> pd.DataFrame:
 
 
 def history_table(study: optuna.Study) -> pd.DataFrame:
-    """history.parquet: number, epoch, val_macro_f1 and the best so far, for every epoch of every trial that has ended."""
-    columns: dict[str, list[Any]] = {"number": [], "epoch": [], "val_macro_f1": [], "best_val_macro_f1": []}
+    """history.parquet: trial, epoch, val_macro_f1 and the best so far, for every epoch of every trial that has ended."""
+    columns: dict[str, list[Any]] = {"trial": [], "epoch": [], "val_macro_f1": [], "best_val_macro_f1": []}
     for trial in ended_trials(study):
         for epoch, score in enumerate(trial.user_attrs.get("val_macro_f1", []), start=1):
             values = (trial.number, epoch, score, trial.intermediate_values[epoch])

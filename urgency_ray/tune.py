@@ -163,7 +163,7 @@ def _best_config(config: Config, winner: FrozenTrial) -> Config:
 def _difference(found: _Scored, defaults: _Scored, examples: Examples, splits: Splits, config: Config) -> dict[str, Any]:
     """`difference` of tune/metrics.json: test macro-F1 of the winner less that of the defaults, and what to think of it.
 
-    The verdict is `better` where the whole interval is above 0, `defaults` where the winner is the defaults, else `not better`.
+    The verdict is `better` where the whole interval is above 0, `defaults` where the winner is the defaults, else `not_better`.
     """
     if found is defaults:
         return {"macro_f1": 0.0, "interval": [0.0, 0.0], "verdict": "defaults"}
@@ -176,7 +176,7 @@ def _difference(found: _Scored, defaults: _Scored, examples: Examples, splits: S
         num_resamples=config.train.bootstrap_samples,
         seed=config.split.seed,
     )
-    return {"macro_f1": difference, "interval": interval, "verdict": "better" if interval[0] > 0 else "not better"}
+    return {"macro_f1": difference, "interval": interval, "verdict": "better" if interval[0] > 0 else "not_better"}
 
 
 def _write_tables(study: optuna.Study, config: Config, folder: str) -> None:
