@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -49,13 +50,21 @@ def open_journal(folder: str) -> Iterator[Journal]:
     if "://" not in folder:
         filesystem, path = storage.open_location(folder)
         filesystem.create_dir(path, recursive=True)
-        yield Journal(JournalStorage(JournalFileBackend(os.path.join(path, FILE))), lambda: None)
+        yield Journal(_open_file(os.path.join(path, FILE)), lambda: None)
         return
     with tempfile.TemporaryDirectory() as local:
         journal = os.path.join(local, FILE)
         if storage.exists(target):
             storage.copy_file(target, journal)
-        yield Journal(JournalStorage(JournalFileBackend(journal)), lambda: storage.copy_file(journal, target))
+        yield Journal(_open_file(journal), lambda: storage.copy_file(journal, target))
+
+
+def _open_file(path: str) -> BaseStorage:
+    # A lost machine can leave a last line without its end, to which Optuna would append the next one.
+    with contextlib.suppress(FileNotFoundError), Path(path).open("r+b") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+    return JournalStorage(JournalFileBackend(path))
 
 
 def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: bool, run_dir: str) -> optuna.Study:
@@ -92,7 +101,9 @@ def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: b
             f"--resume: the embeddings or labels in {run_dir} are not those that the search began with; "
             "search in another run folder"
         )
-    return optuna.load_study(study_name=last.study_name, storage=journal.storage)
+    study = optuna.load_study(study_name=last.study_name, storage=journal.storage)
+    study.set_user_attr("ended", False)
+    return study
 
 
 def _settings(config: Config) -> dict[str, Any]:

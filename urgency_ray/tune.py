@@ -65,6 +65,7 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
     folder = storage.join(run_dir, "tune")
     with open_journal(folder) as journal:
         study = begin_study(journal, config, data.digest(), resume=resume, run_dir=run_dir)
+        searched_sec = study.user_attrs.get("seconds", 0.0)
         parts = [(fold.train, fold.val) for fold in folds]
         errors = run_search(config, [data_ref], parts, study=study, journal=journal, folder=folder)
         trials = trials_table(study, config)
@@ -85,7 +86,6 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
             label_counts(examples, splits),
         )
         states = trials["state"].value_counts()
-        spent = study.user_attrs.get("command_seconds", 0.0) + time.monotonic() - started
         val, test = (found.blocks[part]["urgency"] for part in ("val", "test"))
         summary = {
             "study": study.study_name,
@@ -99,13 +99,12 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
             "selection_optimism": val["macro_f1"] - test["macro_f1"],
             "defaults": {part: defaults.blocks[part]["urgency"] for part in ("val", "test")},
             "difference": _difference(found, defaults, examples, splits, config),
-            "wall_sec": round(spent, 3),
+            "wall_sec": round(searched_sec + time.monotonic() - started, 3),
             "seed": config.tune.seed,
         }
         storage.write_text(
             storage.join(folder, "metrics.json"), json.dumps(summary, ensure_ascii=False, indent=1, allow_nan=False)
         )
-        study.set_user_attr("command_seconds", spent)
         study.set_user_attr("ended", True)
         journal.publish()
     for line in format_verdict(summary):
