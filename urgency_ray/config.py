@@ -335,6 +335,12 @@ class TuneConfig(Section):
     space: dict[str, Dimension] = {}
     """Search space: config field (a free name for a simplex) to its dimension."""
 
+    @model_validator(mode="after")
+    def _shares_gpus_as_ray_does(self) -> Self:
+        if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+            raise ValueError(f"gpus_per_trial must be at most 1 or a whole number but got {self.gpus_per_trial:g}")
+        return self
+
 
 class RayConfig(Section):
     address: str | None = None
