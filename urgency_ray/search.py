@@ -155,7 +155,7 @@ def run_search(
         folder: takes what trials of several workers leave.
 
     Returns:
-        The first lines of the errors of trials whose process failed.
+        What Ray says of trials that failed for no reason of their own, a line each.
     """
     tune = config.tune
     ended = ended_trials(study)
@@ -168,17 +168,7 @@ def run_search(
         log.info("%d of %d trials have been run already", len(ended), tune.num_trials)
     elif not study.get_trials(deepcopy=False) and (own_values := space.locate(config)) is not None:
         study.enqueue_trial(own_values)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(
-            # A search that goes on must not draw the numbers of its beginning again.
-            seed=int(np.random.SeedSequence([tune.seed, len(ended)]).generate_state(1)[0]),
-            n_startup_trials=tune.startup_trials,
-            multivariate=True,
-            group=any(dimension.when for dimension in tune.space.values()),
-            constant_liar=True,
-        )
-    searcher = StudySearch(space, study, sampler, journal)
+    searcher = StudySearch(space, study, build_sampler(config, study), journal)
     # Ray Tune's own files serve nobody, and it must not take a Ctrl-C for the end of the search.
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
     with tempfile.TemporaryDirectory() as scratch:
@@ -186,7 +176,7 @@ def run_search(
             _trainable(config, data, parts, folder),
             tune_config=ray.tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=_scheduler(config, study),
+                scheduler=rebuild_scheduler(config, study),
                 num_samples=left,
                 max_concurrent_trials=num_concurrent(config),
                 time_budget_s=left_sec,
@@ -203,7 +193,7 @@ def run_search(
             ),
         ).fit()
     searcher.close()
-    return [str(error).strip().splitlines()[-1] for error in results.errors]
+    return [(str(error).strip().splitlines() or [repr(error)])[-1] for error in results.errors]
 
 
 def _trainable(config: Config, data: list[Any], parts: Parts, folder: str) -> Any:
@@ -219,7 +209,23 @@ def _trainable(config: Config, data: list[Any], parts: Parts, folder: str) -> An
     )
 
 
-def _scheduler(config: Config, study: optuna.Study) -> Any:
+def build_sampler(config: Config, study: optuna.Study) -> Any:
+    """A multivariate TPE that takes running trials for bad ones, lest the next ones crowd around them."""
+    tune = config.tune
+    # A search that goes on must not draw the numbers of its beginning again.
+    seeds = np.random.SeedSequence([tune.seed, len(study.get_trials(deepcopy=False))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=int(seeds.generate_state(1)[0]),
+            n_startup_trials=tune.startup_trials,
+            multivariate=True,
+            group=any(dimension.when for dimension in tune.space.values()),
+            constant_liar=True,
+        )
+
+
+def rebuild_scheduler(config: Config, study: optuna.Study) -> Any:
     """ASHA, which has seen what the study's trials have reached."""
     scheduler: Any = ASHAScheduler(
         time_attr="epoch",
