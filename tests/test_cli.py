@@ -38,6 +38,8 @@ def one_line(capsys):
         (["train", "--run-dir", "r", "--config", "nowhere.yaml"], "--config nowhere.yaml: No such file"),
         (["train", "--run-dir", "no/such/run"], "--run-dir no/such/run: holds no embeddings"),
         (["tune", "--run-dir", "r"], "tune.space: is empty"),
+        (["tune", "--run-dir", "r", "--resume", "yes"], "yes"),
+        (["train", "--run-dir", "r", "--resume"], "--resume: no such option"),
         (["predict", "--model", "m", "--output", "o.parquet", "--data.root", "."], "--model m: holds no model.safetensors"),
         (["report", "--run-dir", "no/such/run"], "no/such/run"),
         (["synthesize"], "--data.root"),

@@ -94,3 +94,9 @@ def test_every_field_says_what_it_is_and_what_it_takes():
 def test_a_config_is_frozen():
     with pytest.raises(ValueError, match="frozen"):
         Config().train.epochs = 3
+
+
+def test_trials_share_one_gpu_or_have_whole_ones():
+    assert Config().replace({"tune.gpus_per_trial": 0.25}).tune.gpus_per_trial == 0.25
+    with pytest.raises(ConfigError, match=r"tune: gpus_per_trial must be at most 1 or a whole number but got 1\.5"):
+        Config().replace({"tune.gpus_per_trial": 1.5})

@@ -10,6 +10,7 @@ from urgency_ray.dataset import (
     fold_splits,
     group_examples,
     split_examples,
+    val_folds,
     worker_batches,
 )
 
@@ -158,6 +159,24 @@ def test_too_few_calls_for_the_folds_is_a_clear_error_unless_allowed():
     assert sorted(np.concatenate([splits.test for splits in folds])) == list(range(43))
     with pytest.raises(ConfigError, match=r"train\.folds: too few calls"):
         fold_splits(examples, SplitConfig(allow_missing_classes=True), 50)
+
+
+def test_folds_for_tuning_leave_test_alone_and_hold_each_other_row_once():
+    rng = np.random.default_rng(1)
+    calls = rng.integers(0, 120, 400)
+    urgency = (calls % 3).tolist()
+    examples = make_examples(urgency, [f"c{call}" for call in calls])
+    config = SplitConfig(val_fraction=0.2)
+    splits = split_examples(examples, config)
+    folds = val_folds(examples, splits, config, 4)
+    assert sorted(np.concatenate([fold.val for fold in folds])) == sorted([*splits.train, *splits.val])
+    for fold in folds:
+        assert fold.test.tolist() == splits.test.tolist()
+        assert sorted([*fold.train, *fold.val]) == sorted([*splits.train, *splits.val])
+        assert not set(calls[fold.train]) & set(calls[fold.val])
+        assert len(fold.val) == pytest.approx((len(splits.train) + len(splits.val)) / 4, rel=0.25)
+    with pytest.raises(ConfigError, match=r"tune\.folds: too few calls of urgency"):
+        val_folds(examples, splits, config, 90)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])

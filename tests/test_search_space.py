@@ -76,3 +76,66 @@ def test_the_config_s_own_values_are_a_point_of_the_space():
 def test_a_space_that_the_config_refuses_stops_before_any_trial(space, message):
     with pytest.raises(ConfigError, match=message):
         check_space(Config().replace({"tune.space": space}))
+
+
+CONDITIONAL = {
+    "model.urgency_head": {"type": "categorical", "choices": ["softmax", "corn"]},
+    "loss.corn_weight": {"type": "float", "low": 0.1, "high": 1.0, "when": {"model.urgency_head": "corn"}},
+    "model.num_layers": {"type": "int", "low": 1, "high": 3},
+    "model.feedforward_dim": {"type": "categorical", "choices": [64, 128], "when": {"model.num_layers": 2}},
+}
+
+
+def test_a_conditional_field_is_searched_only_where_its_condition_holds():
+    drawn = draw(make_space(CONDITIONAL), 300)
+    for fields in drawn:
+        assert ("loss.corn_weight" in fields) == (fields["model.urgency_head"] == "corn")
+        assert ("model.feedforward_dim" in fields) == (fields["model.num_layers"] == 2)
+    assert 0.4 < np.mean(["loss.corn_weight" in fields for fields in drawn]) < 0.6
+
+
+def test_a_conditional_field_may_be_written_before_its_parent():
+    turned = dict(reversed(CONDITIONAL.items()))
+    assert {frozenset(fields) for fields in draw(make_space(turned), 200)} == {
+        frozenset({"model.urgency_head", "model.num_layers"} | extra)
+        for extra in (set(), {"loss.corn_weight"}, {"model.feedforward_dim"}, {"loss.corn_weight", "model.feedforward_dim"})
+    }
+
+
+def test_the_recipe_s_point_holds_no_field_whose_condition_fails():
+    config = Config().replace({"tune.space": CONDITIONAL})
+    check_space(config)
+    point = SearchSpace(config.tune.space).locate(config)
+    assert point == {"model.urgency_head": "softmax", "model.num_layers": 3}
+    two = config.replace({"model.num_layers": 2, "model.feedforward_dim": 64})
+    assert SearchSpace(config.tune.space).locate(two)["model.feedforward_dim"] == 64
+
+
+@pytest.mark.parametrize(
+    ("field", "when", "message"),
+    [
+        ("loss.corn_weight", {"model.urgency_hed": "corn"}, "is no dimension of the space; did you mean model.urgency_head"),
+        ("loss.corn_weight", {"model.urgency_head": "magic"}, "must be one of softmax, corn but got 'magic'"),
+        ("model.feedforward_dim", {"model.num_layers": 4}, "must be an integer from 1 to 3 but got 4"),
+        ("model.feedforward_dim", {"model.num_layers": True}, "must be an integer from 1 to 3 but got True"),
+        ("model.urgency_head", {"loss.corn_weight": 0.5}, "loss.corn_weight must be categorical or int .* but is float"),
+        ("model.num_layers", {"model.feedforward_dim": 64}, "when goes round in a circle: .*model.num_layers"),
+    ],
+)
+def test_a_condition_that_makes_no_sense_stops_before_any_trial(field, when, message):
+    space = {**CONDITIONAL, field: {**CONDITIONAL[field], "when": when}}
+    with pytest.raises(ConfigError, match=message):
+        check_space(Config().replace({"tune.space": space}))
+
+
+def test_conditions_that_never_hold_together_are_refused():
+    both = {"type": "float", "low": 0.0, "high": 0.5, "when": {"model.feedforward_dim": 64, "model.num_layers": 1}}
+    with pytest.raises(ConfigError, match=r"tune\.space\.sampler\.power: is never searched"):
+        check_space(Config().replace({"tune.space": {**CONDITIONAL, "sampler.power": both}}))
+
+
+def test_a_conditional_value_that_the_config_refuses_under_its_condition_is_found():
+    # A weight without its head is refused by the config; with it, a weight below 0 is.
+    space = {**CONDITIONAL, "loss.corn_weight": {**CONDITIONAL["loss.corn_weight"], "low": -0.1}}
+    with pytest.raises(ConfigError, match=r"loss\.corn_weight: must be a number >= 0 but got -0\.1"):
+        check_space(Config().replace({"tune.space": space}))

@@ -24,13 +24,14 @@ log = logging.getLogger("urgency_ray")
 class Command:
     """What a command does, the options besides the config's fields (all paths, required), and the function behind it.
 
-    `extras` are options that may be left out.
+    `extras` are options that may be left out, `switches` those without a value.
     """
 
     summary: str
     options: tuple[str, ...]
     run: Callable[[Config, argparse.Namespace], None]
     extras: tuple[str, ...] = ()
+    switches: tuple[str, ...] = ()
 
 
 # Each stage is imported when it runs: `--help` and a wrong request answer at once, without Ray or torch.
@@ -57,7 +58,7 @@ def _train(config: Config, options: argparse.Namespace) -> None:
 def _tune(config: Config, options: argparse.Namespace) -> None:
     from urgency_ray.tune import tune  # noqa: PLC0415
 
-    tune(config, options.run_dir)
+    tune(config, options.run_dir, resume=options.resume)
 
 
 def _evaluate(config: Config, options: argparse.Namespace) -> None:
@@ -130,6 +131,7 @@ OPTIONS = {
     "metadata": "metadata.csv (UrgencySense) or processed_data.csv (UrgencyDetect): a local path or a URI",
     "embeddings": "embeddings.npz (UrgencySense) or wav2vec2_embeddings.npy (UrgencyDetect): a local path or a URI",
     "recall_of_high": "also find the threshold on P(상) that reaches this recall of 상 on val, and what it costs (0.95, say)",
+    "resume": "go on with the run folder's last search, with the config that it began with (tune.num_trials may grow)",
 }
 
 COMMANDS = {
@@ -137,7 +139,7 @@ COMMANDS = {
     "synthesize": Command("write a synthetic corpus in AI-Hub's layout to --data.root", (), _synthesize),
     "extract": Command("turn the calls below --data.root into embeddings", ("run_dir",), _extract),
     "train": Command("train a classifier on a run folder's embeddings and score it", ("run_dir",), _train),
-    "tune": Command("search for the best validation macro-F1 and score the winner", ("run_dir",), _tune),
+    "tune": Command("search for the best validation macro-F1 and score the winner", ("run_dir",), _tune, switches=("resume",)),
     "evaluate": Command(
         "print the classification report of a run folder's model", ("run_dir",), _evaluate, ("recall_of_high",)
     ),
@@ -176,6 +178,7 @@ def build_parser() -> argparse.ArgumentParser:
                     "%(prog)s",
                     *(f"{flag} PATH" for flag in flags),
                     *(f"[{flag} VALUE]" for flag in extras),
+                    *(f"[{_flag(switch)}]" for switch in command.switches),
                     "[--config FILE] [--section.field VALUE ...]",
                 ]
             ),
@@ -189,6 +192,8 @@ def build_parser() -> argparse.ArgumentParser:
             sub.add_argument(flag, required=True, metavar="PATH", help=OPTIONS[option])
         for option, flag in zip(command.extras, extras, strict=True):
             sub.add_argument(flag, metavar="VALUE", help=OPTIONS[option])
+        for switch in command.switches:
+            sub.add_argument(_flag(switch), action="store_true", help=OPTIONS[switch])
         groups = {section: sub.add_argument_group(section) for section in Config.model_fields}
         defaults = Config().model_dump()
         for dotted, field in iter_fields():

@@ -267,7 +267,12 @@ class TrainConfig(Section):
     """Resamples behind each 95 % interval."""
 
 
-class FloatDimension(Section):
+class DimensionBase(Section):
+    when: dict[str, str | int | float | bool] = {}
+    """Other dimensions and the value that each must have for this one to be searched; else the config's own value holds."""
+
+
+class FloatDimension(DimensionBase):
     type: Literal["float"]
     low: float
     """Least value."""
@@ -277,7 +282,7 @@ class FloatDimension(Section):
     """Search on a logarithmic scale."""
 
 
-class IntDimension(Section):
+class IntDimension(DimensionBase):
     type: Literal["int"]
     low: int
     """Least value."""
@@ -287,13 +292,13 @@ class IntDimension(Section):
     """Search on a logarithmic scale."""
 
 
-class CategoricalDimension(Section):
+class CategoricalDimension(DimensionBase):
     type: Literal["categorical"]
     choices: list[str | int | float | bool] = Field(min_length=1)
     """Values to choose from."""
 
 
-class SimplexDimension(Section):
+class SimplexDimension(DimensionBase):
     type: Literal["simplex"]
     fields: list[str] = Field(min_length=2)
     """Config fields that share a total of 1, uniformly over the simplex."""
@@ -305,10 +310,22 @@ Dimension = Annotated[FloatDimension | IntDimension | CategoricalDimension | Sim
 class TuneConfig(Section):
     num_trials: PositiveInt = 30
     """Trials to run."""
+    time_budget_sec: PositiveFloat | None = None
+    """Longest search in seconds, over all its resumptions; the winner's training comes after. null is as long as it takes."""
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
+    """Score each trial by its mean over so many folds of the train and val rows; null scores it on the val split alone."""
+    repeats: PositiveInt = 1
+    """Score each trial by its mean over so many seeds: train.seed and those that follow it."""
     max_concurrent: PositiveInt | None = None
-    """Most trials at once; null is what fits the cluster's CPUs."""
+    """Most trials at once; null is what fits the cluster."""
+    workers_per_trial: PositiveInt = 1
+    """Above 1, each trial is a Ray Train job of so many workers, which takes 10 s or so to start."""
     cpus_per_trial: Annotated[float, Field(gt=0.0, le=256.0)] = 1.0
-    """Logical CPUs of one trial."""
+    """Logical CPUs of one trial, or of each of its workers."""
+    gpus_per_trial: Annotated[float, Field(ge=0.0, le=8.0)] = 0.0
+    """GPUs of one trial, or of each of its workers; 0.25 lets four share one, 0 trains on the CPU."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """Times that a trial whose process or node is lost starts again before it counts as failed."""
     startup_trials: PositiveInt = 10
     """Random trials before TPE takes over."""
     grace_epochs: PositiveInt = 5
@@ -319,6 +336,12 @@ class TuneConfig(Section):
     """Seed of the search; reproducible at one trial at a time."""
     space: dict[str, Dimension] = {}
     """Search space: config field (a free name for a simplex) to its dimension."""
+
+    @model_validator(mode="after")
+    def _shares_gpus_as_ray_does(self) -> Self:
+        if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+            raise ValueError(f"gpus_per_trial must be at most 1 or a whole number but got {self.gpus_per_trial:g}")
+        return self
 
 
 class RayConfig(Section):

@@ -229,20 +229,41 @@ def fold_splits(examples: Examples, config: SplitConfig, num_folds: int) -> list
     labelled, group, groups = _labelled_groups(examples, config)
     if config.use_provider_test:
         groups = groups[~groups["provider"]]
-    counts = groups["urgency"].value_counts()
-    rare = counts.index[counts < num_folds]
-    if len(groups) < num_folds or (len(rare) and not config.allow_missing_classes):
-        what = f"calls of urgency {_names(list(rare))}" if len(rare) else "calls"
-        raise ConfigError(f"train.folds: too few {what} for {num_folds} folds: give more data, or lower train.folds")
-    strata = groups["urgency"].where(~groups["urgency"].isin(rare), counts.index[0])
-    folds = StratifiedKFold(num_folds, shuffle=True, random_state=config.seed)
     splits = []
-    for _, held_out in folds.split(strata, strata):
-        test = groups.index[held_out]
+    for test in _held_out(groups, num_folds, config, "train.folds"):
         rest = groups.drop(test)
         val = _draw(rest, round(config.val_fraction * len(groups)), config, "val")
         splits.append(_collect(examples, labelled, group, (rest.index.difference(val), val, test), config))
     return splits
+
+
+def val_folds(examples: Examples, splits: Splits, config: SplitConfig, num_folds: int) -> list[Splits]:
+    """K = `num_folds` splits of the train and val rows of `splits`, by group and stratified: a pure function of (rows, seed).
+
+    Each of these rows is in one val part, and in the train part of the other splits; the test part is that of `splits`.
+
+    Raises:
+        ConfigError: a class has no rows in a part, or fewer groups than there are folds.
+    """
+    labelled, group, groups = _labelled_groups(examples, config)
+    test = groups.index[np.isin(groups.index, group[np.isin(labelled, splits.test)])]
+    rest = groups.drop(test)
+    return [
+        _collect(examples, labelled, group, (rest.index.difference(val), val, test), config)
+        for val in _held_out(rest, num_folds, config, "tune.folds")
+    ]
+
+
+def _held_out(groups: pd.DataFrame, num_folds: int, config: SplitConfig, field: str) -> Iterator[pd.Index[Any]]:
+    """The groups of each fold, stratified by urgency; `field` is what a message names."""
+    counts = groups["urgency"].value_counts()
+    rare = counts.index[counts < num_folds]
+    if len(groups) < num_folds or (len(rare) and not config.allow_missing_classes):
+        what = f"calls of urgency {_names(list(rare))}" if len(rare) else "calls"
+        raise ConfigError(f"{field}: too few {what} for {num_folds} folds: give more data, or lower {field}")
+    strata = groups["urgency"].where(~groups["urgency"].isin(rare), counts.index[0])
+    folds = StratifiedKFold(num_folds, shuffle=True, random_state=config.seed)
+    return (groups.index[held_out] for _, held_out in folds.split(strata, strata))
 
 
 def _labelled_groups(examples: Examples, config: SplitConfig) -> tuple[NDArray[np.int64], NDArray[np.int64], pd.DataFrame]:

@@ -13,7 +13,7 @@ from urgency_ray.extract import extract
 from urgency_ray.report import write_report
 from urgency_ray.synthesize import synthesize
 from urgency_ray.train import train
-from urgency_ray.tune import tune
+from urgency_ray.tune import format_verdict, tune
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,7 @@ def demo(config: Config, run_dir: str) -> None:
     search = _timed("tune", lambda: tune(config, run_dir))
     report = _timed("report", lambda: write_report(run_dir))
     print(format_table(metrics["ablation"], corpus.ceiling.model_dump()))
-    val, test = search["val"]["macro_f1"], search["test"]["macro_f1"]
-    print(f"\nbest of {search['num_trials']} trials: val macro-F1 {val:.3f}, test macro-F1 {test:.3f}")
+    print("", *format_verdict(search), sep="\n")
     print(f"run folder: {run_dir}\nreport: {report}")
 
 

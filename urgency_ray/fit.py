@@ -6,7 +6,7 @@ What is drawn at random (order of rows, loss of a step) is a function of (seed, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,12 +161,25 @@ def fit(
     device: torch.device | None = None,
     resume: dict[str, Any] | None = None,
 ) -> None:
-    """Train until the last epoch or the early stop; call `report` after each epoch, on every rank.
+    """Train as `epochs` does; call `report` after each epoch, on every rank."""
+    for epoch in epochs(config, data, device=device, resume=resume):
+        report(epoch)
+
+
+def epochs(
+    config: Config,
+    data: TrainingData,
+    *,
+    device: torch.device | None = None,
+    resume: dict[str, Any] | None = None,
+) -> Iterator[Epoch]:
+    """Train until the last epoch or the early stop, an epoch at each step of the iterator, on every rank.
+
+    All random draws of an epoch are a function of its number: what runs between two steps does not change them.
 
     Args:
         config: its model, loss, sampler and train sections.
         data: shared embeddings.
-        report: gets each `Epoch`.
         device: where to train; None is the CPU.
         resume: a checkpoint's content, to go on after its epoch.
 
@@ -241,7 +254,7 @@ def fit(
                 "ended": last,
             }
 
-        report(Epoch(row | {"best_val_macro_f1": history[best_epoch - 1]["val_macro_f1"]}, improved, last, state))
+        yield Epoch(row | {"best_val_macro_f1": history[best_epoch - 1]["val_macro_f1"]}, improved, last, state)
         if last:
             return
 

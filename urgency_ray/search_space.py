@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import graphlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +44,12 @@ class SearchSpace:
     space: dict[str, Dimension]
 
     def __call__(self, trial: optuna.Trial) -> dict[str, Any]:
-        """Draw a value for each field; also keeps them as user attributes, for the study's reader."""
+        """Draw a value for each field whose condition holds; also keeps them as user attributes, for the study's reader."""
         fields: dict[str, Any] = {}
-        for name, dimension in self.space.items():
+        for name in parents_first(self.space):
+            dimension = self.space[name]
+            if not _holds(dimension, fields):
+                continue
             if isinstance(dimension, SimplexDimension):
                 draws = [trial.suggest_float(f"{name}.{field}", LEAST_UNIFORM, 1.0) for field in dimension.fields]
                 logs = [-math.log(draw) for draw in draws]
@@ -62,7 +68,10 @@ class SearchSpace:
         """The point of this space that stands for a config's own values, or None where one lies outside."""
         tree = config.model_dump()
         point: dict[str, Any] = {}
-        for name, dimension in self.space.items():
+        for name in parents_first(self.space):
+            dimension = self.space[name]
+            if not _holds(dimension, point):
+                continue
             if isinstance(dimension, SimplexDimension):
                 values = [read_field(tree, field) for field in dimension.fields]
                 total = sum(values)
@@ -83,6 +92,47 @@ class SearchSpace:
         return point
 
 
+def _holds(dimension: Dimension, fields: dict[str, Any]) -> bool:
+    return all(parent in fields and fields[parent] == value for parent, value in dimension.when.items())
+
+
+def parents_first(space: Mapping[str, Dimension]) -> list[str]:
+    """The names of the dimensions, each after those that its `when` names.
+
+    Raises:
+        ConfigError: a `when` names no dimension, a value that it never has, or leads back to its own dimension.
+    """
+    for name, dimension in space.items():
+        for parent, value in dimension.when.items():
+            _check_condition(space, name, parent, value)
+    graph = {name: list(dimension.when) for name, dimension in space.items()}
+    try:
+        return list(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        raise ConfigError(f"tune.space: when goes round in a circle: {' -> '.join(reversed(error.args[1]))}") from None
+
+
+def _check_condition(space: Mapping[str, Dimension], name: str, parent: str, value: Any) -> None:
+    where = f"tune.space.{name}.when"
+    if parent not in space:
+        near = difflib.get_close_matches(parent, list(space), n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; search that field too, or leave the condition out"
+        raise ConfigError(f"{where}: {parent} is no dimension of the space{hint}")
+    dimension = space[parent]
+    if isinstance(dimension, CategoricalDimension):
+        # True == 1 in Python, not in a config.
+        if not any(type(choice) is type(value) and choice == value for choice in dimension.choices):
+            choices = ", ".join(str(choice) for choice in dimension.choices)
+            raise ConfigError(f"{where}: {parent} must be one of {choices} but got {value!r}")
+    elif isinstance(dimension, IntDimension):
+        if type(value) is not int or not dimension.low <= value <= dimension.high:
+            raise ConfigError(
+                f"{where}: {parent} must be an integer from {dimension.low} to {dimension.high} but got {value!r}"
+            )
+    else:
+        raise ConfigError(f"{where}: {parent} must be categorical or int to have values but is {dimension.type}")
+
+
 def read_field(tree: dict[str, Any], dotted: str) -> Any:
     """The value of a field, `train.epochs` say, in a config as a tree."""
     section, field = dotted.split(".")
@@ -101,7 +151,8 @@ def check_space(config: Config) -> None:
     for field in searched_fields(space):
         if field.split(".")[0] not in SEARCHABLE_SECTIONS or field in NOT_SEARCHABLE:
             raise ConfigError(f"tune.space: {field} cannot be searched: trials share one split, one seed and one budget")
-    for name, dimension in space.items():
+    for name in parents_first(space):
+        dimension = space[name]
         if isinstance(dimension, FloatDimension | IntDimension):
             if dimension.low > dimension.high:
                 raise ConfigError(f"tune.space.{name}: low {dimension.low} is above high {dimension.high}")
@@ -115,10 +166,22 @@ def check_space(config: Config) -> None:
                 "tune.space.model.name: hierarchical takes calls, the others rows: state which, and search within it"
             )
         for end in _ends(dimension):
-            _try(config, {name: end})
+            _try(config, {**_conditions(space, name), name: end})
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(NUM_PROBES):
         _try(config, SearchSpace(space)(study.ask()))
+
+
+def _conditions(space: Mapping[str, Dimension], name: str) -> dict[str, Any]:
+    """The values of a dimension's parents, of their parents and so on, under which it is searched."""
+    conditions = dict(space[name].when)
+    for parent in space[name].when:
+        for field, value in _conditions(space, parent).items():
+            if conditions.setdefault(field, value) != value:
+                raise ConfigError(
+                    f"tune.space.{name}: is never searched: it needs {field} {conditions[field]}, its parent {parent} {value}"
+                )
+    return conditions
 
 
 def _ends(dimension: Dimension) -> list[Any]:

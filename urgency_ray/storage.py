@@ -85,3 +85,10 @@ def copy_dir(source: str, destination: str) -> None:
     target_fs, target_path = open_location(destination)
     target_fs.create_dir(target_path, recursive=True)
     fs.copy_files(source_path, target_path, source_filesystem=source_fs, destination_filesystem=target_fs)
+
+
+def copy_file(source: str, destination: str) -> None:
+    """Copy one file to another place or filesystem, over what is there."""
+    filesystem, path = open_location(source)
+    with filesystem.open_input_stream(path) as stream:
+        write_bytes(destination, stream.read())

@@ -1,0 +1,189 @@
+"""Real SIGKILLs in the middle of a search: of the driver, of a trial's process, of a node."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import psutil
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+pytestmark = pytest.mark.slow
+
+NUM_TRIALS = 8
+# Twenty times a demo's epochs: a trial lasts for seconds, so that a kill finds it running.
+OPTIONS = {
+    "tune.num_trials": NUM_TRIALS,
+    "train.epochs": 60,
+    "train.early_stop_epochs": "null",
+    "tune.grace_epochs": 20,
+    "train.bootstrap_samples": 100,
+    "ray.address": "local",
+    "ray.num_cpus": 2,
+}
+CONFIG = Path(__file__).parent.parent / "configs" / "demo.yaml"
+
+
+@contextlib.contextmanager
+def running(run_dir, *options, **overrides):
+    """The command line's tune with a private cluster, as a psutil.Process; nothing of it is left behind."""
+    command = [sys.executable, "-m", "urgency_ray.cli", "tune", "--config", str(CONFIG), "--run-dir", str(run_dir), *options]
+    for name, value in {**OPTIONS, **overrides}.items():
+        command += [f"--{name}", str(value)]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with Path(f"{run_dir}.log").open("a") as log:
+        process = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    try:
+        yield process
+    finally:
+        kill_all(process)
+
+
+def kill_all(process):
+    """SIGKILL to a driver and all of its cluster at once, and wait until they are gone."""
+    processes = [process]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        processes += process.children(recursive=True)
+    for each in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(processes, timeout=60)
+
+
+def read_trials(run_dir):
+    """Trials of the run folder's one study; none where it is not there yet."""
+    if not Path(run_dir, "tune", "study.log").exists():
+        return []
+    storage = JournalStorage(JournalFileBackend(str(Path(run_dir, "tune", "study.log"))))
+    names = optuna.get_all_study_names(storage)
+    assert len(names) <= 1
+    return optuna.load_study(study_name=names[0], storage=storage).trials if names else []
+
+
+def ended(run_dir):
+    return [trial for trial in read_trials(run_dir) if trial.state.is_finished()]
+
+
+def wait_for(run_dir, process, condition):
+    deadline = time.monotonic() + 240
+    while not condition(read_trials(run_dir)):
+        assert process.poll() is None and time.monotonic() < deadline, Path(f"{run_dir}.log").read_text(encoding="utf-8")
+        time.sleep(0.05)
+
+
+def begun_after(number):
+    """Whether so many trials have ended and another one has got somewhere."""
+    return lambda trials: (
+        sum(trial.state.is_finished() for trial in trials) >= number
+        and any(not trial.state.is_finished() and trial.intermediate_values for trial in trials)
+    )
+
+
+def finish(run_dir, *options):
+    with running(run_dir, *options) as process:
+        assert process.wait(timeout=300) == 0, Path(f"{run_dir}.log").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def run_dir(extracted, tmp_path):
+    return Path(shutil.copytree(extracted[0], tmp_path / "run"))
+
+
+def test_a_search_whose_driver_is_killed_twice_ends_with_its_budget(run_dir):
+    kept = []
+    for number, options in ((1, ()), (3, ("--resume",))):
+        with running(run_dir, *options) as process:
+            wait_for(run_dir, process, begun_after(number))
+            kill_all(process)
+        assert ended(run_dir)[: len(kept)] == kept
+        kept = ended(run_dir)
+    assert len(kept) < NUM_TRIALS
+    begun = {trial.number: trial.params for trial in read_trials(run_dir)}
+    with running(run_dir) as process:
+        assert process.wait(timeout=120) == 2
+    assert "go on with it by --resume" in Path(f"{run_dir}.log").read_text(encoding="utf-8")
+    finish(run_dir, "--resume")
+    trials = read_trials(run_dir)
+    assert [trial.number for trial in trials] == list(range(NUM_TRIALS))
+    assert all(trial.state.is_finished() for trial in trials)
+    # Not run again: what had ended is as it was, what had begun went on with its own parameters.
+    assert {trial.number: trial for trial in kept}.items() <= {trial.number: trial for trial in trials}.items()
+    assert all(trials[number].params.items() >= params.items() for number, params in begun.items())
+    table = pd.read_parquet(run_dir / "tune" / "trials.parquet")
+    assert table["number"].tolist() == list(range(NUM_TRIALS))
+    assert (table["state"] != "failed").all()
+    assert (run_dir / "tune" / "metrics.json").exists()
+
+
+def test_a_search_outlives_the_processes_of_its_trials(run_dir):
+    with running(run_dir) as process:
+        for number in (0, 2):
+            wait_for(run_dir, process, begun_after(number))
+            trials = [child for child in process.children(recursive=True) if "Trial" in " ".join(child.cmdline())]
+            assert trials
+            trials[0].kill()
+        assert process.wait(timeout=300) == 0, Path(f"{run_dir}.log").read_text(encoding="utf-8")
+    table = pd.read_parquet(run_dir / "tune" / "trials.parquet")
+    assert table["number"].tolist() == list(range(NUM_TRIALS))
+    assert (table["state"] != "failed").all()
+    history = pd.read_parquet(run_dir / "tune" / "history.parquet")
+    assert not history.duplicated(["trial", "epoch"]).any()
+    assert history.groupby("trial")["epoch"].max().tolist() == table["epochs"].tolist()
+
+
+# What a process of its own runs: a node is lost while both of its neighbours go on.
+LOSE_A_NODE = """
+import sys, threading, time
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from ray.cluster_utils import Cluster
+from urgency_ray.cli import main
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+node = cluster.add_node(num_cpus=1)
+
+def lose():
+    while True:
+        time.sleep(0.1)
+        try:
+            storage = JournalStorage(JournalFileBackend(sys.argv[1]))
+            (name,) = optuna.get_all_study_names(storage)
+        except (OSError, ValueError):
+            continue
+        trials = optuna.load_study(study_name=name, storage=storage).trials
+        running = [t for t in trials if not t.state.is_finished() and t.intermediate_values]
+        if len(running) == 2:
+            cluster.remove_node(node, allow_graceful=False)
+            print("lost a node", flush=True)
+            return
+
+threading.Thread(target=lose, daemon=True).start()
+code = main([*sys.argv[2:], "--ray.address", cluster.address])
+sys.exit(code)
+"""
+
+
+def test_a_search_outlives_a_node(run_dir):
+    command = [sys.executable, "-c", LOSE_A_NODE, str(run_dir / "tune" / "study.log"), "tune", "--config", str(CONFIG)]
+    for name, value in OPTIONS.items():
+        command += [f"--{name}", str(value)] if not name.startswith("ray.") else []
+    with Path(f"{run_dir}.log").open("a") as log:
+        process = psutil.Popen([*command, "--run-dir", str(run_dir)], stdout=log, stderr=subprocess.STDOUT)
+    try:
+        code = process.wait(timeout=400)
+    finally:
+        kill_all(process)
+    log = Path(f"{run_dir}.log").read_text(encoding="utf-8")
+    assert code == 0, log
+    assert "lost a node" in log
+    table = pd.read_parquet(run_dir / "tune" / "trials.parquet")
+    assert table["number"].tolist() == list(range(NUM_TRIALS))
+    assert (table["state"] != "failed").all()

@@ -1,0 +1,153 @@
+"""The search's memory: an Optuna study in a journal file. optuna-dashboard opens it, an interrupted search goes on from it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from urgency_ray import storage
+from urgency_ray.config import Config, ConfigError, searched_fields
+
+FILE = "study.log"
+STATES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
+# What a search may be resumed with other values of: how far and where it runs, not what it compares.
+RESOURCES = {
+    f"tune.{name}" for name in ("num_trials", "time_budget_sec", "max_concurrent", "cpus_per_trial", "gpus_per_trial")
+} | {"tune.workers_per_trial", "tune.max_failures", "train.use_gpu", "train.cpus_per_worker", "train.max_failures"}
+RESOURCES |= {f"train.{name}" for name in ("checkpoint_epochs", "ablation", "folds", "bootstrap_samples")}
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Where studies are kept, and what to call when a trial has ended."""
+
+    storage: BaseStorage
+    publish: Callable[[], None]
+
+
+@contextlib.contextmanager
+def open_journal(folder: str) -> Iterator[Journal]:
+    """The studies in `<folder>/study.log`.
+
+    Optuna appends to a local file; in an object store, the whole file is put there anew after each trial.
+    """
+    target = storage.join(folder, FILE)
+    if "://" not in folder:
+        filesystem, path = storage.open_location(folder)
+        filesystem.create_dir(path, recursive=True)
+        yield Journal(_open_file(os.path.join(path, FILE)), lambda: None)
+        return
+    with tempfile.TemporaryDirectory() as local:
+        journal = os.path.join(local, FILE)
+        if storage.exists(target):
+            storage.copy_file(target, journal)
+        yield Journal(_open_file(journal), lambda: storage.copy_file(journal, target))
+
+
+def _open_file(path: str) -> BaseStorage:
+    # A lost machine can leave a last line without its end, to which Optuna would append the next one.
+    with contextlib.suppress(FileNotFoundError), Path(path).open("r+b") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+    return JournalStorage(JournalFileBackend(path))
+
+
+def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: bool, run_dir: str) -> optuna.Study:
+    """A new study, or the last one of the journal where it is to be resumed.
+
+    Raises:
+        ConfigError: there is none to resume, one that has not ended stands in the way of a new one, or the config or the data
+            are no longer those of the study.
+    """
+    ours = [study for study in optuna.get_all_study_summaries(journal.storage) if "settings" in study.user_attrs]
+    last = ours[-1] if ours else None
+    settings = _settings(config)
+    if not resume:
+        if last is not None and not last.user_attrs.get("ended"):
+            raise ConfigError(
+                f"--run-dir {run_dir}: holds a search that has not ended; go on with it by --resume, or delete its tune folder"
+            )
+        name = f"search-{uuid.uuid4().hex[:8]}"
+        study = optuna.create_study(study_name=name, storage=journal.storage, direction="maximize")
+        study.set_user_attr("settings", settings)
+        study.set_user_attr("data", data_digest)
+        return study
+    if last is None:
+        raise ConfigError(f"--resume: {run_dir} holds no search; start one without --resume")
+    found = last.user_attrs["settings"]
+    for field in sorted(found.keys() | settings.keys()):
+        if found.get(field) != settings.get(field):
+            raise ConfigError(
+                f"--resume: {field}: {json.dumps(found.get(field))} there, {json.dumps(settings.get(field))} here; "
+                "resume with the config that the search began with, or search in another run folder"
+            )
+    if last.user_attrs["data"] != data_digest:
+        raise ConfigError(
+            f"--resume: the embeddings or labels in {run_dir} are not those that the search began with; "
+            "search in another run folder"
+        )
+    study = optuna.load_study(study_name=last.study_name, storage=journal.storage)
+    study.set_user_attr("ended", False)
+    return study
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """The fields that trials depend on, as JSON gives them back."""
+    tree = json.loads(config.model_dump_json(include={"model", "loss", "sampler", "train", "split", "tune"}))
+    flat = {f"{section}.{field}": value for section, fields in tree.items() for field, value in fields.items()}
+    return {field: value for field, value in flat.items() if field not in RESOURCES}
+
+
+def ended_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that have ended, however they did."""
+    return study.get_trials(deepcopy=False, states=tuple(STATES))
+
+
+def trials_table(study: optuna.Study, config: Config) -> pd.DataFrame:
+    """trials.parquet: a row a trial that has ended, with the searched fields that it set (null where its condition fails)."""
+    fields = searched_fields(config.tune.space)
+    several = config.tune.repeats > 1 or config.tune.folds is not None
+    rows = []
+    for trial in ended_trials(study):
+        attrs = trial.user_attrs
+        failed = trial.state == TrialState.FAIL
+        spread = {"val_macro_f1_std": attrs.get("spread", math.nan)} if several else {}
+        rows.append(
+            {
+                "number": trial.number,
+                "state": STATES[trial.state],
+                "val_macro_f1": math.nan if failed or trial.value is None else trial.value,
+                **spread,
+                "epochs": len(attrs.get("val_macro_f1", [])),
+                "seconds": attrs.get("seconds", math.nan),
+                "start": datetime.fromtimestamp(attrs["started"], UTC) if "started" in attrs else pd.NaT,
+                **{field: attrs.get("fields", {}).get(field) for field in fields},
+            }
+        )
+    return pd.DataFrame(rows).astype({"start": "datetime64[ms, UTC]"})
+
+
+def history_table(study: optuna.Study) -> pd.DataFrame:
+    """history.parquet: trial, epoch, val_macro_f1 and the best so far, for every epoch of every trial that has ended."""
+    columns: dict[str, list[Any]] = {"trial": [], "epoch": [], "val_macro_f1": [], "best_val_macro_f1": []}
+    for trial in ended_trials(study):
+        for epoch, score in enumerate(trial.user_attrs.get("val_macro_f1", []), start=1):
+            values = (trial.number, epoch, score, trial.intermediate_values[epoch])
+            for column, value in zip(columns.values(), values, strict=True):
+                column.append(value)
+    return pd.DataFrame(columns)
