@@ -19,7 +19,7 @@ from sklearn.metrics import cohen_kappa_score, confusion_matrix, precision_recal
 from urgency_ray import __version__, storage
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.metrics import expected_calibration_error
-from urgency_ray.report import charts, write_report
+from urgency_ray.report import charts, space_charts, write_report
 from urgency_ray.report.words import EXPLANATIONS, fusion_verdict, value
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_LABELS, Reason
 
@@ -573,6 +573,6 @@ def test_reliability_dots_explain_the_calibration_error():
 
 def test_slices_take_a_log_axis_only_for_wide_ranges():
     trials = [{"number": n, "state": "completed", "val_macro_f1": 0.5 + n / 100, "x": 10.0**-n} for n in range(1, 5)]
-    assert ">1e-3<" in charts.trial_slice(trials, "x", 4)
+    assert ">1e-3<" in space_charts.trial_slice(trials, "x", 4)
     narrow = [trial | {"x": 1.0 + trial["number"]} for trial in trials]
-    assert ">3<" in charts.trial_slice(narrow, "x", 4)
+    assert ">3<" in space_charts.trial_slice(narrow, "x", 4)
