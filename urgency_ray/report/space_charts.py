@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from urgency_ray.report import words
-from urgency_ray.report.svg import BEST_COLOR, BLUE, GRID, INK, MUTED, PANEL_WIDTH, WIDTH, chart, numbers
+from urgency_ray.report.svg import BEST_COLOR, BLUE, CARD, GRID, INK, MUTED, PANEL_WIDTH, WIDTH, chart, numbers
 from urgency_ray.report.trial_charts import Trials, scatter_trials
 
 SCORES = LinearSegmentedColormap.from_list("scores", ["#6a63b8", "#2f8fb3", "#35a98a", "#e0a81f"])
 """From low to high. By hue more than by lightness: both ends are seen on a light and on a dark card."""
 WIDE = 30
-"""Values that span more than this ratio are drawn on a logarithmic axis."""
+"""Values that span more than this ratio, of a field whose scale is not known, are drawn on a logarithmic axis."""
 
 
 def is_numeric(values: Sequence[Any]) -> bool:
@@ -27,8 +27,9 @@ def is_numeric(values: Sequence[Any]) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def _is_wide(values: Sequence[float]) -> bool:
-    return min(values) > 0 and max(values) / min(values) > WIDE
+def is_wide(values: Sequence[Any]) -> bool:
+    """Whether the values of a field are better seen on a logarithmic scale."""
+    return is_numeric(values) and min(values) > 0 and max(values) / min(values) > WIDE
 
 
 def _short(value: float, _position: int) -> str:
@@ -36,16 +37,16 @@ def _short(value: float, _position: int) -> str:
 
 
 @chart(PANEL_WIDTH, 140)
-def trial_slice(figure: Figure, trials: Trials, field: str, best: int) -> str:
+def trial_slice(figure: Figure, trials: Trials, field: str, best: int, logarithmic: bool = False) -> str:
     """Validation macro-F1 against one searched field, of trials that have a score and a value of the field."""
     axes = figure.subplots()
     values = [trial[field] for trial in trials]
     if is_numeric(values):
         xs = [float(value) for value in values]
-        if _is_wide(xs):
+        if logarithmic:
             axes.set_xscale("log")
-            wide = max(xs) / min(xs) > 300
-            axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 3), numticks=5))
+            subs = (1,) if max(xs) / min(xs) > 300 else (1, 3)
+            axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=5))
             axes.xaxis.set_major_formatter(FuncFormatter(_short))
             axes.xaxis.set_minor_formatter(NullFormatter())
         else:
@@ -97,14 +98,13 @@ def _color_strip(axes: Axes, scale: Normalize) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _positions(values: Sequence[Any]) -> tuple[list[float], str, str]:
+def _positions(values: Sequence[Any], logarithmic: bool) -> tuple[list[float], str, str]:
     """Where values lie between an axis' ends, 0 to 1 (NaN where there is none), and what the two ends are called."""
     known = [value for value in values if value is not None]
     if is_numeric(known):
-        wide = _is_wide(known)
         low, high = min(known), max(known)
-        scaled = [math.nan if value is None else math.log(value) if wide else float(value) for value in values]
-        start, end = (math.log(low), math.log(high)) if wide else (low, high)
+        scaled = [math.nan if value is None else math.log(value) if logarithmic else float(value) for value in values]
+        start, end = (math.log(low), math.log(high)) if logarithmic else (low, high)
         span = (end - start) or 1.0
         return [(value - start) / span for value in scaled], words.value(low, ".2g"), words.value(high, ".2g")
     choices = sorted({str(value) for value in known})
@@ -113,22 +113,24 @@ def _positions(values: Sequence[Any]) -> tuple[list[float], str, str]:
 
 
 @chart(WIDTH, 100)
-def parallel(figure: Figure, trials: Trials, fields: Sequence[str], best: int) -> str:
+def parallel(figure: Figure, trials: Trials, fields: Sequence[str], best: int, logarithmic: Collection[str]) -> str:
     """A line a trial down through an axis a field, coloured by its score; the axes lie, so that their names fit a phone."""
-    figure.set_figheight((70 + 37 * (len(fields) + 1)) / 72)
-    axes, strip = figure.subplots(2, height_ratios=(37 * (len(fields) + 1), 7))
+    height = 46 * (len(fields) + 1)
+    figure.set_figheight((60 + height) / 72)
+    axes, strip = figure.subplots(2, height_ratios=(height, 7))
     rows = [*fields, "val_macro_f1"]
     scale = _color_scale(trials)
     places = []
     for row, field in enumerate(rows):
-        known, low, high = _positions([trial[field] for trial in trials])
+        known, low, high = _positions([trial[field] for trial in trials], field in logarithmic)
         places.append(known)
         name = "macro-F1, validation" if field == "val_macro_f1" else field
         axes.axhline(row, color=MUTED, linewidth=0.8, zorder=3)
-        style: dict[str, Any] = {"va": "bottom", "zorder": 4, "textcoords": "offset points"}
-        axes.annotate(low, (0, row), (0, 3), ha="left", color=MUTED, **style)
+        plate = {"facecolor": CARD, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}  # the lines pass behind the words
+        style: dict[str, Any] = {"va": "bottom", "zorder": 4, "textcoords": "offset points", "bbox": plate}
+        axes.annotate(low, (0, row), (1, 3), ha="left", color=MUTED, **style)
         axes.annotate(name, (0.5, row), (0, 3), ha="center", color=INK, weight="bold", **style)
-        axes.annotate(high, (1, row), (0, 3), ha="right", color=MUTED, **style)
+        axes.annotate(high, (1, row), (-1, 3), ha="right", color=MUTED, **style)
     for index in sorted(range(len(trials)), key=lambda index: (trials[index]["number"] == best, trials[index]["val_macro_f1"])):
         picked = trials[index]["number"] == best
         color = BEST_COLOR if picked else SCORES(scale(trials[index]["val_macro_f1"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from urgency_ray.report.svg import BEST_COLOR, BLUE, INK, MUTED, WIDTH, chart, l
 
 Trials = Sequence[Mapping[str, Any]]
 """Rows of `tune/trials.parquet`."""
+NUM_SPANS = 80
+"""Spans of time over which the number of running trials is averaged."""
 
 
 def scatter_trials(axes: Axes, xs: Sequence[float], trials: Trials, best: int, size: float) -> None:
@@ -71,10 +74,9 @@ def elapsed(figure: Figure, trials: Trials, best: int, starts: Sequence[float]) 
     record = np.fmax.accumulate(numbers(rows, "val_macro_f1"))
     upper.plot(times, record, color=MUTED, linewidth=1.2, drawstyle="steps-post", label="best so far")
     scatter_trials(upper, times, rows, best, 5)
-    moments = np.concatenate([starts, ends]) / unit
-    order = np.argsort(moments, kind="stable")
-    running = np.cumsum(np.repeat([1, -1], len(trials))[order])
-    lower.fill_between(moments[order], running, step="post", color=BLUE, alpha=0.45, linewidth=0)
+    edges = np.linspace(0, max(ends), NUM_SPANS + 1)
+    overlaps = [np.clip(np.minimum(ends, end) - np.maximum(starts, start), 0, None).sum() for start, end in pairwise(edges)]
+    lower.stairs(np.divide(overlaps, edges[1]), edges / unit, fill=True, color=BLUE, alpha=0.45, linewidth=0)
     upper.set(ylabel="macro-F1, val.")
     lower.set(xlabel=f"{name} of search", ylabel="running", ylim=(0, None))
     lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))

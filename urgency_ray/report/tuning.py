@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -59,6 +59,7 @@ def _trials_view(
     ranked = sorted(scored, key=lambda trial: -float(trial["val_macro_f1"]))
     best = metrics["best_trial"] if metrics else ranked[0]["number"]
     fields = [name for name in scored[0] if "." in name and any(trial[name] is not None for trial in scored)]
+    wide = _logarithmic(scored, fields, own)
     charts: dict[str, str] = {"trials_chart": trial_charts.trial_history(trials, best)}
     view: dict[str, Any] = {
         "num_scored": len(scored),
@@ -66,12 +67,13 @@ def _trials_view(
         "best_trial": best,
         "search_score": next((trial["val_macro_f1"] for trial in scored if trial["number"] == best), None),
         "fields": fields,
+        "logarithmic": [field for field in fields if field in wide],
     }
     panels = ((field, [trial for trial in scored if trial[field] is not None]) for field in fields)
-    view["slice_charts"] = [_markup(space_charts.trial_slice(having, field, best)) for field, having in panels]
+    view["slice_charts"] = [_markup(space_charts.trial_slice(having, field, best, field in wide)) for field, having in panels]
     if len(scored) > 1 and fields:
-        charts["parallel_chart"] = space_charts.parallel(scored, fields, best)
-    shares = importances(scored, fields, own)
+        charts["parallel_chart"] = space_charts.parallel(scored, fields, best, wide)
+    shares = importances(scored, fields, wide)
     if shares:
         charts["importance_chart"] = space_charts.importances(shares)
         view["num_shares"] = len(shares)
@@ -95,13 +97,25 @@ def _markup(svg: str) -> Markup:
     return Markup(svg)  # noqa: S704 - matplotlib escapes what it draws, svg.py the rest
 
 
-def importances(scored: Sequence[Mapping[str, Any]], fields: Iterable[str], own: Mapping[str, Any]) -> dict[str, float]:
+def _logarithmic(scored: Sequence[Mapping[str, Any]], fields: Iterable[str], own: Mapping[str, Any]) -> set[str]:
+    """The fields that were searched on a logarithmic scale, or look so where the space does not name them."""
+    space = own.get("tune.space") or {}
+    linear = {field for dimension in space.values() for field in dimension.get("fields") or []}
+    values = {field: [trial[field] for trial in scored if trial[field] is not None] for field in fields}
+    wide = {
+        field
+        for field in values
+        if field not in linear and space.get(field, {}).get("log", space_charts.is_wide(values[field]))
+    }
+    return {field for field in wide if space_charts.is_numeric(values[field]) and min(values[field]) > 0}
+
+
+def importances(scored: Sequence[Mapping[str, Any]], fields: Iterable[str], logarithmic: Collection[str]) -> dict[str, float]:
     """Share of the score's variance that each field explains alone: fANOVA (Hutter, Hoos and Leyton-Brown, 2014).
 
-    A random forest learns the score from the fields' values; the shares are of what it has learnt. Fields searched on a
-    logarithmic scale are taken on it. A field that not every trial has is left out. Empty where all scores are equal.
+    A random forest learns the score from the fields' values; the shares are of what it has learnt. Fields in
+    `logarithmic` are taken on that scale. A field that not every trial has is left out. Empty where all scores are equal.
     """
-    space = own.get("tune.space") or {}
     params: list[dict[str, Any]] = [{} for _ in scored]
     distributions: dict[str, BaseDistribution] = {}
     for field in fields:
@@ -109,8 +123,7 @@ def importances(scored: Sequence[Mapping[str, Any]], fields: Iterable[str], own:
         if None in values or len(set(values)) < 2:
             continue
         if space_charts.is_numeric(values):
-            logarithmic = (space.get(field) or {}).get("log") and min(values) > 0
-            values = [math.log(value) if logarithmic else float(value) for value in values]
+            values = [math.log(value) if field in logarithmic else float(value) for value in values]
             distributions[field] = FloatDistribution(min(values), max(values))
         else:
             distributions[field] = CategoricalDistribution(sorted(set(values), key=str))

@@ -164,7 +164,7 @@ def tuning_verdict(tune: Mapping[str, Any]) -> str:
     figures = f"test macro-F1 {scores}, a difference of {signed(difference['macro_f1'])} ({around})"
     return {
         "better": f"The search found better: {name} beats the recipe’s defaults beyond noise, {figures}.",
-        "not_better": f"The search found nothing that is better than the recipe’s defaults beyond noise: {name} has {figures}, "
-        "so there may be none.",
+        "not_better": f"The search found nothing that is better than the recipe’s defaults beyond noise: {name} has {figures}; "
+        "that interval includes zero.",
         "worse": f"Keep the recipe’s defaults: {name}, which the search picked, is worse beyond noise, {figures}.",
     }[difference["verdict"]]
