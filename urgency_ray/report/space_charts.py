@@ -179,6 +179,7 @@ def simplex(figure: Figure, trials: Trials, fields: Sequence[str], own: Sequence
         axes.plot(*(np.asarray(own) @ CORNERS), "P", color=INK, markersize=8, markerfacecolor="none", label="config.yaml")
     axes.set(aspect="equal", xlim=(-0.06, 1.06), ylim=(-0.1, 0.95))
     axes.axis("off")
-    axes.legend(loc="upper left", handletextpad=0.4, borderpad=0)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper left", handletextpad=0.4, borderpad=0)
     _color_strip(strip, scale)
     return "Macro-F1 by mixture of " + ", ".join(fields)

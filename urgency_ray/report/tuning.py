@@ -36,7 +36,10 @@ def tuning_view(
     """
     metrics = files.get("tune/metrics.json")
     trials = sorted(files.get("tune/trials.parquet") or [], key=lambda trial: int(trial["number"]))
-    view: dict[str, Any] = {"tune": metrics, "tuning_verdict": words.tuning_verdict(metrics)} if metrics else {}
+    view: dict[str, Any] = {}
+    if metrics:
+        verdict, better = words.tuning_verdict(metrics)
+        view = {"tune": metrics, "tuning_verdict": verdict, "found_better": better}
     trials = [{name: _known(value) for name, value in trial.items()} for trial in trials]
     if any(trial["state"] != "failed" and trial["val_macro_f1"] is not None for trial in trials):
         view |= _trials_view(trials, metrics, files.get("tune/history.parquet") or [], own)
