@@ -373,6 +373,29 @@ def test_rows_that_are_utterances_are_called_so_and_counted(full_run, tmp_path):
     assert f"too_short 41 {EXPLANATIONS[Reason.TOO_SHORT]}" in text
 
 
+@pytest.mark.parametrize(
+    ("model", "header", "scored"),
+    [
+        (
+            "{name: hierarchical}",
+            "hierarchical on audio and text embeddings of utterances, a call out of all of its own",
+            "calls",
+        ),
+        (
+            "{name: cross_modal, text_encoder: monologg/koelectra-base-v3-discriminator}",
+            "cross_modal with monologg/koelectra-base-v3-discriminator , trained on the transcripts, on audio embeddings",
+            "utterances",
+        ),
+    ],
+)
+def test_what_is_classified_is_named(full_run, tmp_path, model, header, scored):
+    run = keep_only(full_run, tmp_path, "metrics.json")
+    storage.write_text(str(run / "config.yaml"), f"data: {{unit: utterance}}\nmodel: {model}\n")
+    text = render(run).text
+    assert header in text
+    assert f"A line is what the {scored} are" in text
+
+
 def test_every_reason_is_explained():
     assert set(EXPLANATIONS) == set(Reason)
 
