@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 import os
 import re
 import warnings
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,10 +21,19 @@ from sklearn.metrics import cohen_kappa_score, confusion_matrix, precision_recal
 from urgency_ray import __version__, storage
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.metrics import expected_calibration_error
-from urgency_ray.report import charts, write_report
-from urgency_ray.report.words import EXPLANATIONS, fusion_verdict, value
+from urgency_ray.report import charts, space_charts, write_report
+from urgency_ray.report.tuning import cost, importances, rungs, search_seconds
+from urgency_ray.report.words import EXPLANATIONS, fusion_verdict, tuning_verdict, value
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_LABELS, Reason
 
+SPACE = {
+    "loss_mixture": {"type": "simplex", "fields": ["loss.kl_weight", "loss.focal_weight", "loss.cross_entropy_weight"]},
+    "train.learning_rate": {"type": "float", "low": 1e-5, "high": 5e-3, "log": True},
+    "model.hidden_dim": {"type": "categorical", "choices": [128, 256, 512, 768]},
+    "model.dropout": {"type": "float", "low": 0.1, "high": 0.6},
+    "sampler.name": {"type": "categorical", "choices": ["weighted", "none"]},
+    "sampler.power": {"type": "float", "low": 0.0, "high": 1.0},
+}
 CALL_ID = "5f0c1a7e9b"
 TRANSCRIPT = "여기 불이 났어요"
 VOID_TAGS = {"meta", "br", "wbr"}
@@ -120,6 +131,20 @@ def make_trials(rng, num_trials=30):
     return rows
 
 
+def add_times(trials):
+    """What newer searches also write: when each trial started (two at a time), and the rows of tune/history.parquet."""
+    free, history = [0.0, 0.0], []
+    for trial in trials:
+        slot = int(np.argmin(free))
+        trial["start"] = datetime(2026, 11, 21, 9, tzinfo=UTC) + timedelta(seconds=free[slot])
+        free[slot] += trial["seconds"] + 0.4
+        for epoch in range(1, trial["epochs"] + 1) if trial["state"] != "failed" else ():
+            score = trial["val_macro_f1"] - 0.25 * np.exp(-epoch / 4) * (epoch < trial["epochs"])
+            row = {"trial": trial["number"], "epoch": epoch, "val_macro_f1": score, "best_val_macro_f1": score}
+            history.append(row)
+    return history
+
+
 def make_run(folder: Path) -> Path:
     """A run folder with every file that the report reads, of a real corpus (no ceiling.json)."""
     rng = np.random.default_rng(7)
@@ -130,6 +155,7 @@ def make_run(folder: Path) -> Path:
             "train.ablation": True,
             "train.learning_rate": 2e-4,
             "model.hidden_dim": 256,
+            "tune.space": SPACE,
         }
     )
     truth, probs = draw_rows(rng, 342, 0.85)
@@ -168,6 +194,8 @@ def make_run(folder: Path) -> Path:
             "best": fields,
             "val": scored_block(*draw_rows(rng, 330, 0.7)) | {"macro_f1": best["val_macro_f1"]},
             "test": scored_block(*draw_rows(rng, 342, 0.6)),
+            "defaults": {name: scored_block(*draw_rows(rng, 342, 0.55)) for name in ("val", "test")},
+            "difference": {"macro_f1": 0.0131, "interval": [-0.0211, 0.0466], "verdict": "not_better"},
             "wall_sec": 912.0,
             "seed": 0,
         },
@@ -186,6 +214,7 @@ def make_run(folder: Path) -> Path:
     table = pa.table(predictions).cast(PREDICTION_SCHEMA).append_column("text", pa.array([TRANSCRIPT] * 342))
     others = table.set_column(2, PREDICTION_SCHEMA.field("split"), pa.array(["train"] * 300 + ["unlabelled"] * 42))
     storage.write_table(str(run / "predictions.parquet"), pa.concat_tables([others, table]))
+    storage.write_table(str(run / "tune/history.parquet"), pa.Table.from_pylist(add_times(trials)))
     storage.write_table(str(run / "tune/trials.parquet"), pa.Table.from_pylist(trials))
     return run
 
@@ -344,6 +373,29 @@ def test_rows_that_are_utterances_are_called_so_and_counted(full_run, tmp_path):
     assert f"too_short 41 {EXPLANATIONS[Reason.TOO_SHORT]}" in text
 
 
+@pytest.mark.parametrize(
+    ("model", "header", "scored"),
+    [
+        (
+            "{name: hierarchical}",
+            "hierarchical on audio and text embeddings of utterances, a call out of all of its own",
+            "calls",
+        ),
+        (
+            "{name: cross_modal, text_encoder: monologg/koelectra-base-v3-discriminator}",
+            "cross_modal with monologg/koelectra-base-v3-discriminator , trained on the transcripts, on audio embeddings",
+            "utterances",
+        ),
+    ],
+)
+def test_what_is_classified_is_named(full_run, tmp_path, model, header, scored):
+    run = keep_only(full_run, tmp_path, "metrics.json")
+    storage.write_text(str(run / "config.yaml"), f"data: {{unit: utterance}}\nmodel: {model}\n")
+    text = render(run).text
+    assert header in text
+    assert f"A line is what the {scored} are" in text
+
+
 def test_every_reason_is_explained():
     assert set(EXPLANATIONS) == set(Reason)
 
@@ -355,7 +407,7 @@ def test_tuning_names_winner_optimism_and_command(full_run, full_html, full_text
     assert f"The validation score is {tune['val']['macro_f1'] - tune['test']['macro_f1']:.3f} higher" in full_text
     assert "urgency-ray train --config RUN/tune/best.yaml --run-dir RUN" in full_text
     rate = tune["best"]["train.learning_rate"]
-    assert f"train.learning_rate 0.0002 {rate:.3g}" in full_text
+    assert f"train.learning_ rate 0.0002 {rate:.3g}" in full_text
     assert f"{tune['best_trial']} ◆ completed" in full_text
     for field in tune["best"]:
         assert f'aria-label="Validation macro-F1 by {field}"' in full_html
@@ -571,8 +623,136 @@ def test_reliability_dots_explain_the_calibration_error():
     assert len(re.findall(r"<use [^>]*fill: #2f7fbf", svg)) == 2
 
 
-def test_slices_take_a_log_axis_only_for_wide_ranges():
+def test_slices_take_a_log_axis_where_the_search_did():
     trials = [{"number": n, "state": "completed", "val_macro_f1": 0.5 + n / 100, "x": 10.0**-n} for n in range(1, 5)]
-    assert ">1e-3<" in charts.trial_slice(trials, "x", 4)
-    narrow = [trial | {"x": 1.0 + trial["number"]} for trial in trials]
-    assert ">3<" in charts.trial_slice(narrow, "x", 4)
+    assert ">1e-3<" in space_charts.trial_slice(trials, "x", 4, logarithmic=True)
+    assert "1e-" not in space_charts.trial_slice(trials, "x", 4)
+
+
+def test_the_first_lines_say_whether_the_search_found_better(full_run, full_text, tmp_path):
+    tune = load(full_run, "tune/metrics.json")
+    optimism = tune["val"]["macro_f1"] - tune["test"]["macro_f1"]
+    said = (
+        "The search found nothing that is better than the recipe’s defaults beyond noise: "
+        f"trial {tune['best_trial']} has test macro-F1 {tune['test']['macro_f1']:.3f} against "
+        f"{tune['defaults']['test']['macro_f1']:.3f}, a difference of +0.013 (95 % interval −0.021 to +0.047)"
+    )
+    assert full_text.index(said) < full_text.index("Macro-F1, test")
+    assert full_text.index(f"{optimism:.3f} of selection optimism") < full_text.index("Macro-F1, test")
+    run = keep_only(full_run, tmp_path, "tune/metrics.json")
+    older = {key: block for key, block in tune.items() if key not in ("defaults", "difference")}
+    rewrite(run, "tune/metrics.json", older)
+    assert "is better than the recipe’s defaults was not measured." in render(run).text
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict", "said", "better"),
+    [
+        ([0.004, 0.05], "better", "The search found better: trial 3 beats", True),
+        ([-0.01, 0.05], "not_better", "found nothing that is better", False),
+        ([-0.05, -0.01], "worse", "Keep the recipe’s defaults: trial 3", False),
+        ([0.0, 0.0], "same", "picked the recipe’s defaults themselves", False),
+    ],
+)
+def test_verdict_on_the_search_follows_the_interval(interval, verdict, said, better):
+    difference = {"macro_f1": sum(interval) / 2, "interval": interval, "verdict": verdict}
+    words, found = tuning_verdict({"best_trial": 3, "test": {"macro_f1": 0.6}, "difference": difference})
+    assert said in words
+    assert found is better
+
+
+def test_importances_are_the_shares_of_variance():
+    # Of 2 a + b with a and b uniform, a alone makes 4/5 of the variance, b 1/5; c does nothing, e is not in every trial.
+    rng = np.random.default_rng(0)
+    trials = [
+        {"x.a": 10**a, "x.b": b, "x.c": c, "x.d": 1, "x.e": None if c == "p" else 1.0, "val_macro_f1": 2 * a + b}
+        for a, b, c in zip(rng.random(300), rng.random(300), rng.choice(["p", "q"], 300), strict=True)
+    ]
+    shares = importances(trials, ["x.a", "x.b", "x.c", "x.d", "x.e"], {"x.a"})
+    assert shares == {
+        "x.a": pytest.approx(0.8, abs=0.06),
+        "x.b": pytest.approx(0.2, abs=0.06),
+        "x.c": pytest.approx(0, abs=0.02),
+    }
+    assert importances([trial | {"val_macro_f1": 0.5} for trial in trials], ["x.a"], set()) == {}
+
+
+def test_few_trials_are_said_to_mean_little(full_run, full_text, tmp_path):
+    assert "Means little: 29 trials are too few for 8 fields." in full_text
+    run = keep_only(full_run, tmp_path, "tune/trials.parquet")
+    many = make_trials(np.random.default_rng(0), 60)
+    for trial in many:
+        trial["sampler.power"] = None if trial["sampler.name"] == "none" else trial["sampler.power"]
+    storage.write_table(str(run / "tune/trials.parquet"), pa.Table.from_pylist(many))
+    text = render(run).text
+    assert "Means little" not in text
+    assert "Left out, since not every trial has them or they never changed: sampler.power." in text
+
+
+def test_rungs_count_who_reached_them_and_who_was_stopped():
+    ended = [("stopped", 2), ("stopped", 2), ("stopped", 6), ("completed", 9), ("completed", 4), ("stopped", 3)]
+    trials = [{"state": state, "epochs": epochs, "val_macro_f1": epochs / 10} for state, epochs in ended]
+    own = {"tune.grace_epochs": 2, "tune.reduction_factor": 3, "train.epochs": 12}
+    assert rungs(trials, own) == [
+        {"epoch": 2, "reached": 6, "stopped": 3, "best_stopped": 0.3},
+        {"epoch": 6, "reached": 2, "stopped": 1, "best_stopped": 0.6},
+    ]
+    spent = cost([trial | {"seconds": 10.0} for trial in trials], [0.0, 0.0, 10.0, 10.0, 20.0, 20.0], own)
+    assert (spent["epochs"], spent["full_epochs"]) == (26, 72)
+    assert (spent["span_sec"], spent["at_once"], spent["per_minute"], spent["stopped_sec"]) == (30.0, 2.0, 12.0, 40.0)
+
+
+def test_pauses_of_an_interrupted_search_are_left_out():
+    begun = datetime(2026, 11, 21, 9, tzinfo=UTC)
+    seconds = {0: 100.0, 50: 10.0, 130: 5.0, 3735: 10.0}
+    trials = [{"start": begun + timedelta(seconds=start), "seconds": took} for start, took in seconds.items()]
+    assert search_seconds(trials) == [0.0, 50.0, 130.0, 135.0]  # 30 s without a trial are no pause, 3,600 s are
+    assert search_seconds([*trials, {"seconds": 1.0}]) == []
+
+
+def test_a_mixture_is_a_point_of_an_equilateral_triangle():
+    fields = ["loss.a", "loss.b", "loss.c"]
+    trials = [
+        {"number": n, "state": "completed", "val_macro_f1": 0.5 + n / 100, **dict(zip(fields, np.eye(3)[n], strict=True))}
+        for n in range(3)
+    ]
+    svg = space_charts.simplex(trials, fields, [0.2, 0.3, 0.5], 2)
+    points = np.array(re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"', svg)[:3], float)
+    sides = [np.linalg.norm(points[i] - points[j]) for i, j in ((0, 1), (1, 2), (2, 0))]
+    assert sides == pytest.approx([sides[0]] * 3, rel=1e-3)
+    assert sides[0] > 100
+
+
+def test_charts_of_a_search_appear_with_what_they_need(full_run, full_html, tmp_path):
+    always = ("Validation macro-F1 by trial", "Parallel coordinates of the trials", "Macro-F1 by mixture of loss.kl_weight")
+    timed = ("Best validation macro-F1 by time", "Best validation macro-F1 by epoch of every trial")
+    assert all(f'aria-label="{label}' in full_html for label in (*always, *timed, "Importance of each searched field"))
+    run = keep_only(full_run, tmp_path, "tune/trials.parquet")
+    storage.write_table(str(run / "tune/trials.parquet"), pa.Table.from_pylist(make_trials(np.random.default_rng(0))))
+    page = (run / write_report(str(run))).read_text(encoding="utf-8")
+    assert all(f'aria-label="{label}' in page for label in always)
+    assert not any(label in page for label in timed)
+
+
+def test_spread_over_folds_is_beside_the_score(full_run, full_text, tmp_path):
+    assert "standard deviation over its folds or repeats" not in full_text
+    run = keep_only(full_run, tmp_path, "tune/trials.parquet")
+    trials = [trial | {"val_macro_f1_std": 0.0123} for trial in make_trials(np.random.default_rng(0))]
+    storage.write_table(str(run / "tune/trials.parquet"), pa.Table.from_pylist(trials))
+    text = render(run).text
+    best = max(trial["val_macro_f1"] for trial in trials if trial["val_macro_f1"] is not None)
+    assert f"{best:.3f} ± 0.012" in text
+
+
+def test_the_winner_is_shown_as_yaml_without_paths(full_run, full_html, tmp_path):
+    best = load(full_run, "tune/metrics.json")["best"]
+    shown = yaml.safe_load(html.unescape(re.findall(r"<pre>(.*?)</pre>", full_html, re.DOTALL)[1]))
+    assert shown["train"]["learning_rate"] == pytest.approx(best["train.learning_rate"], rel=1e-3)
+    assert shown["loss"]["kl_weight"] == pytest.approx(best["loss.kl_weight"], rel=1e-3)
+    assert set(shown) <= {"model", "loss", "sampler", "train", "split"}
+    run = keep_only(full_run, tmp_path, "tune/metrics.json")
+    other = {"model.name": "cross_modal", "model.text_encoder": "/home/somebody/models/koelectra"}
+    storage.write_text(str(run / "tune/best.yaml"), Config().replace(other).to_yaml())
+    page = render(run)
+    assert "text_encoder: koelectra" in page.text
+    assert "somebody" not in page.text

@@ -6,7 +6,6 @@ The page holds counts and figures only: no transcript, no address, no call id. I
 from __future__ import annotations
 
 import json
-import math
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -22,13 +21,11 @@ from markupsafe import Markup
 from urgency_ray import __version__, storage
 from urgency_ray.config import Config, ConfigError, parse_yaml
 from urgency_ray.report import charts, words
+from urgency_ray.report.tuning import tuning_view
 from urgency_ray.schema import URGENCY_KEYS, URGENCY_LABELS
 
 LEAK_MACRO_F1 = 0.70
 """On real calls a test macro-F1 above this calls for an explanation before it calls for joy."""
-
-TRIAL_COLUMNS = ("number", "state", "val_macro_f1", "epochs", "seconds")
-"""Columns of tune/trials.parquet that are not searched fields."""
 
 
 def write_report(run_dir: str) -> str:
@@ -96,10 +93,11 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "metrics.json": _read_json,
     "predictions.parquet": _read_predictions,
     "tune/trials.parquet": _read_rows,
+    "tune/history.parquet": _read_rows,
     "tune/best.yaml": _read_yaml,
     "tune/metrics.json": _read_json,
 }
-_CONTENT = _READERS.keys() - {"config.yaml", "ceiling.json", "tune/best.yaml"}
+_CONTENT = _READERS.keys() - {"config.yaml", "ceiling.json", "tune/best.yaml", "tune/history.parquet"}
 
 
 def _read_files(run_dir: str) -> dict[str, Any]:
@@ -188,46 +186,17 @@ def _training_view(history: list[dict[str, Any]] | None) -> dict[str, Any]:
 
 
 def _tune_view(files: Mapping[str, Any]) -> dict[str, Any]:
-    metrics, trials = files.get("tune/metrics.json"), files.get("tune/trials.parquet") or []
-    view: dict[str, Any] = {"tune": metrics} if metrics else {}
-    trials = sorted(trials, key=lambda trial: int(trial["number"]))
-    scored = [trial for trial in trials if trial["state"] != "failed" and _is_score(trial["val_macro_f1"])]
-    if scored:
-        ranked = sorted(scored, key=lambda trial: -float(trial["val_macro_f1"]))
-        best = metrics["best_trial"] if metrics else ranked[0]["number"]
-        fields = [field for field in scored[0] if field not in TRIAL_COLUMNS]
-        view |= {
-            "num_scored": len(scored),
-            "top_trials": ranked[:10],
-            "best_trial": best,
-            "search_score": next((trial["val_macro_f1"] for trial in scored if trial["number"] == best), None),
-            "fields": fields,
-            "trials_chart": _markup(charts.trial_history(trials, best)),
-            "slice_charts": [_markup(charts.trial_slice(scored, field, best)) for field in fields],
-        }
-    if view and "tune/best.yaml" in files:
-        searched = (metrics or {}).get("best") or view.get("fields", [])
-        view["best_changes"] = _changes(files["config.yaml"], files["tune/best.yaml"], searched)
-    return view
-
-
-def _is_score(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)  # pandas writes NaN where Arrow writes null
-
-
-def _changes(run: Mapping[str, Any], best: Mapping[str, Any], searched: Iterable[str]) -> list[tuple[str, Any, Any]]:
-    """(field, this run's value, best.yaml's value) of the searched fields, then of others that differ."""
-    old, new = _DEFAULTS | _flatten(run), _DEFAULTS | _flatten(best)
-    # The search itself, the cluster and the corpus are not what best.yaml is for.
-    others = [key for key in new if key.split(".")[0] not in ("tune", "ray", "data") and old.get(key) != new[key]]
-    return [(key, old.get(key), new.get(key)) for key in dict.fromkeys([*searched, *others])]
+    own = _DEFAULTS | _flatten(files["config.yaml"])
+    best = _DEFAULTS | _flatten(files["tune/best.yaml"]) if "tune/best.yaml" in files else {}
+    return tuning_view(files, own, best, _DEFAULTS)
 
 
 def _markup(svg: str) -> Markup:
-    return Markup(svg)  # noqa: S704 - matplotlib escapes what it draws, charts.py the rest
+    return Markup(svg)  # noqa: S704 - matplotlib escapes what it draws, svg.py the rest
 
 
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    loader = jinja2.FunctionLoader(lambda name: resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= words.FILTERS
-    return environment.from_string(resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
+    return environment.get_template("report.html.j2")

@@ -78,6 +78,11 @@ def share(value: Any) -> str:
     return "–" if number is None else f"{100 * number:.1f} %"
 
 
+def signed(value: float) -> str:
+    """+0.012 or −0.012."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
 def count(value: Any) -> str:
     """1,588."""
     number = _finite(value)
@@ -116,6 +121,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "count": count,
     "interval": interval,
     "duration": duration,
+    "signed": signed,
     "value": value,
 }
 """For the template."""
@@ -137,3 +143,33 @@ def fusion_verdict(blocks: Mapping[str, Mapping[str, Any]]) -> str | None:
         )
     order = "better" if fused["macro_f1"] > single["macro_f1"] else "worse"
     return f"Fusing both is {order} than {best}, the better single modality; the intervals do not overlap: {figures}."
+
+
+def tuning_verdict(tune: Mapping[str, Any]) -> tuple[str, bool]:
+    """Whether the trial picked beats the config as it was before the search, as far as the test rows can tell.
+
+    Args:
+        tune: tune/metrics.json. Its `difference` is winner less defaults on test, with a paired bootstrap's 95 % interval.
+
+    Returns:
+        What to say, and whether the winner is better.
+    """
+    difference, name = tune.get("difference"), f"trial {tune['best_trial']}"
+    if not difference:
+        return f"Whether {name}, which the search picked, is better than the recipe’s defaults was not measured.", False
+    low, high = difference["interval"]
+    if difference["verdict"] in ("same", "defaults"):
+        return "The search picked the recipe’s defaults themselves: no other trial did better on validation.", False
+    scores = score(tune["test"]["macro_f1"])
+    if defaults := tune.get("defaults"):
+        scores += f" against {score(defaults['test']['macro_f1'])}"
+    around = f"95 % interval {signed(low)} to {signed(high)}"
+    figures = f"test macro-F1 {scores}, a difference of {signed(difference['macro_f1'])} ({around})"
+    if low > 0:
+        return f"The search found better: {name} beats the recipe’s defaults beyond noise, {figures}.", True
+    if high < 0:
+        return f"Keep the recipe’s defaults: {name}, which the search picked, is worse beyond noise, {figures}.", False
+    return (
+        f"The search found nothing that is better than the recipe’s defaults beyond noise: {name} has {figures}; "
+        "that interval includes zero."
+    ), False
