@@ -1,6 +1,6 @@
 """The search against plain Optuna, its overhead a trial, its rate, and TPE against random search.
 
-    python benchmarks/tune.py [--part target overhead sampler] [--seeds 3]
+    python benchmarks/tuning.py [--part target overhead sampler] [--seeds 3]
 
 A fixed set of synthetic embeddings: urgency depends on both modalities and on their product, and a share of the labels is
 wrong. Both sides search the same space over the same rows on all cores; the same point, the config's own, is the first.
