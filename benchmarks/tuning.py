@@ -64,7 +64,7 @@ BASE: dict[str, Any] = {
     "model.feedforward_dim": 128,
     "train.epochs": 27,
     "train.early_stop_epochs": None,
-    "train.batch_size": 64,
+    "train.batch_size": 128,
     "train.bootstrap_samples": 100,
     "tune.grace_epochs": 3,
     "tune.space": SPACE,
@@ -119,9 +119,9 @@ def run_engine(config: Config, run_dir: str) -> list[tuple[datetime, float]]:
     storage = JournalStorage(JournalFileBackend(str(journal)))
     for name in optuna.get_all_study_names(storage):
         for trial in optuna.load_study(study_name=name, storage=storage).trials:
-            seen = [*trial.intermediate_values.values(), *([] if trial.value is None else [trial.value])]
-            assert trial.datetime_complete is not None
-            ended.append((trial.datetime_complete, max(seen, default=math.nan)))
+            seen = [*trial.intermediate_values.values(), *(trial.values or [])]
+            if trial.datetime_complete is not None:  # else asked for in advance, and never begun
+                ended.append((trial.datetime_complete, max(seen, default=-math.inf)))
     assert len(ended) == config.tune.num_trials
     return sorted(ended)
 
@@ -136,14 +136,18 @@ def compare_to_target(config: Config, data: TrainingData, run_dir: str, num_seed
         plain_sec = (datetime.now() - started).total_seconds()
         assert study.best_trial.datetime_complete is not None
         reached = (study.best_trial.datetime_complete - started).total_seconds()
+        print(
+            f"seed {seed}: plain reaches {study.best_value:.4f} after {reached:.1f} s, in trial {study.best_trial.number + 1} of "
+            f"{PLAIN_TRIALS}, which take {plain_sec:.1f} s",
+            flush=True,
+        )
         started = datetime.now()
         ended = run_engine(config.replace({"tune.num_trials": OUR_TRIALS, "tune.seed": seed}), run_dir)
         ours = next(((end - started).total_seconds() for end, score in ended if score >= study.best_value), math.inf)
         ratios.append(ours / reached)
+        best, all_sec = max(score for _, score in ended), (ended[-1][0] - started).total_seconds()
         print(
-            f"seed {seed}: plain reaches {study.best_value:.4f} after {reached:.1f} s (trial {study.best_trial.number + 1} of "
-            f"{PLAIN_TRIALS}, {plain_sec:.1f} s), ours after {ours:.1f} s, ratio {ratios[-1]:.2f}; best of ours "
-            f"{max(score for _, score in ended):.4f} in {(ended[-1][0] - started).total_seconds():.1f} s",
+            f"seed {seed}: ours after {ours:.1f} s, ratio {ratios[-1]:.2f}; best {best:.4f} of {OUR_TRIALS} in {all_sec:.1f} s",
             flush=True,
         )
     print(f"target: ours / plain {statistics.median(ratios):.2f}, median of {num_seeds} seeds")

@@ -82,8 +82,12 @@ def _trials_view(
         view["num_shares"] = len(shares)
         view["left_out"] = [field for field in fields if field not in shares]
         view["few_trials"] = len(scored) < FEW_TRIALS_PER_FIELD * len(shares)
+    mixtures = (
+        (names, [trial for trial in scored if all(trial[name] is not None for name in names)])
+        for names in _mixtures(own, fields)
+    )
     view["simplex_charts"] = [
-        _markup(space_charts.simplex(scored, mixture, _shares(own, mixture), best)) for mixture in _mixtures(own, fields)
+        _markup(space_charts.simplex(having, names, _shares(own, names), best)) for names, having in mixtures if having
     ]
     view["rungs"] = rungs(scored, own)
     if by_trial := _by_trial(history):
