@@ -1,6 +1,6 @@
 """The search against plain Optuna, its overhead a trial, its rate, and TPE against random search.
 
-    python benchmarks/tuning.py [--part target overhead sampler] [--seeds 3]
+    python benchmarks/search.py [--part target overhead sampler] [--seeds 3]
 
 A fixed set of synthetic embeddings: urgency depends on both modalities and on their product, and a share of the labels is
 wrong. Both sides search the same space over the same rows on all cores; the same point, the config's own, is the first.
@@ -137,8 +137,8 @@ def compare_to_target(config: Config, data: TrainingData, run_dir: str, num_seed
         assert study.best_trial.datetime_complete is not None
         reached = (study.best_trial.datetime_complete - started).total_seconds()
         print(
-            f"seed {seed}: plain reaches {study.best_value:.4f} after {reached:.1f} s, in trial {study.best_trial.number + 1} of "
-            f"{PLAIN_TRIALS}, which take {plain_sec:.1f} s",
+            f"seed {seed}: plain reaches {study.best_value:.4f} after {reached:.1f} s, in trial {study.best_trial.number + 1} "
+            f"of {PLAIN_TRIALS}, which take {plain_sec:.1f} s",
             flush=True,
         )
         started = datetime.now()
