@@ -29,7 +29,7 @@ STATES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped", TrialS
 RESOURCES = {
     f"tune.{name}" for name in ("num_trials", "time_budget_sec", "max_concurrent", "cpus_per_trial", "gpus_per_trial")
 } | {"tune.workers_per_trial", "tune.max_failures", "train.use_gpu", "train.cpus_per_worker", "train.max_failures"}
-RESOURCES |= {f"train.{name}" for name in ("checkpoint_epochs", "ablation", "folds", "bootstrap_samples")}
+RESOURCES |= {f"train.{name}" for name in ("checkpoint_epochs", "keep_checkpoints", "ablation", "folds", "bootstrap_samples")}
 
 
 @dataclass(frozen=True)
