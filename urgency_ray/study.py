@@ -139,7 +139,9 @@ def trials_table(study: optuna.Study, config: Config) -> pd.DataFrame:
                 **{field: attrs.get("fields", {}).get(field) for field in fields},
             }
         )
-    return pd.DataFrame(rows).astype({"start": "datetime64[ms, UTC]"})
+    frame = pd.DataFrame(rows)
+    # Where no trial came to its first epoch, the column is all nulls and has no zone yet.
+    return frame.assign(start=pd.to_datetime(frame["start"], utc=True).dt.as_unit("ms"))
 
 
 def history_table(study: optuna.Study) -> pd.DataFrame:
