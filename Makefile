@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check slow format clean
+.PHONY: demo test check slow nightly format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/urgency-ray demo --config configs/demo.yaml --run-dir runs/demo
@@ -22,6 +22,9 @@ check: $(VENV)/.installed
 
 slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
+
+nightly: $(VENV)/.installed
+	$(BIN)/python -m pytest -m nightly
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .

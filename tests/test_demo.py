@@ -30,7 +30,9 @@ def test_the_demo_shows_that_fusing_beats_both_and_leaves_the_run_folder(ray_ses
     scores = {name: block["macro_f1"] for name, block in json.loads((run_dir / "metrics.json").read_text())["ablation"].items()}
     assert scores["fused"] > max(scores["audio"], scores["text"])
     names = "config.yaml extract.json metrics.json history.json predictions.parquet report.html ceiling.json"
-    assert {*names.split(), "embeddings", "model", "checkpoints", "tensorboard", "tune"} == {path.name for path in run_dir.iterdir()}
+    assert {*names.split(), "embeddings", "model", "checkpoints", "tensorboard", "tune"} == {
+        path.name for path in run_dir.iterdir()
+    }
     assert {"config.json", "model.safetensors", "README.md"} == {path.name for path in (run_dir / "model").iterdir()}
     assert {"study.log", "trials.parquet", "history.parquet", "best.yaml", "metrics.json"} <= {
         path.name for path in (run_dir / "tune").iterdir()

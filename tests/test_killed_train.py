@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from urgency_ray.config import Config
 from urgency_ray.interchange import import_artefacts
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 NUM_ROWS, NUM_EPOCHS = 8000, 16
 CHECKPOINT_EPOCHS = 4

@@ -15,7 +15,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 NUM_TRIALS = 8
 # Twenty times a demo's epochs: a trial lasts for seconds, so that a kill finds it running.

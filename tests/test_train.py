@@ -134,14 +134,14 @@ def test_the_model_s_transform_is_what_made_the_embeddings(ray_session, extracte
 
 def test_the_checkpoints_of_the_best_epochs_and_the_latest_are_kept(ray_session, extracted, tmp_path):
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
-    changes = {"train.epochs": 7, "train.learning_rate": 3e-4, "train.keep_checkpoints": 2, "train.checkpoint_epochs": 1}
+    changes = {"train.epochs": 8, "train.learning_rate": 3e-4, "train.keep_checkpoints": 2, "train.checkpoint_epochs": 1}
     train(extracted[2].replace(changes), run_dir)
     history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
     scores = [0.0, *(row["val_score"] for row in history)]
-    improved = [epoch for epoch in range(1, 8) if scores[epoch] > max(scores[:epoch])]
+    improved = [epoch for epoch in range(1, 9) if scores[epoch] > max(scores[:epoch])]
     assert len(improved) > 2
     states = [torch.load(path, weights_only=True) for path in Path(run_dir, "checkpoints").rglob("state.pt")]
-    assert sorted(len(state["history"]) for state in states) == sorted({*improved[-2:], 7})
+    assert sorted(len(state["history"]) for state in states) == sorted({*improved[-2:], 8})
 
 
 def test_a_loss_that_is_not_finite_ends_the_command_with_one_line(ray_session, extracted, tmp_path, capsys):
