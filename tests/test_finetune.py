@@ -18,15 +18,9 @@ from urgency_ray.fit import TrainingData, build_model, fit
 from urgency_ray.model import load_model
 from urgency_ray.tokens import tokenize
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WORDS = " ".join(SENTENCES).split()
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -699,6 +699,7 @@ def test_rungs_count_who_reached_them_and_who_was_stopped():
         {"epoch": 2, "reached": 6, "stopped": 3, "best_stopped": 0.3},
         {"epoch": 6, "reached": 2, "stopped": 1, "best_stopped": 0.6},
     ]
+    assert rungs(trials, own | {"train.epochs": 2}) == []  # the first rung is the end
     spent = cost([trial | {"seconds": 10.0} for trial in trials], [0.0, 0.0, 10.0, 10.0, 20.0, 20.0], own)
     assert (spent["epochs"], spent["full_epochs"]) == (26, 72)
     assert (spent["span_sec"], spent["at_once"], spent["per_minute"], spent["stopped_sec"]) == (30.0, 2.0, 12.0, 40.0)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from urgency_ray.evaluate import explain_probabilities
 from urgency_ray.model import UrgencyClassifier
 from urgency_ray.schema import ACOUSTIC_FEATURES, PREDICTION_SCHEMA, URGENCY_KEYS
-from urgency_ray.stages import embedded_rows
+from urgency_ray.stages import embedded_rows, read_inputs
 from urgency_ray.utterances import group_utterances
 
 HEARD_FIELDS: tuple[pa.Field, ...] = (
@@ -74,13 +74,8 @@ def classify_calls(model: UrgencyClassifier, table: pa.Table) -> pa.Table:
     probs = np.zeros((size, len(URGENCY_KEYS)), np.float32)
     heard = frame.iloc[rows].assign(weight=np.zeros(len(rows), np.float32))
     if len(rows):
-        embedded = table.take(pa.array(rows))
-        audio, text = (
-            embedded[name].combine_chunks().flatten().to_numpy().reshape(len(rows), -1)
-            for name in ("audio_embedding", "text_embedding")
-        )
-        acoustic = np.stack([embedded[name].to_numpy() for name in ACOUSTIC_FEATURES], axis=1)
-        by_task, weights = explain_probabilities(model, audio, text, acoustic, group_utterances(heard))
+        inputs = read_inputs(table.take(pa.array(rows)))
+        by_task, weights = explain_probabilities(model, *inputs, group_utterances(heard))
         probs[~missing] = by_task["urgency"]
         heard["weight"] = weights
     fields = {field.name: pa.array(heard[field.name], field.type, from_pandas=True) for field in HEARD_FIELDS}

@@ -24,8 +24,8 @@ from urgency_ray.evaluate import predict_probabilities
 from urgency_ray.extract import PROGRESS_SEC, Progress, embed_calls, make_fingerprint
 from urgency_ray.ledger import fingerprint_differences
 from urgency_ray.model import UrgencyClassifier, load_model
-from urgency_ray.schema import ACOUSTIC_FEATURES, PREDICTION_SCHEMA, URGENCY_KEYS
-from urgency_ray.stages import embedded_rows
+from urgency_ray.schema import PREDICTION_SCHEMA, URGENCY_KEYS
+from urgency_ray.stages import embedded_rows, read_inputs
 from urgency_ray.tokens import describe_cut, tokenize
 
 log = logging.getLogger(__name__)
@@ -87,16 +87,11 @@ class Classify:
         missing[rows] = False
         if len(rows):
             heard = table.take(pa.array(rows))
-            audio, text = (
-                heard[name].combine_chunks().flatten().to_numpy().reshape(len(rows), -1)
-                for name in ("audio_embedding", "text_embedding")
-            )
-            acoustic = np.stack([heard[name].to_numpy() for name in ACOUSTIC_FEATURES], axis=1)
             tokens = None
             if self.model.tokenizer is not None:
                 tokens, num_cut = tokenize(self.model.tokenizer, heard["text"])
                 self.send(num_cut)
-            probs[rows] = predict_probabilities(self.model, audio, text, acoustic, tokens)["urgency"]
+            probs[rows] = predict_probabilities(self.model, *read_inputs(heard), tokens)["urgency"]
         columns = {
             "example_id": table["example_id"],
             "call_id": table["call_id"],

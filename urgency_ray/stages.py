@@ -20,7 +20,7 @@ from urgency_ray.config import AudioEncoderConfig, ConfigError, DataConfig, Text
 from urgency_ray.encoders import BUILT_IN_AUDIO, BUILT_IN_TEXT, load_audio_encoder, load_text_encoder
 from urgency_ray.encoders.base import AudioEmbeddings, TextEmbeddings
 from urgency_ray.label import MAX_LABEL_BYTES, Label, Utterance, parse_label
-from urgency_ray.schema import CALLER, OUTCOME_FIELDS, ROW_FIELDS, Reason, Reject, Status, embedding_schema
+from urgency_ray.schema import ACOUSTIC_FEATURES, CALLER, OUTCOME_FIELDS, ROW_FIELDS, Reason, Reject, Status, embedding_schema
 from urgency_ray.text import clean, join_transcript
 
 SAMPLE_RATE_HZ = 16_000
@@ -162,6 +162,15 @@ class EncodeText:
 def embedded_rows(table: pa.Table) -> NDArray[np.int64]:
     """Positions of the rows that are not rejected, (K,)."""
     return np.flatnonzero(np.asarray(table["status"].to_pylist()) == Status.EMBEDDED)
+
+
+def read_inputs(rows: pa.Table) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """What a classifier takes of K embedded rows, at least one: audio (K, A), text (K, T) and acoustic features (K, 5)."""
+    audio, text = (
+        rows[name].combine_chunks().flatten().to_numpy().reshape(len(rows), -1)
+        for name in ("audio_embedding", "text_embedding")
+    )
+    return audio, text, np.stack([rows[name].to_numpy() for name in ACOUSTIC_FEATURES], axis=1)
 
 
 def _finite_rows(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -170,7 +170,7 @@ def rungs(scored: Sequence[Mapping[str, Any]], own: Mapping[str, Any]) -> list[d
         marks.append(epoch)
         epoch *= factor
     table = []
-    for mark, following in zip(marks, [*marks[1:], math.inf], strict=True):
+    for mark, following in zip(marks, [*marks, math.inf][1:], strict=True):
         stopped = [trial for trial in scored if trial["state"] == "stopped" and mark <= trial["epochs"] < following]
         reached = sum(trial["epochs"] >= mark for trial in scored)
         best = max((trial["val_macro_f1"] for trial in stopped), default=None)
