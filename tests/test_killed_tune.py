@@ -12,6 +12,7 @@ import optuna
 import pandas as pd
 import psutil
 import pytest
+from kills import find_workers
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -126,9 +127,9 @@ def test_a_search_outlives_the_processes_of_its_trials(run_dir):
     with running(run_dir) as process:
         for number in (0, 2):
             wait_for(run_dir, process, begun_after(number))
-            trials = [child for child in process.children(recursive=True) if "Trial" in " ".join(child.cmdline())]
-            assert trials
-            trials[0].kill()
+            # The title of an actor is its class when it waits, and that of Ray's wrapper when it works.
+            trials = find_workers(process, "ray::Trial") | find_workers(process, "ray::ResourceTrainable")
+            trials.pop().kill()
         assert process.wait(timeout=300) == 0, Path(f"{run_dir}.log").read_text(encoding="utf-8")
     table = pd.read_parquet(run_dir / "tune" / "trials.parquet")
     assert table["number"].tolist() == list(range(NUM_TRIALS))
@@ -167,7 +168,7 @@ def lose():
 
 threading.Thread(target=lose, daemon=True).start()
 code = main([*sys.argv[2:], "--ray.address", cluster.address])
-sys.exit(code)
+print("exit code of the search:", code, flush=True)
 """
 
 
@@ -178,11 +179,12 @@ def test_a_search_outlives_a_node(run_dir):
     with Path(f"{run_dir}.log").open("a") as log:
         process = psutil.Popen([*command, "--run-dir", str(run_dir)], stdout=log, stderr=subprocess.STDOUT)
     try:
-        code = process.wait(timeout=400)
+        process.wait(timeout=400)
     finally:
         kill_all(process)
     log = Path(f"{run_dir}.log").read_text(encoding="utf-8")
-    assert code == 0, log
+    # Not that of the process, whose last act is Ray's own taking down of a test cluster that lacks a node.
+    assert "exit code of the search: 0" in log, log
     assert "lost a node" in log
     table = pd.read_parquet(run_dir / "tune" / "trials.parquet")
     assert table["number"].tolist() == list(range(NUM_TRIALS))
