@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
+# Two processes, each with a Ray session of its own: to start a training is mostly to wait for imports, one after the other.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DELETE_ON_ERROR:
 .PHONY: demo test check slow nightly format clean
@@ -12,7 +14,7 @@ demo: $(VENV)/.installed
 	$(BIN)/urgency-ray demo --config configs/demo.yaml --run-dir runs/demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -21,7 +23,7 @@ check: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 nightly: $(VENV)/.installed
 	$(BIN)/python -m pytest -m nightly

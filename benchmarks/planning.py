@@ -56,8 +56,9 @@ def peak_mib() -> float:
 
 def plan(root: str) -> dict[str, float]:
     """Pair all calls."""
-    from urgency_ray.calls import plan_calls  # noqa: PLC0415 - the imports are not part of the plan
-    from urgency_ray.config import DataConfig  # noqa: PLC0415
+    # The imports are not part of the plan.
+    from urgency_ray.calls import plan_calls
+    from urgency_ray.config import DataConfig
 
     before, started = peak_mib(), time.perf_counter()
     manifest = plan_calls(DataConfig(root=root))
@@ -76,10 +77,10 @@ def list_archives(root: str) -> dict[str, float]:
 
 def pass_rows(root: str) -> dict[str, float]:
     """Calls through the pipeline; the driver's peak after each step."""
-    from urgency_ray import cluster, ledger, storage  # noqa: PLC0415
-    from urgency_ray.calls import plan_calls  # noqa: PLC0415
-    from urgency_ray.config import Config  # noqa: PLC0415
-    from urgency_ray.extract import embed_calls, make_fingerprint  # noqa: PLC0415
+    from urgency_ray import cluster, ledger, storage
+    from urgency_ray.calls import plan_calls
+    from urgency_ray.config import Config
+    from urgency_ray.extract import embed_calls, make_fingerprint
 
     config = Config().replace({"data.root": root, "text_encoder.hashing_dim": 1248, "ray.address": "local"})
     cluster.connect(config.ray)

@@ -125,9 +125,9 @@ def step_gflop(config: Config, data: TrainingData, batch_size: int) -> float:
 
 def ray_overhead(config: Config, data: TrainingData) -> None:
     """Ray Train's start-up, and what it adds to an epoch, on a small model whose epochs are short."""
-    from urgency_ray import cluster  # noqa: PLC0415
-    from urgency_ray.shared import SharedInputs  # noqa: PLC0415
-    from urgency_ray.train import train_model  # noqa: PLC0415
+    from urgency_ray import cluster
+    from urgency_ray.shared import SharedInputs
+    from urgency_ray.train import train_model
 
     small = {"model.hidden_dim": 64, "model.num_layers": 1, "model.feedforward_dim": 128, "model.head_dim": 64}
     short, long = (config.replace({**small, "train.epochs": number}) for number in (1, 1 + RAY_EPOCHS))

@@ -3,16 +3,8 @@ import pandas as pd
 import pytest
 
 from urgency_ray.config import Config, ConfigError, SamplerConfig, SplitConfig
-from urgency_ray.dataset import (
-    Examples,
-    column_statistics,
-    epoch_order,
-    fold_splits,
-    group_examples,
-    split_examples,
-    val_folds,
-    worker_batches,
-)
+from urgency_ray.dataset import Examples, column_statistics, epoch_order, worker_batches
+from urgency_ray.splits import fold_splits, group_examples, split_examples, val_folds
 
 
 def make_examples(urgency, call_id=None, provider=None, sha=None):

@@ -9,8 +9,9 @@ from sklearn.metrics import f1_score
 
 from urgency_ray.config import Config
 from urgency_ray.evaluate import predict_probabilities
-from urgency_ray.fit import TrainingData, _clip_in_step, build_model, calibrate
+from urgency_ray.fit import TrainingData, _clip_in_step, build_model
 from urgency_ray.model import UrgencyClassifier
+from urgency_ray.train import calibrate
 
 SMALL = {
     "model.hidden_dim": 16,

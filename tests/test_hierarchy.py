@@ -16,12 +16,13 @@ from test_fit import NO_DROPOUT, SMALL, rounding_noise
 
 from urgency_ray.attention import CALL_OUTPUT_SCHEMA
 from urgency_ray.config import Config, ConfigError, ModelConfig, SplitConfig
-from urgency_ray.dataset import load_examples, split_examples
+from urgency_ray.dataset import load_examples
 from urgency_ray.evaluate import explain_probabilities, predict_examples
 from urgency_ray.fit import TrainingData, build_model
 from urgency_ray.metrics import paired_macro_f1_difference
 from urgency_ray.model import UrgencyClassifier, gather_batch, load_model
 from urgency_ray.schema import PREDICTION_SCHEMA, embedding_schema
+from urgency_ray.splits import split_examples
 from urgency_ray.utterances import UNKNOWN_SPEAKER, Utterances, group_utterances
 
 pytestmark = pytest.mark.usefixtures("one_thread")

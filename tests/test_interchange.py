@@ -11,12 +11,13 @@ import pytest
 
 from urgency_ray import cli
 from urgency_ray.config import Config, ConfigError, load_config
-from urgency_ray.dataset import group_examples, load_examples
+from urgency_ray.dataset import load_examples
 from urgency_ray.extract import extract
 from urgency_ray.interchange import export_artefacts, import_artefacts
 from urgency_ray.model import load_model
 from urgency_ray.predict import transform_config
 from urgency_ray.schema import ACOUSTIC_FEATURES, Reason, embedding_schema
+from urgency_ray.splits import group_examples
 from urgency_ray.train import evaluate_run, prepare, train
 
 # Words that CSV readers take for something else, or break a row at.

@@ -169,6 +169,8 @@ def lose():
 threading.Thread(target=lose, daemon=True).start()
 code = main([*sys.argv[2:], "--ray.address", cluster.address])
 print("exit code of the search:", code, flush=True)
+# Takes back the note of a running cluster below /tmp/ray, on which the state API would hang from now on.
+cluster.shutdown()
 """
 
 

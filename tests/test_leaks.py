@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from urgency_ray.config import Config, SplitConfig
-from urgency_ray.dataset import MIN_TEXT_CHARS, Examples, Splits, load_examples, split_examples
+from urgency_ray.dataset import MIN_TEXT_CHARS, Examples, Splits, load_examples
 from urgency_ray.interchange import import_artefacts
 from urgency_ray.leaks import leak_warnings
+from urgency_ray.splits import split_examples
 
 
 def make_examples(size=60):

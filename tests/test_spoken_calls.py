@@ -7,10 +7,11 @@ import pytest
 from conftest import SPOKEN_CALLS
 
 from urgency_ray.config import Config
-from urgency_ray.dataset import load_examples, split_examples
+from urgency_ray.dataset import load_examples
 from urgency_ray.extract import extract
 from urgency_ray.predict import predict
 from urgency_ray.report import write_report
+from urgency_ray.splits import split_examples
 from urgency_ray.train import train
 from urgency_ray.tune import tune
 

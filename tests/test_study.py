@@ -34,6 +34,12 @@ def begin(folder, **options):
         return begin_study(journal, CONFIG, "digest", run_dir="run", **options)
 
 
+def test_the_tables_of_a_search_without_trials_are_empty(tmp_path):
+    study = begin(tmp_path, resume=False)
+    assert trials_table(study, CONFIG).empty
+    assert history_table(study).empty
+
+
 def test_the_tables_hold_each_trial_that_has_ended(tmp_path):
     study = begin(tmp_path, resume=False)
     run_trial(study, "softmax", [0.2, 0.5, 0.4], "COMPLETE")

@@ -15,11 +15,12 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from urgency_ray.cli import main
 from urgency_ray.config import ConfigError
-from urgency_ray.dataset import fold_splits, load_examples, split_examples
+from urgency_ray.dataset import load_examples
 from urgency_ray.evaluate import predict_examples
 from urgency_ray.fit import TrainingData, build_model
 from urgency_ray.model import load_model
 from urgency_ray.schema import PREDICTION_SCHEMA
+from urgency_ray.splits import fold_splits, split_examples
 from urgency_ray.train import evaluate_run, train
 
 

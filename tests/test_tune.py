@@ -16,7 +16,6 @@ from optuna.storages.journal import JournalFileBackend
 
 from urgency_ray import study
 from urgency_ray.config import ConfigError, load_config
-from urgency_ray.dataset import group_examples, val_folds
 from urgency_ray.evaluate import predict_examples, score_splits
 from urgency_ray.fit import TrainingData, fit
 from urgency_ray.metrics import paired_macro_f1_difference
@@ -24,6 +23,7 @@ from urgency_ray.model import load_model
 from urgency_ray.search import run_search
 from urgency_ray.search_space import SearchSpace
 from urgency_ray.shared import SharedInputs
+from urgency_ray.splits import group_examples, val_folds
 from urgency_ray.train import prepare, train
 from urgency_ray.tune import format_verdict, tune
 
@@ -259,6 +259,14 @@ def test_a_time_budget_ends_the_search_and_counts_what_was_spent(ray_session, ex
         assert begun.user_attrs["seconds"] == pytest.approx(8, abs=6)
         run_search(config, SharedInputs(config.ray).share(data), [(splits.train, splits.val)], **arguments)
         assert len(study.trials_table(begun, config)) == len(table), "the budget is spent"
+
+
+def test_a_time_budget_too_short_for_an_epoch_is_named(ray_session, extracted, tmp_path):
+    run_dir = shutil.copytree(extracted[0], tmp_path / "run")
+    with pytest.raises(
+        ConfigError, match=r"^tune\.time_budget_sec: 0\.001 s were over before the first epoch of a trial; raise it"
+    ):
+        tune(extracted[2].replace({"tune.time_budget_sec": 0.001}), str(run_dir))
 
 
 @pytest.mark.parametrize(

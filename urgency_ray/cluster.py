@@ -34,6 +34,9 @@ def connect(config: RayConfig) -> None:
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     local = address == "local"
     _refuse_dead_address(address)
+    if local:
+        # Nobody takes this machine back with notice; the actor of Ray Train that watches for it starts with every training.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     # The core worker would warn, on the terminal, that Ray Data's actors have arguments in the object store; all of them have.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray.init(

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from urgency_ray.calibration import apply_temperature
-from urgency_ray.dataset import Examples, Splits, group_examples
+from urgency_ray.dataset import Examples, Splits
 from urgency_ray.metrics import classification_block, expected_calibration_error
 from urgency_ray.model import TASKS, UrgencyClassifier, gather_batch, inference_batches
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_KEYS, URGENCY_LABELS
+from urgency_ray.splits import group_examples
 from urgency_ray.tokens import Tokens
 from urgency_ray.utterances import Utterances
 

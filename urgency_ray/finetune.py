@@ -9,7 +9,6 @@ import json
 from typing import Any, Self
 
 import torch
-import transformers
 from torch import Tensor, nn
 
 from urgency_ray.config import ConfigError, ModelConfig
@@ -24,9 +23,11 @@ def load_tokenizer(config: ModelConfig) -> Any:
     """
     if config.text_encoder is None:
         return None
+    from transformers import AutoConfig, AutoTokenizer
+
     name, source = config.text_encoder, {"revision": config.text_encoder_revision}
-    tokenizer = load_pretrained("text", name, lambda: transformers.AutoTokenizer.from_pretrained(name, **source))
-    architecture = load_pretrained("text", name, lambda: transformers.AutoConfig.from_pretrained(name, **source))
+    tokenizer = load_pretrained("text", name, lambda: AutoTokenizer.from_pretrained(name, **source))
+    architecture = load_pretrained("text", name, lambda: AutoConfig.from_pretrained(name, **source))
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise ConfigError(f"model.text_encoder: {name} has no fast tokenizer that pads; give a model like BERT or ELECTRA")
     tokenizer.model_max_length = longest_input(tokenizer, architecture, config.max_tokens)
@@ -35,8 +36,10 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
 def load_saved_tokenizer(location: str, **source: Any) -> Any:
     """The tokenizer beside a saved classifier in a folder or on the Hub; `source` is what from_pretrained takes."""
+    from transformers import PreTrainedTokenizerFast
+
     # Not AutoTokenizer: config.json there is the classifier's, and of no transformers model.
-    return transformers.PreTrainedTokenizerFast.from_pretrained(location, **source)
+    return PreTrainedTokenizerFast.from_pretrained(location, **source)
 
 
 def load_text_encoder(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -45,9 +48,11 @@ def load_text_encoder(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Te
     Raises:
         ConfigError: it cannot be loaded.
     """
+    from transformers import AutoModel
+
     name, source = str(config.text_encoder), {"revision": config.text_encoder_revision}
     encoder = _drop_pooler(
-        load_pretrained("text", name, lambda: transformers.AutoModel.from_pretrained(name, dtype=torch.float32, **source))
+        load_pretrained("text", name, lambda: AutoModel.from_pretrained(name, dtype=torch.float32, **source))
     )
     architecture = json.loads(encoder.config.to_json_string(use_diff=False))
     architecture.pop("_name_or_path", None)
@@ -86,11 +91,11 @@ class KoElectraCrossModal(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.trained_layers: range | None = None
         if self.reads:
+            from transformers import AutoConfig, AutoModel
+
             assert architecture is not None, "given wherever the text is read"
-            from_config: Any = transformers.AutoModel.from_config
-            self.text_encoder = _drop_pooler(
-                from_config(transformers.AutoConfig.for_model(**architecture), dtype=torch.float32)
-            )
+            from_config: Any = AutoModel.from_config
+            self.text_encoder = _drop_pooler(from_config(AutoConfig.for_model(**architecture), dtype=torch.float32))
             self.out_dim = int(self.text_encoder.config.hidden_size)
             self._prepare_encoder(config)
         if self.hears:

@@ -16,13 +16,12 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from urgency_ray.calibration import fit_temperature
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.dataset import NUM_CLASSES, Examples, Splits, class_counts, column_statistics, epoch_order, worker_batches
 from urgency_ray.finetune import KoElectraCrossModal, load_text_encoder, load_tokenizer
 from urgency_ray.loss import UrgencyLoss
 from urgency_ray.metrics import macro_f1_from_confusion
-from urgency_ray.model import TASKS, Batch, UrgencyClassifier, gather_batch, inference_batches
+from urgency_ray.model import Batch, UrgencyClassifier, gather_batch, inference_batches
 from urgency_ray.schema import SENTIMENT_LABELS
 from urgency_ray.tokens import Tokens
 from urgency_ray.utterances import Utterances
@@ -348,21 +347,3 @@ def _val_scores(confusions: dict[str, NDArray[np.int64]]) -> dict[str, float]:
             scores[f"{prefix}macro_f1"] = float(macro_f1_from_confusion(confusion))
             scores[f"{prefix}accuracy"] = float(np.trace(confusion) / confusion.sum())
     return scores
-
-
-@torch.inference_mode()
-def calibrate(data: TrainingData, model: UrgencyClassifier) -> None:
-    """Set the model's temperatures to those of the least negative log-likelihood on the validation rows."""
-    model.eval()
-    logits: dict[str, list[Tensor]] = {}
-    truths: dict[str, list[Tensor]] = {}
-    for examples in inference_batches(data.val, data.utterances, data.tokens):
-        inputs, targets = data.batch(examples, model.temperature.device)
-        for task, values in model(inputs).items():
-            logits.setdefault(task, []).append(values.float().cpu())
-            truths.setdefault(task, []).append(targets[task].cpu())
-    for task, parts in logits.items():
-        truth = torch.cat(truths[task]).numpy()
-        known = truth >= 0
-        if known.any():
-            model.temperature[TASKS.index(task)] = fit_temperature(torch.cat(parts).numpy()[known], truth[known])

@@ -298,7 +298,7 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
 def _choose_device(config: Config) -> str:
     if config.text_encoder.name == BUILT_IN_TEXT or config.extract.use_gpu is False:
         return "cpu"
-    import torch  # noqa: PLC0415 - only a real encoder pays for it
+    import torch
 
     if config.extract.use_gpu and not torch.cuda.is_available():
         raise ConfigError("extract.use_gpu: true, but this machine has no GPU; set it to false or null")

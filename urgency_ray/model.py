@@ -210,7 +210,7 @@ class UrgencyClassifier(
     Attributes:
         tokenizer: that text encoder's, saved beside the weights; None without one.
         temperature: (2,), one for each of `TASKS`: what logits are divided by before they become probabilities, 1 until it is
-            fitted on val (`fit.calibrate`).
+            fitted on val (`train.calibrate`).
     """
 
     tokenizer: Any = None

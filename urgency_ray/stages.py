@@ -100,7 +100,7 @@ def _utterance_row(
 
 
 def _limit_threads(threads: int) -> None:
-    import torch  # noqa: PLC0415 - only actors with a real encoder pay for it
+    import torch
 
     torch.set_num_threads(threads)
 

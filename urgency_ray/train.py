@@ -12,66 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray.train
-import ray.train.torch
 import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from torch import Tensor
 
 from urgency_ray import cluster, storage
-from urgency_ray.calibration import operating_point
+from urgency_ray.calibration import fit_temperature, operating_point
 from urgency_ray.config import Config, ConfigError
-from urgency_ray.dataset import (
-    NUM_CLASSES,
-    Examples,
-    Splits,
-    fold_splits,
-    label_counts,
-    load_examples,
-    load_transcripts,
-    split_examples,
-)
+from urgency_ray.dataset import NUM_CLASSES, Examples, Splits, label_counts, load_examples, load_transcripts
 from urgency_ray.evaluate import predict_examples, predictions_table, score_pooled, score_splits
 from urgency_ray.finetune import load_tokenizer
-from urgency_ray.fit import Epoch, TrainingData, build_model, calibrate, fit
+from urgency_ray.fit import TrainingData, build_model
 from urgency_ray.leaks import leak_warnings
-from urgency_ray.model import UrgencyClassifier, load_model
+from urgency_ray.model import TASKS, UrgencyClassifier, inference_batches, load_model
 from urgency_ray.model_card import write_model_card
 from urgency_ray.shared import SharedData, SharedInputs
+from urgency_ray.splits import fold_splits, split_examples
 from urgency_ray.tensorboard import write_events
 from urgency_ray.tokens import describe_cut, tokenize
+from urgency_ray.worker import STATE_FILE, train_worker
 
 log = logging.getLogger(__name__)
-
-STATE_FILE = "state.pt"
-
-
-def _train_worker(settings: dict[str, Any]) -> None:
-    """What each Ray Train worker runs: `fit`, with reports and checkpoints through Ray Train."""
-    config = Config.model_validate(settings["config"])
-    torch.set_num_threads(max(1, int(settings["cpus"])))
-    checkpoint = ray.train.get_checkpoint()
-    resume = None
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            resume = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
-
-    def report(epoch: Epoch) -> None:
-        if ray.train.get_context().get_world_rank() == 0:
-            settings["send"](epoch.metrics)
-        saves = epoch.improved or epoch.last or epoch.metrics["epoch"] % config.train.checkpoint_epochs == 0
-        if not saves or ray.train.get_context().get_world_rank() > 0:
-            # Every rank must report, with or without a checkpoint: the call is a barrier.
-            ray.train.report(epoch.metrics)
-            return
-        # Of equal scores Ray keeps the latest; the first epoch with the best score is the one that counts.
-        score = {"score": epoch.metrics["val_score"] if epoch.improved else -1.0}
-        with tempfile.TemporaryDirectory() as folder:
-            torch.save(epoch.state(), Path(folder) / STATE_FILE)
-            ray.train.report(epoch.metrics | score, checkpoint=Checkpoint.from_directory(folder))
-
-    device = ray.train.torch.get_device()
-    fit(config, settings["data"].get(), report, device=device, resume=resume)
 
 
 @dataclass(frozen=True)
@@ -91,6 +53,10 @@ def train_model(config: Config, run_dir: str, data: TrainingData, shared: Shared
         data: embeddings, for building the model around the best weights.
         shared: `data` for the workers.
         transform: goes into the model, as `make_transform` gives it.
+
+    Raises:
+        ConfigError: the workers do not fit the cluster.
+        FloatingPointError: the loss is not finite.
     """
     workers = config.train.num_workers
     use_gpu = config.train.use_gpu if config.train.use_gpu is not None else cluster.num_gpus() >= workers
@@ -111,8 +77,9 @@ def train_model(config: Config, run_dir: str, data: TrainingData, shared: Shared
     parts = [relevant, shared.digest, _code_digest(), _weights_digest(model)]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     with cluster.Relay(_log_epochs, every_sec=1.0) as send:
-        result = TorchTrainer(
-            _train_worker,
+        # The types that Ray declares are those of its older Train, whose workers return nothing.
+        result: Any = TorchTrainer(
+            train_worker,  # type: ignore[arg-type]
             train_loop_config={"config": config.model_dump(), "data": shared, "cpus": cpus, "send": send},
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}),
             run_config=RunConfig(
@@ -124,12 +91,32 @@ def train_model(config: Config, run_dir: str, data: TrainingData, shared: Shared
                 failure_config=FailureConfig(max_failures=config.train.max_failures),
             ),
         ).fit()
+    if result.return_value is not None:
+        raise FloatingPointError(result.return_value)
     assert result.best_checkpoints and result.checkpoint, "every epoch that improves is kept, and the last one"
     best, _ = max(result.best_checkpoints, key=lambda pair: pair[1]["score"])
     model.load_state_dict(_load_state(best)["model"])
     calibrate(data, model)
     # The last epoch always leaves a checkpoint, so the latest one has the whole history.
     return Trained(model.eval(), _load_state(result.checkpoint)["history"])
+
+
+@torch.inference_mode()
+def calibrate(data: TrainingData, model: UrgencyClassifier) -> None:
+    """Set the model's temperatures to those of the least negative log-likelihood on the validation rows."""
+    model.eval()
+    logits: dict[str, list[Tensor]] = {}
+    truths: dict[str, list[Tensor]] = {}
+    for examples in inference_batches(data.val, data.utterances, data.tokens):
+        inputs, targets = data.batch(examples, model.temperature.device)
+        for task, values in model(inputs).items():
+            logits.setdefault(task, []).append(values.float().cpu())
+            truths.setdefault(task, []).append(targets[task].cpu())
+    for task, parts in logits.items():
+        truth = torch.cat(truths[task]).numpy()
+        known = truth >= 0
+        if known.any():
+            model.temperature[TASKS.index(task)] = fit_temperature(torch.cat(parts).numpy()[known], truth[known])
 
 
 def _code_digest() -> str:
@@ -209,6 +196,7 @@ def train(config: Config, run_dir: str) -> dict[str, Any]:
 
     Raises:
         ConfigError: the run folder cannot be trained on, or the workers do not fit the cluster.
+        FloatingPointError: the loss is not finite.
     """
     inputs = SharedInputs(config.ray)
     config, examples, splits = prepare(config, run_dir, inputs)

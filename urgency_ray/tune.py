@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from urgency_ray import cluster, storage
-from urgency_ray.config import Config
-from urgency_ray.dataset import Examples, Splits, group_examples, label_counts, val_folds
+from urgency_ray.config import Config, ConfigError
+from urgency_ray.dataset import Examples, Splits, label_counts
 from urgency_ray.evaluate import predict_examples, score_splits
 from urgency_ray.finetune import load_tokenizer
 from urgency_ray.fit import TrainingData
@@ -31,6 +31,7 @@ from urgency_ray.model import UrgencyClassifier
 from urgency_ray.search import num_concurrent, run_search
 from urgency_ray.search_space import check_space, read_field
 from urgency_ray.shared import SharedData, SharedInputs
+from urgency_ray.splits import group_examples, val_folds
 from urgency_ray.study import begin_study, ended_trials, history_table, open_journal, trials_table
 from urgency_ray.train import make_transform, prepare, read_transcripts, save_model, train_model
 
@@ -71,8 +72,13 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
         errors = run_search(config, shared, parts, study=study, journal=journal, folder=folder)
         trials = trials_table(study, config)
         _write_tables(study, config, folder)
-        if not (trials["state"] != "failed").any():
+        if not trials["val_macro_f1"].notna().any():
             said = [trial.user_attrs["failed"] for trial in ended_trials(study) if "failed" in trial.user_attrs]
+            if not (trials["state"] == "failed").any():
+                raise ConfigError(
+                    f"tune.time_budget_sec: {config.tune.time_budget_sec:g} s were over before the first epoch of a trial; "
+                    "raise it, and go on with --resume"
+                )
             raise RuntimeError(f"all {len(trials)} trials failed; the first said: {[*said, *errors, 'nothing'][0]}")
         winner = _winner(study)
         best = _best_config(config, winner)

@@ -17,10 +17,10 @@ def load_audio_encoder(config: AudioEncoderConfig, device: str = "cpu") -> Audio
     """
     # The heavy imports wait until an encoder is really wanted: the command line and training never pay for them.
     if config.name == BUILT_IN_AUDIO:
-        from urgency_ray.encoders.spectral import SpectralEncoder  # noqa: PLC0415
+        from urgency_ray.encoders.spectral import SpectralEncoder
 
         return SpectralEncoder(config)
-    from urgency_ray.encoders.pretrained_audio import PretrainedAudioEncoder  # noqa: PLC0415
+    from urgency_ray.encoders.pretrained_audio import PretrainedAudioEncoder
 
     return PretrainedAudioEncoder(config, device)
 
@@ -32,10 +32,10 @@ def load_text_encoder(config: TextEncoderConfig, device: str = "cpu") -> TextEnc
         ConfigError: the name is neither built in nor a model that transformers can load.
     """
     if config.name == BUILT_IN_TEXT:
-        from urgency_ray.encoders.hashing import HashingEncoder  # noqa: PLC0415
+        from urgency_ray.encoders.hashing import HashingEncoder
 
         return HashingEncoder(config)
-    from urgency_ray.encoders.pretrained_text import PretrainedTextEncoder  # noqa: PLC0415
+    from urgency_ray.encoders.pretrained_text import PretrainedTextEncoder
 
     return PretrainedTextEncoder(config, device)
 
@@ -48,6 +48,6 @@ def resolve_weights(config: AudioEncoderConfig | TextEncoderConfig) -> str:
     """
     if config.name in (BUILT_IN_AUDIO, BUILT_IN_TEXT):
         return "built-in"
-    from urgency_ray.encoders.hub import identify_weights  # noqa: PLC0415
+    from urgency_ray.encoders.hub import identify_weights
 
     return identify_weights(config.name, config.revision)
