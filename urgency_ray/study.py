@@ -139,8 +139,8 @@ def trials_table(study: optuna.Study, config: Config) -> pd.DataFrame:
                 **{field: attrs.get("fields", {}).get(field) for field in fields},
             }
         )
-    always = ["number", "state", "val_macro_f1", "epochs", "seconds", "start"]
-    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*always, *fields])
+    scores = ["val_macro_f1", "val_macro_f1_std"] if several else ["val_macro_f1"]
+    frame = pd.DataFrame(rows, columns=["number", "state", *scores, "epochs", "seconds", "start", *fields])
     # Where no trial came to its first epoch, the column is all nulls and has no zone yet.
     return frame.assign(start=pd.to_datetime(frame["start"], utc=True).dt.as_unit("ms"))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from torch import Tensor
 
@@ -31,7 +31,7 @@ from urgency_ray.shared import SharedData, SharedInputs
 from urgency_ray.splits import fold_splits, split_examples
 from urgency_ray.tensorboard import write_events
 from urgency_ray.tokens import describe_cut, tokenize
-from urgency_ray.worker import STATE_FILE, train_worker
+from urgency_ray.worker import load_state, train_worker
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +95,10 @@ def train_model(config: Config, run_dir: str, data: TrainingData, shared: Shared
         raise FloatingPointError(result.return_value)
     assert result.best_checkpoints and result.checkpoint, "every epoch that improves is kept, and the last one"
     best, _ = max(result.best_checkpoints, key=lambda pair: pair[1]["score"])
-    model.load_state_dict(_load_state(best)["model"])
+    model.load_state_dict(load_state(best)["model"])
     calibrate(data, model)
     # The last epoch always leaves a checkpoint, so the latest one has the whole history.
-    return Trained(model.eval(), _load_state(result.checkpoint)["history"])
+    return Trained(model.eval(), load_state(result.checkpoint)["history"])
 
 
 @torch.inference_mode()
@@ -136,12 +136,6 @@ def _log_epochs(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         scores = f"train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}, val macro-F1 {row['val_macro_f1']:.4f}"
         log.info("%s epoch %d: %s, %.2f s", row["modalities"], row["epoch"], scores, row["seconds"])
-
-
-def _load_state(checkpoint: Checkpoint) -> dict[str, Any]:
-    with checkpoint.as_directory() as folder:
-        state: dict[str, Any] = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
-        return state
 
 
 def prepare(config: Config, run_dir: str, inputs: SharedInputs | None = None) -> tuple[Config, Examples, Splits]:

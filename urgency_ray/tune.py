@@ -73,12 +73,12 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
         trials = trials_table(study, config)
         _write_tables(study, config, folder)
         if not trials["val_macro_f1"].notna().any():
-            said = [trial.user_attrs["failed"] for trial in ended_trials(study) if "failed" in trial.user_attrs]
             if not (trials["state"] == "failed").any():
                 raise ConfigError(
                     f"tune.time_budget_sec: {config.tune.time_budget_sec:g} s were over before the first epoch of a trial; "
                     "raise it, and go on with --resume"
                 )
+            said = [trial.user_attrs["failed"] for trial in ended_trials(study) if "failed" in trial.user_attrs]
             raise RuntimeError(f"all {len(trials)} trials failed; the first said: {[*said, *errors, 'nothing'][0]}")
         winner = _winner(study)
         best = _best_config(config, winner)

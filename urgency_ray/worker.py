@@ -17,6 +17,13 @@ from urgency_ray.fit import Epoch, fit
 STATE_FILE = "state.pt"
 
 
+def load_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What `Epoch.state` made of an epoch, on the CPU."""
+    with checkpoint.as_directory() as folder:
+        state: dict[str, Any] = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
+        return state
+
+
 def train_worker(settings: dict[str, Any]) -> str | None:
     """What each Ray Train worker runs: `fit`, with reports and checkpoints through Ray Train.
 
@@ -26,10 +33,7 @@ def train_worker(settings: dict[str, Any]) -> str | None:
     config = Config.model_validate(settings["config"])
     torch.set_num_threads(max(1, int(settings["cpus"])))
     checkpoint = ray.train.get_checkpoint()
-    resume = None
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            resume = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
+    resume = None if checkpoint is None else load_state(checkpoint)
 
     def report(epoch: Epoch) -> None:
         if ray.train.get_context().get_world_rank() == 0:
