@@ -3,9 +3,11 @@
     python benchmarks/training.py [--pairs 5] [--rows 1536] [--skip-ray]
 
 UrgencySense's fusion model and losses over random embeddings of 768 numbers each, all cores. The recipe's loop: a DataLoader
-of tuples with a WeightedRandomSampler, soft labels built row by row, AdamW as it comes, `loss.item()` each step. Ours:
-`fit.epochs`. Rows per second of an epoch at batch 32, medians of paired runs, an epoch of each in turn after one that does not
-count (memory is still being taken in it); the share of the matrix-product peak at batch 32 and 512 (FLOPs counted by
+of tuples with a WeightedRandomSampler, soft labels built row by row, AdamW as it comes, `loss.item()` each step, around the
+model of torch.nn's own dropout and transformer layers; and the same loop around our layers. Ours: `fit.epochs`.
+
+Rows per second of an epoch at batch 32, medians of paired runs, an epoch of each in turn after one that does not count (memory
+is still being taken in it); the share of the matrix-product peak at batch 32 and 512 (FLOPs counted by
 torch.utils.flop_counter over forward and backward); the wall-clock of Ray Train around the same epochs, less theirs.
 """
 
@@ -20,12 +22,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from corpus import matmul_peak, median_ratio, timed
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from torch.utils.flop_counter import FlopCounterMode
 
 from urgency_ray.config import Config
 from urgency_ray.fit import TrainingData, build_model, epochs
+from urgency_ray.layers import Dropout, FewTokensLayer
 from urgency_ray.model import Batch
 
 WIDTH = 768
@@ -70,11 +73,27 @@ def soft_labels(targets: Tensor, mass: float = 0.2) -> Tensor:
     return rows
 
 
+def of_torch_layers(model: nn.Module) -> nn.Module:
+    """The same model, its weights too, out of torch.nn's own dropout and transformer layers."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, FewTokensLayer):
+                attention, fed = child.self_attn, child.linear1.out_features
+                layer = nn.TransformerEncoderLayer(
+                    attention.embed_dim, attention.num_heads, fed, child.dropout.p, activation="gelu", batch_first=True
+                )
+                layer.load_state_dict(child.state_dict())
+                setattr(module, name, layer)
+            elif isinstance(child, Dropout):
+                setattr(module, name, nn.Dropout(child.p))
+    return model
+
+
 class RecipeLoop:
     """UrgencySense's train_one_epoch."""
 
-    def __init__(self, config: Config, data: TrainingData, batch_size: int) -> None:
-        self.model = build_model(config, data)
+    def __init__(self, model: nn.Module, data: TrainingData, batch_size: int) -> None:
+        self.model = model
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=3e-5, weight_decay=0.01)
         counts = np.bincount(data.urgency[data.train], minlength=3)
         self.weights = torch.tensor(len(data.train) / (3 * counts), dtype=torch.float32)
@@ -154,14 +173,15 @@ def main() -> None:
     options = parser.parse_args()
     data = make_data(options.rows)
     config = Config().replace({"train.early_stop_epochs": None, "train.epochs": 1 + options.pairs})
-    recipe = RecipeLoop(config, data, config.train.batch_size)
+    models = {"recipe": of_torch_layers(build_model(config, data)), "recipe, our layers": build_model(config, data)}
+    recipes = {name: RecipeLoop(model, data, config.train.batch_size) for name, model in models.items()}
     ours, large = (fit_seconds(config.replace({"train.batch_size": size}), data) for size in (config.train.batch_size, 512))
-    took: dict[str, list[float]] = {"recipe": [], "fit": []}
+    took: dict[str, list[float]] = {**{name: [] for name in recipes}, "fit": []}
     gflop = step_gflop(config, data, config.train.batch_size) / config.train.batch_size
     shares: dict[int, list[float]] = {32: [], 512: []}
     for pair in range(options.pairs + 1):
         peak = matmul_peak()
-        seconds = {"recipe": timed(recipe.epoch), "fit": next(ours)}
+        seconds = {name: timed(recipe.epoch) for name, recipe in recipes.items()} | {"fit": next(ours)}
         large_sec = next(large)
         if not pair:
             continue  # the first round warms up
@@ -171,8 +191,10 @@ def main() -> None:
         shares[512].append(gflop * options.rows / large_sec / peak)
         print("  ".join(f"{name} {options.rows / value:.0f}" for name, value in seconds.items()), "rows/s", flush=True)
     for name, values in took.items():
-        print(f"{name:<8}{options.rows / statistics.median(values):8.0f} rows per second at batch 32")
-    print(f"fit / recipe {median_ratio(took['recipe'], took['fit']):.2f}; {gflop:.3f} GFLOP a row, forward and backward")
+        print(f"{name:<20}{options.rows / statistics.median(values):8.0f} rows per second at batch 32")
+    for name in recipes:
+        print(f"fit / {name}: {median_ratio(took[name], took['fit']):.2f}")
+    print(f"{gflop:.3f} GFLOP a row, forward and backward")
     for batch_size, values in shares.items():
         print(f"share of the matrix-product peak at batch {batch_size}: {statistics.median(values):.2f}")
     if not options.skip_ray:

@@ -207,7 +207,7 @@ def write_rows(folder, rows):
     ("rows", "message"),
     [
         ([("a", "a"), ("b", "b")], "1 planned calls have no row"),
-        ([("a", "a"), ("b", "b"), ("c", "c"), ("d", "d")], "1 rows no plan"),
+        ([("a", "a"), ("b", "b"), ("c", "c"), ("d", "d")], "1 calls with rows are not planned"),
         ([("a", "a"), ("b", "b"), ("c", "c"), ("c", "c")], "written twice"),
     ],
 )

@@ -1,18 +1,16 @@
 """Real SIGKILLs in the middle of a search: of the driver, of a trial's process, of a node."""
 
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import optuna
 import pandas as pd
 import psutil
 import pytest
-from kills import find_workers
+from kills import find_workers, finish, kill_all, kill_worker, running, wait_for_success, wait_until
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -26,36 +24,14 @@ OPTIONS = {
     "train.early_stop_epochs": "null",
     "tune.grace_epochs": 20,
     "train.bootstrap_samples": 100,
-    "ray.address": "local",
-    "ray.num_cpus": 2,
 }
 CONFIG = Path(__file__).parent.parent / "configs" / "demo.yaml"
 
 
-@contextlib.contextmanager
-def running(run_dir, *options, **overrides):
-    """The command line's tune with a private cluster, as a psutil.Process; nothing of it is left behind."""
-    command = [sys.executable, "-m", "urgency_ray.cli", "tune", "--config", str(CONFIG), "--run-dir", str(run_dir), *options]
-    for name, value in {**OPTIONS, **overrides}.items():
-        command += [f"--{name}", str(value)]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    with Path(f"{run_dir}.log").open("a") as log:
-        process = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-    try:
-        yield process
-    finally:
-        kill_all(process)
-
-
-def kill_all(process):
-    """SIGKILL to a driver and all of its cluster at once, and wait until they are gone."""
-    processes = [process]
-    with contextlib.suppress(psutil.NoSuchProcess):
-        processes += process.children(recursive=True)
-    for each in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            each.kill()
-    psutil.wait_procs(processes, timeout=60)
+def tune_command(run_dir, *options, **overrides):
+    """Arguments of the command line; `run_dir`.log is to take its output."""
+    fields = [part for name, value in {**OPTIONS, **overrides}.items() for part in (f"--{name}", value)]
+    return [f"{run_dir}.log", "tune", "--config", CONFIG, "--run-dir", run_dir, *options, *fields]
 
 
 def read_trials(run_dir):
@@ -73,10 +49,7 @@ def ended(run_dir):
 
 
 def wait_for(run_dir, process, condition):
-    deadline = time.monotonic() + 240
-    while not condition(read_trials(run_dir)):
-        assert process.poll() is None and time.monotonic() < deadline, Path(f"{run_dir}.log").read_text(encoding="utf-8")
-        time.sleep(0.05)
+    wait_until(lambda: condition(read_trials(run_dir)), process, f"{run_dir}.log")
 
 
 def begun_after(number):
@@ -87,11 +60,6 @@ def begun_after(number):
     )
 
 
-def finish(run_dir, *options):
-    with running(run_dir, *options) as process:
-        assert process.wait(timeout=300) == 0, Path(f"{run_dir}.log").read_text(encoding="utf-8")
-
-
 @pytest.fixture
 def run_dir(extracted, tmp_path):
     return Path(shutil.copytree(extracted[0], tmp_path / "run"))
@@ -100,17 +68,17 @@ def run_dir(extracted, tmp_path):
 def test_a_search_whose_driver_is_killed_twice_ends_with_its_budget(run_dir):
     kept = []
     for number, options in ((1, ()), (3, ("--resume",))):
-        with running(run_dir, *options) as process:
+        with running(*tune_command(run_dir, *options)) as process:
             wait_for(run_dir, process, begun_after(number))
-            kill_all(process)
+            kill_all([process, *process.children(recursive=True)])
         assert ended(run_dir)[: len(kept)] == kept
         kept = ended(run_dir)
     assert len(kept) < NUM_TRIALS
     begun = {trial.number: trial.params for trial in read_trials(run_dir)}
-    with running(run_dir) as process:
+    with running(*tune_command(run_dir)) as process:
         assert process.wait(timeout=120) == 2
     assert "go on with it by --resume" in Path(f"{run_dir}.log").read_text(encoding="utf-8")
-    finish(run_dir, "--resume")
+    finish(*tune_command(run_dir, "--resume"))
     trials = read_trials(run_dir)
     assert [trial.number for trial in trials] == list(range(NUM_TRIALS))
     assert all(trial.state.is_finished() for trial in trials)
@@ -124,15 +92,29 @@ def test_a_search_whose_driver_is_killed_twice_ends_with_its_budget(run_dir):
 
 
 def test_a_search_outlives_the_processes_of_its_trials(run_dir):
-    with running(run_dir) as process:
+    with running(*tune_command(run_dir)) as process:
         for number in (0, 2):
             wait_for(run_dir, process, begun_after(number))
             # The title of an actor is its class when it waits, and that of Ray's wrapper when it works.
             trials = find_workers(process, "ray::Trial") | find_workers(process, "ray::ResourceTrainable")
             trials.pop().kill()
-        assert process.wait(timeout=300) == 0, Path(f"{run_dir}.log").read_text(encoding="utf-8")
+        wait_for_success(process, f"{run_dir}.log")
+    check_trials(run_dir, NUM_TRIALS)
+
+
+@pytest.mark.parametrize("lost", ["ray::ResourceTrainable", "RayTrainWorker"])
+def test_a_search_outlives_a_process_of_a_trial_of_two_workers(run_dir, lost):
+    with running(*tune_command(run_dir, **{"tune.num_trials": 2, "tune.workers_per_trial": 2})) as process:
+        wait_for(run_dir, process, begun_after(0))
+        kill_worker(process, lost)
+        assert "the trial begins anew" in wait_for_success(process, f"{run_dir}.log")
+    check_trials(run_dir, 2)
+
+
+def check_trials(run_dir, number):
+    """All trials are there, none failed, and no epoch is there twice."""
     table = pd.read_parquet(run_dir / "tune" / "trials.parquet")
-    assert table["number"].tolist() == list(range(NUM_TRIALS))
+    assert table["number"].tolist() == list(range(number))
     assert (table["state"] != "failed").all()
     history = pd.read_parquet(run_dir / "tune" / "history.parquet")
     assert not history.duplicated(["trial", "epoch"]).any()
@@ -177,13 +159,14 @@ cluster.shutdown()
 def test_a_search_outlives_a_node(run_dir):
     command = [sys.executable, "-c", LOSE_A_NODE, str(run_dir / "tune" / "study.log"), "tune", "--config", str(CONFIG)]
     for name, value in OPTIONS.items():
-        command += [f"--{name}", str(value)] if not name.startswith("ray.") else []
+        command += [f"--{name}", str(value)]
     with Path(f"{run_dir}.log").open("a") as log:
         process = psutil.Popen([*command, "--run-dir", str(run_dir)], stdout=log, stderr=subprocess.STDOUT)
     try:
         process.wait(timeout=400)
     finally:
-        kill_all(process)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            kill_all([process, *process.children(recursive=True)])
     log = Path(f"{run_dir}.log").read_text(encoding="utf-8")
     # Not that of the process, whose last act is Ray's own taking down of a test cluster that lacks a node.
     assert "exit code of the search: 0" in log, log

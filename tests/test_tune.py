@@ -281,7 +281,7 @@ def test_what_the_cluster_does_not_hold_is_refused(ray_session, extracted, field
         tune(extracted[2].replace(fields), extracted[0])
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_trials_of_two_workers_fill_the_cluster_and_end(ray_session, extracted, tmp_path):
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     config = extracted[2].replace({"tune.num_trials": 2, "train.epochs": 2, "tune.grace_epochs": 1, "train.num_workers": 2})

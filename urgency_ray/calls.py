@@ -15,6 +15,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 from unicodedata import normalize
@@ -33,6 +34,8 @@ _READ_ERRORS = (OSError, ValueError, RuntimeError, EOFError, KeyError, OverflowE
 _PART_FOLDER = re.compile(r"(?:\d+\.)?(Training|Validation)")
 _PART_ARCHIVE = re.compile(r"([TV])[SL]_(?:([^_]+)_)?")
 _Fault = tuple[Reason, str] | None
+
+ROWS_PER_BATCH = 8192
 
 
 class _File(NamedTuple):
@@ -77,21 +80,28 @@ def plan_calls(data: DataConfig) -> pa.Table:
         if first is not file:
             same[file.stem], extra = (file, first) if first.fault and not file.fault else (first, file)
             extras.append(extra._replace(fault=(Reason.DUPLICATE_STEM, f"the one used is in {same[file.stem].container}")))
-    rows = [_row(stem, wavs.get(stem), labels.get(stem)) for stem in wavs.keys() | labels.keys()]
-    taken = {row[0] for row in rows}
+    stems = wavs.keys() | labels.keys()
+    named: dict[str, tuple[_File | None, _File | None]] = {}
     numbers: defaultdict[str, int] = defaultdict(lambda: 1)
     for file in extras:
         call_id = file.stem
-        while call_id in taken:
+        while call_id in stems or call_id in named:
             numbers[file.stem] += 1
             call_id = f"{file.stem}#{numbers[file.stem]}"
-        taken.add(call_id)
-        rows.append(_row(call_id, None, file) if file.suffix == ".json" else _row(call_id, file, None))
-    if not rows:
+        named[call_id] = (None, file) if file.suffix == ".json" else (file, None)
+    if not stems and not named:
         raise ConfigError(f"--data.root {data.root}: holds no calls (no .wav, .json or .zip file, or only empty archives)")
-    rows.sort()
-    columns = zip(MANIFEST_SCHEMA, zip(*rows, strict=True), strict=True)
-    return pa.table([pa.array(values, field.type) for field, values in columns], schema=MANIFEST_SCHEMA)
+    # A file is given up once it is in a batch: whole columns of Python objects would take more memory than all else.
+    rows = (
+        _row(call_id, *(named.get(call_id) or (wavs.pop(call_id, None), labels.pop(call_id, None))))
+        for call_id in sorted(stems | named.keys())
+    )
+    batches = []
+    while batch := list(islice(rows, ROWS_PER_BATCH)):
+        columns = zip(MANIFEST_SCHEMA, zip(*batch, strict=True), strict=True)
+        arrays = [pa.array(values, field.type) for field, values in columns]
+        batches.append(pa.record_batch(arrays, schema=MANIFEST_SCHEMA))
+    return pa.Table.from_batches(batches)
 
 
 def _row(call_id: str, wav: _File | None, label: _File | None) -> tuple[Any, ...]:

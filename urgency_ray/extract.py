@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 PROGRESS_SEC = 5.0
 SMALL_NODE_CPUS = 8
+ROWS_PER_DIGEST = 8192
 COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -62,8 +63,9 @@ def extract(config: Config, run_dir: str) -> dict[str, Any]:
         return summary
 
     finished = ledger.recover(run_dir, embeddings, fingerprint, manifest)
-    unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], finished)))
+    unfinished = manifest
     if len(finished):
+        unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], finished)))
         log.info(
             "%d of %d calls have their rows already: going on with the rest", len(manifest) - len(unfinished), len(manifest)
         )
@@ -126,8 +128,11 @@ def make_fingerprint(config: Config) -> dict[str, Any]:
 
 def _digest(manifest: pa.Table) -> str:
     # Where the corpus lies does not matter, what it holds does.
-    columns = manifest.select(["call_id", "num_bytes", "version", "provider_split", "region", "reason"]).to_pydict()
-    return hashlib.sha256(json.dumps(columns).encode()).hexdigest()
+    columns = manifest.select(["call_id", "num_bytes", "version", "provider_split", "region", "reason"])
+    digest = hashlib.sha256()
+    for start in range(0, len(columns), ROWS_PER_DIGEST):
+        digest.update(json.dumps(columns.slice(start, ROWS_PER_DIGEST).to_pydict()).encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

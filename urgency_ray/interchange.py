@@ -285,7 +285,7 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
                 storage.write_table(storage.join(run_dir, file), piece)
         counted.append(table.drop_columns(["text", "audio_embedding", "text_embedding"]))
     summary = {
-        **ledger.count_rows(pa.concat_tables(counted).to_pandas()),
+        **ledger.count_rows(pa.concat_tables(counted)),
         "wall_sec": round(time.monotonic() - started, 3),
         "fingerprint": {"audio_encoder": {"name": "imported"}, "text_encoder": text_fingerprint, "code_version": __version__},
         "manifest_sha256": digest.hexdigest(),

@@ -6,7 +6,6 @@ import logging
 from collections import Counter
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
@@ -123,33 +122,48 @@ def account(embeddings: str, manifest: pa.Table) -> dict[str, Any]:
     dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
     # The footers of thousands of small files would take more memory than the columns.
     rows = dataset.to_table(columns=columns, cache_metadata=False)
-    frame = rows.to_pandas()
-    if frame["example_id"].duplicated().any():
-        raise RuntimeError(f"accounting: {int(frame['example_id'].duplicated().sum())} rows were written twice in {embeddings}")
-    planned, found = set(manifest["call_id"].to_pylist()), set(frame["call_id"])
-    if planned != found:
-        raise RuntimeError(f"accounting: {len(planned - found)} planned calls have no row, {len(found - planned)} rows no plan")
-    return count_rows(frame)
+    doubled = len(rows) - pc.count_distinct(rows["example_id"]).as_py()
+    if doubled:
+        raise RuntimeError(f"accounting: {doubled} rows were written twice in {embeddings}")
+    missing, unplanned = _num_absent(manifest["call_id"], rows["call_id"]), _num_absent(rows["call_id"], manifest["call_id"])
+    if missing or unplanned:
+        raise RuntimeError(f"accounting: {missing} planned calls have no row, {unplanned} calls with rows are not planned")
+    return count_rows(rows)
 
 
-def count_rows(rows: pd.DataFrame) -> dict[str, Any]:
+def _num_absent(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> int:
+    return int(pc.count_distinct(ids.filter(pc.invert(pc.is_in(ids, among)))).as_py())
+
+
+def count_rows(rows: pa.Table) -> dict[str, Any]:
     """What extract.json counts, of all rows of a run; see `account` for what a call counts as."""
-    embedded, rejected = (rows[rows["status"] == status] for status in (Status.EMBEDDED, Status.REJECTED))
-    lost = rejected[~rejected["call_id"].isin(embedded["call_id"])].sort_values("example_id").drop_duplicates("call_id")
+    embedded, rejected = (rows.filter(pc.equal(rows["status"], status)) for status in (Status.EMBEDDED, Status.REJECTED))
+    lost = rejected.filter(pc.invert(pc.is_in(rejected["call_id"], embedded["call_id"]))).sort_by("example_id")
+    # One thread, or "first" is not the first in this order.
+    first = lost.group_by("call_id", use_threads=False).aggregate([("reason", "first")])
     return {
-        "calls_read": rows["call_id"].nunique(),
-        "calls_embedded": embedded["call_id"].nunique(),
-        "calls_rejected": len(lost),
-        "rejected_by_reason": dict(Counter(lost["reason"]).most_common()),
+        "calls_read": pc.count_distinct(rows["call_id"]).as_py(),
+        "calls_embedded": pc.count_distinct(embedded["call_id"]).as_py(),
+        "calls_rejected": len(first),
+        "rejected_by_reason": _frequencies(first["reason_first"]),
         "rows_embedded": len(embedded),
         "rows_rejected": len(rejected),
-        "rows_rejected_by_reason": dict(Counter(rejected["reason"]).most_common()),
-        "audio_sec": round(float(embedded["duration_sec"].sum()), 3),
-        "rows_windowed": int((embedded["num_windows"] > 1).sum()),
-        "texts_windowed": int((embedded["num_text_windows"] > 1).sum()),
-        "texts_truncated": int((embedded["num_tokens_dropped"] > 0).sum()),
-        "tokens_dropped": int(embedded["num_tokens_dropped"].sum()),
+        "rows_rejected_by_reason": _frequencies(rejected["reason"]),
+        "audio_sec": round(_sum(embedded["duration_sec"]), 3),
+        "rows_windowed": int(_sum(pc.greater(embedded["num_windows"], 1))),
+        "texts_windowed": int(_sum(pc.greater(embedded["num_text_windows"], 1))),
+        "texts_truncated": int(_sum(pc.greater(embedded["num_tokens_dropped"], 0))),
+        "tokens_dropped": int(_sum(embedded["num_tokens_dropped"])),
     }
+
+
+def _sum(values: pa.ChunkedArray) -> float:
+    return float(pc.sum(values, min_count=0).as_py())
+
+
+def _frequencies(values: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value is there, the most frequent first."""
+    return dict(Counter({count["values"]: count["counts"] for count in pc.value_counts(values).to_pylist()}).most_common())
 
 
 def accounting_line(summary: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from urgency_ray.config import Config, ConfigError
 from urgency_ray.search_space import SearchSpace
 from urgency_ray.shared import SharedData
 from urgency_ray.study import Journal, ended_trials
-from urgency_ray.trial import METRIC, Parts, Trial, run_distributed
+from urgency_ray.trial import METRIC, PLACEMENT, DistributedTrial, Parts, Trial
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +106,26 @@ class _TrialLog(ray.tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._say("failed: its process was lost or ended in an error")
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        log.warning("warning: a process of a trial was lost or ended in an error; the trial begins anew")
+
     def _say(self, words: str) -> None:
         self.num_done += 1
         log.info("trial %d of %d: %s", self.num_done, self.num_trials, words)
+
+
+class _Cleaner(ray.tune.Callback):
+    """Frees what a trial of several workers held whose process was lost, lest the next attempt wait for it for ever."""
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._free(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._free(trial)
+
+    def _free(self, trial: Any) -> None:
+        if (group := trial.last_result.get(PLACEMENT)) is not None:
+            ray.util.remove_placement_group(group)
 
 
 def num_concurrent(config: Config) -> int:
@@ -172,6 +189,8 @@ def run_search(
     searcher = StudySearch(space, study, build_sampler(config, study), journal)
     # Ray Tune's own files serve nobody, and it must not take a Ctrl-C for the end of the search.
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
+    # Its traceback of a lost process says less than the line of `_TrialLog`.
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as scratch:
         results = ray.tune.Tuner(
             _trainable(config, data, parts, folder),
@@ -189,7 +208,7 @@ def run_search(
                 failure_config=ray.tune.FailureConfig(max_failures=tune.max_failures),
                 # Trials leave no checkpoint: one that is lost begins anew.
                 checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[_TrialLog(len(ended), tune.num_trials)],
+                callbacks=[_TrialLog(len(ended), tune.num_trials), _Cleaner()],
                 verbose=0,
             ),
         ).fit()
@@ -206,7 +225,7 @@ def _trainable(config: Config, data: SharedData, parts: Parts, folder: str) -> A
     # The trial only waits for its workers, and any part of a CPU could be what they lack: it asks for a byte.
     left_by_ray_train = storage.absolute(storage.join(folder, "ray"))
     return ray.tune.with_resources(
-        ray.tune.with_parameters(run_distributed, **shared, folder=left_by_ray_train), {"memory": 1.0}
+        ray.tune.with_parameters(DistributedTrial, **shared, folder=left_by_ray_train), {"memory": 1.0}
     )
 
 

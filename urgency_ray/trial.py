@@ -9,6 +9,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import ray
@@ -19,13 +20,14 @@ import torch
 from numpy.typing import NDArray
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.tune.integration.ray_train import TuneReportCallback
+from ray.util.queue import Empty, Queue
 
 from urgency_ray.config import Config, ConfigError, iter_fields
 from urgency_ray.fit import Epoch, TrainingData, epochs
-from urgency_ray.shared import SharedData
 
 METRIC = "best_val_macro_f1"
+PLACEMENT = "placement_group"
+"""Where a trial of several workers is, in its rows: what is left behind if its process is killed."""
 
 Parts = Sequence[tuple[NDArray[Any], NDArray[Any]]]
 """Numbers of the train and of the val examples, for each split that a trial is scored on."""
@@ -102,25 +104,62 @@ class Trial(ray.tune.Trainable):
         return row | {"done": row["finished"]}
 
 
-def run_distributed(params: dict[str, Any], base: dict[str, Any], data: SharedData, parts: Parts, folder: str) -> None:
-    """A trial of `tune.workers_per_trial` Ray Train workers; `folder` takes what Ray Train notes of its runs."""
-    config = trial_config(params, base)
-    tune = config.tune
-    callback: Any = TuneReportCallback()  # type: ignore[no-untyped-call]
-    resources = {"CPU": tune.cpus_per_trial} | ({"GPU": tune.gpus_per_trial} if tune.gpus_per_trial else {})
-    TorchTrainer(
-        _work,
-        train_loop_config={"config": config.model_dump(), "data": data, "parts": parts},
-        scaling_config=ScalingConfig(
-            num_workers=tune.workers_per_trial, use_gpu=tune.gpus_per_trial > 0, resources_per_worker=resources
-        ),
-        run_config=RunConfig(name=ray.tune.get_context().get_trial_id(), storage_path=folder, callbacks=[callback]),
-    ).fit()
+class DistributedTrial(ray.tune.Trainable):
+    """A trial of `tune.workers_per_trial` Ray Train workers, which begin an epoch when it is wanted and end when asked to.
+
+    Ray Tune ends the process of a trial that ASHA stops, and Ray Train's controller with it. On a cluster without a dashboard,
+    by way of which Ray Train finds such a loss, the workers' placement group would stay, and no other trial would find room.
+    """
+
+    def setup(self, config: dict[str, Any], **shared: Any) -> None:
+        """Start the workers; `shared` is what `search.run_search` shares, and a folder for what Ray Train notes of its runs."""
+        model = trial_config(config, shared["base"])
+        tune = model.tune
+        self.num_workers = tune.workers_per_trial
+        self.wanted, self.rows = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
+        resources = {"CPU": tune.cpus_per_trial} | ({"GPU": tune.gpus_per_trial} if tune.gpus_per_trial else {})
+        settings = {"config": model.model_dump(), "data": shared["data"], "parts": shared["parts"]}
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={**settings, "wanted": self.wanted, "rows": self.rows},
+            scaling_config=ScalingConfig(
+                num_workers=self.num_workers, use_gpu=tune.gpus_per_trial > 0, resources_per_worker=resources
+            ),
+            run_config=RunConfig(name=self.trial_id, storage_path=shared["folder"]),
+        )
+        self.training = ThreadPoolExecutor(1).submit(trainer.fit)
+
+    def step(self) -> dict[str, Any]:
+        """Have all workers train one epoch."""
+        self._tell(True)
+        while True:
+            ended = self.training.done()
+            try:
+                row: dict[str, Any] = self.rows.get(timeout=1.0)
+            except Empty:
+                if ended:
+                    raise RuntimeError("the workers ended before the trial did") from self.training.exception()
+            else:
+                return row | {"done": row["finished"]}
+
+    def cleanup(self) -> None:
+        """Have the workers end; `fit` returns once their placement group is gone."""
+        self._tell(False)
+        wait([self.training])
+
+    def _tell(self, go_on: bool) -> None:
+        # One for each: none can take a second one before all have trained the epoch of the first.
+        self.wanted.put_nowait_batch([go_on] * self.num_workers)
 
 
 def _work(settings: dict[str, Any]) -> None:
     config = Config.model_validate(settings["config"])
     torch.set_num_threads(max(1, int(config.tune.cpus_per_trial)))
     data = settings["data"].get()
-    for row in trial_rows(config, data, settings["parts"], ray.train.torch.get_device()):
-        ray.train.report(row)
+    rows = trial_rows(config, data, settings["parts"], ray.train.torch.get_device())
+    while settings["wanted"].get():
+        row = next(rows)
+        if ray.train.get_context().get_world_rank() == 0:
+            settings["rows"].put(row | {PLACEMENT: ray.util.get_current_placement_group()})
+        if row["finished"]:
+            return
