@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 # Two processes, each with a Ray session of its own: to start a training is mostly to wait for imports, one after the other.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DELETE_ON_ERROR:
 .PHONY: demo test check slow nightly format clean

@@ -5,7 +5,8 @@
 Plan: `--calls` calls as tiny members of 24 archives, WAV and label in different ones, paired by `plan_calls`; the limit is the
 bare listing of the same archives with `zipfile`, which pairs nothing. Rows: that many calls of 0.1 s through the real pipeline
 (decode, built-in encoders, parquet), 288 + 1248 floats a row, as many as of data2vec and ko-sroberta. Each measurement is a
-process of its own; peaks are Linux's VmHWM, the driver's in MiB after each of its steps.
+process of its own; peaks are Linux's VmHWM, the driver's in MiB after each of its steps, and `shared` what it maps by then of
+Ray's object store, where the plan's blocks lie: a part of the peaks, but the store's memory.
 """
 
 from __future__ import annotations
@@ -47,11 +48,11 @@ def write_archives(root: Path, num_calls: int) -> None:
                     file.writestr(f"{call:024x}_20230207120757{suffix}", content)
 
 
-def peak_mib() -> float:
-    """Largest resident memory of this process so far."""
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-    assert peak is not None
-    return int(peak[1]) / 1024
+def resident_mib(field: str = "VmHWM") -> float:
+    """Largest resident memory of this process so far, or another field of its status."""
+    figure = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    assert figure is not None
+    return int(figure[1]) / 1024
 
 
 def plan(root: str) -> dict[str, float]:
@@ -60,18 +61,18 @@ def plan(root: str) -> dict[str, float]:
     from urgency_ray.calls import plan_calls
     from urgency_ray.config import DataConfig
 
-    before, started = peak_mib(), time.perf_counter()
+    before, started = resident_mib(), time.perf_counter()
     manifest = plan_calls(DataConfig(root=root))
     assert not manifest["reason"].drop_null()
-    figures = {"sec": time.perf_counter() - started, "mib": peak_mib(), "growth_mib": peak_mib() - before}
+    figures = {"sec": time.perf_counter() - started, "mib": resident_mib(), "growth_mib": resident_mib() - before}
     return figures | {"calls": len(manifest), "manifest_mib": manifest.nbytes / 2**20}
 
 
 def list_archives(root: str) -> dict[str, float]:
     """The limit: every directory entry read by `zipfile`, all kept, nothing paired."""
-    before, started = peak_mib(), time.perf_counter()
+    before, started = resident_mib(), time.perf_counter()
     members = [zipfile.ZipFile(path).infolist() for path in sorted(Path(root).rglob("*.zip"))]
-    figures = {"sec": time.perf_counter() - started, "mib": peak_mib(), "growth_mib": peak_mib() - before}
+    figures = {"sec": time.perf_counter() - started, "mib": resident_mib(), "growth_mib": resident_mib() - before}
     return figures | {"calls": sum(map(len, members)) / 2}
 
 
@@ -84,18 +85,18 @@ def pass_rows(root: str) -> dict[str, float]:
 
     config = Config().replace({"data.root": root, "text_encoder.hashing_dim": 1248, "ray.address": "local"})
     cluster.connect(config.ray)
-    figures = {"connected": peak_mib()}
+    figures = {"connected": resident_mib()}
     manifest = plan_calls(config.data)
-    figures |= {"planned": peak_mib(), "manifest": manifest.nbytes / 2**20}
+    figures |= {"planned": resident_mib(), "manifest": manifest.nbytes / 2**20}
     started = time.perf_counter()
     with cluster.Relay(lambda _: None, 5.0) as send, tempfile.TemporaryDirectory(dir=root) as folder:
         filesystem, path = storage.open_location(folder)
         rows = embed_calls(manifest, config, make_fingerprint(config), send)
         rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
-        figures |= {"sec": time.perf_counter() - started, "passed": peak_mib()}
+        figures |= {"sec": time.perf_counter() - started, "passed": resident_mib(), "shared": resident_mib("RssShmem")}
         counts = ledger.account(folder, manifest)
     assert counts["calls_embedded"] == len(manifest)
-    return figures | {"accounted": peak_mib(), "calls": len(manifest)}
+    return figures | {"accounted": resident_mib(), "calls": len(manifest)}
 
 
 def alone(measure: Callable[[str], dict[str, float]], root: Path) -> dict[str, float]:
@@ -129,7 +130,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.pairs:
         show_plans(options.calls, options.pairs)
-    steps = ("connected", "planned", "passed", "accounted")
+    steps = ("connected", "planned", "passed", "shared", "accounted")
     print(f"{'rows':>8}{'rows/s':>8}{'manifest':>10}" + "".join(f"{step:>11}" for step in steps))
     for num_rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:

@@ -14,8 +14,6 @@ from safetensors.torch import load_file
 from urgency_ray.config import Config
 from urgency_ray.interchange import import_artefacts
 
-pytestmark = pytest.mark.nightly
-
 NUM_ROWS, NUM_EPOCHS = 8000, 16
 CHECKPOINT_EPOCHS = 4
 OPTIONS = {
@@ -59,7 +57,7 @@ def train(run_dir, num_workers=1):
     return f"{run_dir}.log", "train", "--run-dir", run_dir, "--train.num_workers", num_workers, *options
 
 
-@pytest.fixture(scope="module", params=[1, 2])
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.nightly)])
 def unbroken(request, artefacts, tmp_path_factory):
     """Number of workers, and the folder of a run that nobody disturbed."""
     run_dir = make_run(artefacts, tmp_path_factory.mktemp("unbroken") / "run")

@@ -14,8 +14,6 @@ from kills import find_workers, finish, kill_all, kill_worker, running, wait_for
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-pytestmark = pytest.mark.nightly
-
 NUM_TRIALS = 8
 # Twenty times a demo's epochs: a trial lasts for seconds, so that a kill finds it running.
 OPTIONS = {
@@ -65,6 +63,7 @@ def run_dir(extracted, tmp_path):
     return Path(shutil.copytree(extracted[0], tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_search_whose_driver_is_killed_twice_ends_with_its_budget(run_dir):
     kept = []
     for number, options in ((1, ()), (3, ("--resume",))):
@@ -91,6 +90,7 @@ def test_a_search_whose_driver_is_killed_twice_ends_with_its_budget(run_dir):
     assert (run_dir / "tune" / "metrics.json").exists()
 
 
+@pytest.mark.nightly
 def test_a_search_outlives_the_processes_of_its_trials(run_dir):
     with running(*tune_command(run_dir)) as process:
         for number in (0, 2):
@@ -102,6 +102,7 @@ def test_a_search_outlives_the_processes_of_its_trials(run_dir):
     check_trials(run_dir, NUM_TRIALS)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("lost", ["ray::ResourceTrainable", "RayTrainWorker"])
 def test_a_search_outlives_a_process_of_a_trial_of_two_workers(run_dir, lost):
     with running(*tune_command(run_dir, **{"tune.num_trials": 2, "tune.workers_per_trial": 2})) as process:
@@ -156,6 +157,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.nightly
 def test_a_search_outlives_a_node(run_dir):
     command = [sys.executable, "-c", LOSE_A_NODE, str(run_dir / "tune" / "study.log"), "tune", "--config", str(CONFIG)]
     for name, value in OPTIONS.items():

@@ -208,13 +208,10 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: dict[str, Any],
         send: told (calls, audio seconds) of every batch that is through.
     """
     audio, text = plan_actors(config, cluster.node_cpus(), cluster.num_gpus())
-    # In the order of the archives: a worker then reads one archive at a time.
-    manifest = manifest.sort_by([("audio_container", "ascending"), ("audio_member", "ascending")])
-    size = config.extract.rows_per_block
     # Cut here and not by a repartition: its tasks want a whole CPU each, which the actors of a small machine do not leave.
-    blocks = [manifest.slice(start, size) for start in range(0, len(manifest), size)]
+    blocks = Blocks(manifest, config.extract.rows_per_block)
     # Not `from_arrow`: a task for each block, of a whole CPU, would tell its length; each costs the driver 44 KiB for good.
-    source: Dataset = ray.data.from_blocks(blocks)
+    source: Dataset = ray.data.from_blocks(blocks)  # type: ignore[arg-type]
     return (
         source.map_batches(
             functools.partial(decode_calls, data=config.data),
@@ -241,6 +238,26 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: dict[str, Any],
             num_gpus=text.num_gpus,
         )
     )
+
+
+class Blocks(Sequence[pa.Table]):
+    """The plan in blocks of `size` calls, each made when it is asked for: no second copy of the whole plan is there.
+
+    They are in the order of the archives: a worker then reads one archive at a time.
+    """
+
+    def __init__(self, manifest: pa.Table, size: int) -> None:
+        self.manifest = manifest
+        self.order = pc.sort_indices(manifest, [("audio_container", "ascending"), ("audio_member", "ascending")])
+        self.size = size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.order) / self.size)
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.manifest.take(self.order.slice(index * self.size, self.size))
 
 
 class Progress:
