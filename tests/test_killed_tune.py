@@ -1,9 +1,11 @@
 """Real SIGKILLs in the middle of a search: of the driver, of a trial's process, of a node."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import optuna
@@ -152,7 +154,6 @@ def lose():
 threading.Thread(target=lose, daemon=True).start()
 code = main([*sys.argv[2:], "--ray.address", cluster.address])
 print("exit code of the search:", code, flush=True)
-# Takes back the note of a running cluster below /tmp/ray, on which the state API would hang from now on.
 cluster.shutdown()
 """
 
@@ -162,13 +163,21 @@ def test_a_search_outlives_a_node(run_dir):
     command = [sys.executable, "-c", LOSE_A_NODE, str(run_dir / "tune" / "study.log"), "tune", "--config", str(CONFIG)]
     for name, value in OPTIONS.items():
         command += [f"--{name}", str(value)]
+    # Of its own: a test cluster that loses a node leaves a note behind of where it runs, which others would follow.
+    ray_tmpdir = tempfile.mkdtemp(prefix="ray")
     with Path(f"{run_dir}.log").open("a") as log:
-        process = psutil.Popen([*command, "--run-dir", str(run_dir)], stdout=log, stderr=subprocess.STDOUT)
+        process = psutil.Popen(
+            [*command, "--run-dir", str(run_dir)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "RAY_TMPDIR": ray_tmpdir},
+        )
     try:
         process.wait(timeout=400)
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             kill_all([process, *process.children(recursive=True)])
+        shutil.rmtree(ray_tmpdir, ignore_errors=True)
     log = Path(f"{run_dir}.log").read_text(encoding="utf-8")
     # Not that of the process, whose last act is Ray's own taking down of a test cluster that lacks a node.
     assert "exit code of the search: 0" in log, log

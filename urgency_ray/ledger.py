@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ from urgency_ray.schema import Status, read_fingerprint
 
 log = logging.getLogger(__name__)
 
-BATCHES_AT_ONCE = 256
+FILES_AT_ONCE = 256
 
 
 def refuse_other_fingerprint(run_dir: str, found: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
@@ -122,13 +121,15 @@ def account(embeddings: str, manifest: pa.Table) -> dict[str, Any]:
         "num_text_windows",
     ]
     filesystem, path = storage.open_location(embeddings)
-    dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
-    # The footers of thousands of small files would take more memory than the columns.
-    batches = dataset.to_batches(columns=columns, cache_metadata=False)
+    infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    files = [info.path for info in infos if info.type == fs.FileType.File]
     planned = manifest["call_id"].combine_chunks()
     tables = []
-    while some := list(islice(batches, BATCHES_AT_ONCE)):
-        tables.append(_number_ids(pa.Table.from_batches(some), planned))
+    # A dataset keeps the schema of each of its files: for thousands of small ones, more memory than the columns.
+    for start in range(0, len(files), FILES_AT_ONCE):
+        some = files[start : start + FILES_AT_ONCE]
+        dataset = pads.dataset(some, filesystem=filesystem, partitioning="hive", partition_base_dir=path, format="parquet")
+        tables.append(_number_ids(dataset.to_table(columns=columns, cache_metadata=False), planned))
     rows = pa.concat_tables(tables)
     if unplanned := rows["call_id"].null_count:
         raise RuntimeError(f"accounting: {unplanned} rows in {embeddings} are of no planned call")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -24,7 +25,7 @@ from urgency_ray.config import Config, ConfigError
 from urgency_ray.search_space import SearchSpace
 from urgency_ray.shared import SharedData
 from urgency_ray.study import Journal, ended_trials
-from urgency_ray.trial import METRIC, PLACEMENT, DistributedTrial, Parts, Trial
+from urgency_ray.trial import METRIC, DistributedTrial, Parts, Trial
 
 log = logging.getLogger(__name__)
 
@@ -114,18 +115,25 @@ class _TrialLog(ray.tune.Callback):
         log.info("trial %d of %d: %s", self.num_done, self.num_trials, words)
 
 
-class _Cleaner(ray.tune.Callback):
+class _Placements(ray.tune.Callback):
     """Frees what a trial of several workers held whose process was lost, lest the next attempt wait for it for ever."""
 
+    def __init__(self) -> None:
+        self.groups: dict[str, Any] = {}
+
+    def note(self, messages: list[tuple[str, Any]]) -> None:
+        """Take (trial id, placement group) of trials whose workers have started."""
+        self.groups |= dict(messages)
+
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._free(trial)
+        self._free(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._free(trial)
+        self._free(trial.trial_id)
 
-    def _free(self, trial: Any) -> None:
-        if (group := trial.last_result.get(PLACEMENT)) is not None:
-            ray.util.remove_placement_group(group)
+    def _free(self, trial_id: str) -> None:
+        if trial_id in self.groups:
+            ray.util.remove_placement_group(self.groups.pop(trial_id))
 
 
 def num_concurrent(config: Config) -> int:
@@ -191,9 +199,11 @@ def run_search(
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
     # Its traceback of a lost process says less than the line of `_TrialLog`.
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory() as scratch:
+    placements = _Placements()
+    relay: Any = cluster.Relay(placements.note, 0.2) if tune.workers_per_trial > 1 else contextlib.nullcontext()
+    with tempfile.TemporaryDirectory() as scratch, relay as send:
         results = ray.tune.Tuner(
-            _trainable(config, data, parts, folder),
+            _trainable(config, folder, data=data, parts=parts, send=send),
             tune_config=ray.tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=rebuild_scheduler(config, study),
@@ -208,7 +218,7 @@ def run_search(
                 failure_config=ray.tune.FailureConfig(max_failures=tune.max_failures),
                 # Trials leave no checkpoint: one that is lost begins anew.
                 checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[_TrialLog(len(ended), tune.num_trials), _Cleaner()],
+                callbacks=[_TrialLog(len(ended), tune.num_trials), placements],
                 verbose=0,
             ),
         ).fit()
@@ -216,17 +226,15 @@ def run_search(
     return [(str(error).strip().splitlines() or [repr(error)])[-1] for error in results.errors]
 
 
-def _trainable(config: Config, data: SharedData, parts: Parts, folder: str) -> Any:
+def _trainable(config: Config, folder: str, **shared: Any) -> Any:
     tune = config.tune
-    shared: dict[str, Any] = {"base": config.model_dump(), "data": data, "parts": parts}
+    shared["base"] = config.model_dump()
     if tune.workers_per_trial == 1:
         resources = {"cpu": tune.cpus_per_trial, "gpu": tune.gpus_per_trial}
         return ray.tune.with_resources(ray.tune.with_parameters(Trial, **shared), resources)
     # The trial only waits for its workers, and any part of a CPU could be what they lack: it asks for a byte.
-    left_by_ray_train = storage.absolute(storage.join(folder, "ray"))
-    return ray.tune.with_resources(
-        ray.tune.with_parameters(DistributedTrial, **shared, folder=left_by_ray_train), {"memory": 1.0}
-    )
+    shared["folder"] = storage.absolute(storage.join(folder, "ray"))
+    return ray.tune.with_resources(ray.tune.with_parameters(DistributedTrial, **shared), {"memory": 1.0})
 
 
 def build_sampler(config: Config, study: optuna.Study) -> Any:

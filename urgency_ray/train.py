@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 from torch import Tensor
 
 from urgency_ray import cluster, storage
@@ -31,6 +30,7 @@ from urgency_ray.shared import SharedData, SharedInputs
 from urgency_ray.splits import fold_splits, split_examples
 from urgency_ray.tensorboard import write_events
 from urgency_ray.tokens import describe_cut, tokenize
+from urgency_ray.trainer import Trainer
 from urgency_ray.worker import load_state, train_worker
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Trained:
 
 
 def train_model(config: Config, run_dir: str, data: TrainingData, shared: SharedData, transform: dict[str, Any]) -> Trained:
-    """Run `fit` under Ray Train's `TorchTrainer`; restart or go on from the last checkpoint of the same config and data.
+    """Run `fit` under Ray Train's TorchTrainer; restart or go on from the last checkpoint of the same config and data.
 
     Args:
         config: the whole config; `config.model.modalities` says what is trained.
@@ -78,7 +78,7 @@ def train_model(config: Config, run_dir: str, data: TrainingData, shared: Shared
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     with cluster.Relay(_log_epochs, every_sec=1.0) as send:
         # The types that Ray declares are those of its older Train, whose workers return nothing.
-        result: Any = TorchTrainer(
+        result: Any = Trainer(
             train_worker,  # type: ignore[arg-type]
             train_loop_config={"config": config.model_dump(), "data": shared, "cpus": cpus, "send": send},
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}),

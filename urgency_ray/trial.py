@@ -19,15 +19,13 @@ import ray.tune
 import torch
 from numpy.typing import NDArray
 from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
 
 from urgency_ray.config import Config, ConfigError, iter_fields
 from urgency_ray.fit import Epoch, TrainingData, epochs
+from urgency_ray.trainer import Trainer
 
 METRIC = "best_val_macro_f1"
-PLACEMENT = "placement_group"
-"""Where a trial of several workers is, in its rows: what is left behind if its process is killed."""
 
 Parts = Sequence[tuple[NDArray[Any], NDArray[Any]]]
 """Numbers of the train and of the val examples, for each split that a trial is scored on."""
@@ -107,21 +105,27 @@ class Trial(ray.tune.Trainable):
 class DistributedTrial(ray.tune.Trainable):
     """A trial of `tune.workers_per_trial` Ray Train workers, which begin an epoch when it is wanted and end when asked to.
 
-    Ray Tune ends the process of a trial that ASHA stops, and Ray Train's controller with it. On a cluster without a dashboard,
-    by way of which Ray Train finds such a loss, the workers' placement group would stay, and no other trial would find room.
+    Ray Tune ends the process of a trial that ASHA stops, and Ray Train's controller with it: the workers' placement group would
+    stay, and no other trial would find room.
     """
 
     def setup(self, config: dict[str, Any], **shared: Any) -> None:
-        """Start the workers; `shared` is what `search.run_search` shares, and a folder for what Ray Train notes of its runs."""
+        """Start the workers.
+
+        Args:
+            config: the trial's point.
+            shared: what `search.run_search` shares; `folder` takes what Ray Train notes of its runs, and `send` is told the id
+                of the trial and the placement group of its workers: what is left behind if this process is killed.
+        """
         model = trial_config(config, shared["base"])
         tune = model.tune
         self.num_workers = tune.workers_per_trial
         self.wanted, self.rows = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
         resources = {"CPU": tune.cpus_per_trial} | ({"GPU": tune.gpus_per_trial} if tune.gpus_per_trial else {})
-        settings = {"config": model.model_dump(), "data": shared["data"], "parts": shared["parts"]}
-        trainer = TorchTrainer(
+        settings = {name: shared[name] for name in ("data", "parts", "send")} | {"trial": self.trial_id}
+        trainer = Trainer(
             _work,
-            train_loop_config={**settings, "wanted": self.wanted, "rows": self.rows},
+            train_loop_config={**settings, "config": model.model_dump(), "wanted": self.wanted, "rows": self.rows},
             scaling_config=ScalingConfig(
                 num_workers=self.num_workers, use_gpu=tune.gpus_per_trial > 0, resources_per_worker=resources
             ),
@@ -156,10 +160,13 @@ def _work(settings: dict[str, Any]) -> None:
     config = Config.model_validate(settings["config"])
     torch.set_num_threads(max(1, int(config.tune.cpus_per_trial)))
     data = settings["data"].get()
+    first = ray.train.get_context().get_world_rank() == 0
+    if first:
+        settings["send"]((settings["trial"], ray.util.get_current_placement_group()))
     rows = trial_rows(config, data, settings["parts"], ray.train.torch.get_device())
     while settings["wanted"].get():
         row = next(rows)
-        if ray.train.get_context().get_world_rank() == 0:
-            settings["rows"].put(row | {PLACEMENT: ray.util.get_current_placement_group()})
+        if first:
+            settings["rows"].put(row)
         if row["finished"]:
             return
