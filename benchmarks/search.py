@@ -43,7 +43,7 @@ from urgency_ray.search_space import SearchSpace
 from urgency_ray.train import prepare
 from urgency_ray.tune import tune
 
-NUM_ROWS, DIM = 3000, 96
+NUM_ROWS, DIM = 8000, 96
 PLAIN_TRIALS, OUR_TRIALS = 30, 60
 SAMPLER_SEEDS, SAMPLER_TRIALS, SAMPLER_STARTUP = 5, 24, 8
 OVERHEAD_TRIALS, WARM_UP = 14, 3

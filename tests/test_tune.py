@@ -290,9 +290,9 @@ def test_trials_of_two_workers_fill_the_cluster_and_end(ray_session, extracted, 
     config = config.replace({"tune.space": del_dropout})
     two = tune(config.replace({"tune.workers_per_trial": 2}), run_dir)
     assert (two["num_trials"], two["failed"]) == (2, 0)
-    trials = pd.read_parquet(f"{run_dir}/tune/trials.parquet")
-    alone = tune(config, run_dir)
-    assert alone["failed"] == 0
-    again = pd.read_parquet(f"{run_dir}/tune/trials.parquet")
-    # One process that sees the batches of both gives the same scores.
-    assert trials["val_macro_f1"][0] == pytest.approx(again["val_macro_f1"][0], abs=0.02)
+    history = pd.read_parquet(f"{run_dir}/tune/history.parquet")
+    assert tune(config, run_dir)["failed"] == 0
+    alone = pd.read_parquet(f"{run_dir}/tune/history.parquet")
+    # One process that sees the batches of both gives the same score; ASHA may stop the trial in one of the searches.
+    scores = [table.query("trial == 0 and epoch == 1")["val_macro_f1"].item() for table in (history, alone)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.02)
