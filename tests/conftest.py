@@ -14,14 +14,6 @@ ROOT = Path(__file__).parent.parent
 SPOKEN_CALLS = ROOT.parent / "shared" / "data" / "spoken_calls"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """With several processes, a file's tests run in one, and so do all those that share the trained run."""
-    for item in items:
-        name = "trained" if "trained" in item.fixturenames else item.path.name
-        item.add_marker(pytest.mark.xdist_group(name))
-
-
 @pytest.fixture
 def one_thread():
     """Torch on one thread: tiny batches are faster so, and sums always in the same order."""
