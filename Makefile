@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 # Two processes, each with a Ray session of its own: to start a training is mostly to wait for imports, one after the other. Each
-# takes a half of the files, so that their fixtures are made once, and the first to end takes over from the other.
+# takes a half of the tests, so that most files' fixtures are made once, and the first to end takes over from the other.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DELETE_ON_ERROR:

@@ -182,6 +182,4 @@ def test_a_search_outlives_a_node(run_dir):
     # Not that of the process, whose last act is Ray's own taking down of a test cluster that lacks a node.
     assert "exit code of the search: 0" in log, log
     assert "lost a node" in log
-    table = pd.read_parquet(run_dir / "tune" / "trials.parquet")
-    assert table["number"].tolist() == list(range(NUM_TRIALS))
-    assert (table["state"] != "failed").all()
+    check_trials(run_dir, NUM_TRIALS)

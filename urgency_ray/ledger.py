@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import posixpath
 from collections import Counter
 from typing import Any
 
@@ -66,17 +67,15 @@ def recover(run_dir: str, embeddings: str, fingerprint: dict[str, Any], manifest
     filesystem, path = storage.open_location(embeddings)
     tables: dict[str, pa.Table] = {}
     columns = ["call_id", "num_call_rows", "source_version", "provider_split", "region"]
-    for info in filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True)):
-        if info.type != fs.FileType.File:
-            continue
+    for file in _list_files(filesystem, path):
         try:
-            table = pq.read_table(info.path, filesystem=filesystem, columns=columns, partitioning=None)
+            table = pq.read_table(file, filesystem=filesystem, columns=columns, partitioning=None)
         except (pa.ArrowInvalid, OSError):
-            log.info("removing a file that was not written to its end: %s", info.base_name)
-            filesystem.delete_file(info.path)
+            log.info("removing a file that was not written to its end: %s", posixpath.basename(file))
+            filesystem.delete_file(file)
             continue
         refuse_other_fingerprint(run_dir, read_fingerprint(table.schema), fingerprint)
-        tables[info.path] = table.replace_schema_metadata()
+        tables[file] = table.replace_schema_metadata()
     if not tables:
         return pa.array([], pa.string())
     found = pa.concat_tables(tables.values())
@@ -94,6 +93,11 @@ def recover(run_dir: str, embeddings: str, fingerprint: dict[str, Any], manifest
             whole_rows = pq.read_table(file, filesystem=filesystem, partitioning=None).filter(kept)
             pq.write_table(whole_rows, file, filesystem=filesystem)
     return whole
+
+
+def _list_files(filesystem: fs.FileSystem, folder: str) -> list[str]:
+    infos = filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
+    return [info.path for info in infos if info.type == fs.FileType.File]
 
 
 def _sources(table: pa.Table) -> pa.ChunkedArray:
@@ -121,8 +125,7 @@ def account(embeddings: str, manifest: pa.Table) -> dict[str, Any]:
         "num_text_windows",
     ]
     filesystem, path = storage.open_location(embeddings)
-    infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-    files = [info.path for info in infos if info.type == fs.FileType.File]
+    files = _list_files(filesystem, path)
     planned = manifest["call_id"].combine_chunks()
     tables = []
     # A dataset keeps the schema of each of its files: for thousands of small ones, more memory than the columns.

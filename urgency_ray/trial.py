@@ -117,15 +117,15 @@ class DistributedTrial(ray.tune.Trainable):
             shared: what `search.run_search` shares; `folder` takes what Ray Train notes of its runs, and `send` is told the id
                 of the trial and the placement group of its workers: what is left behind if this process is killed.
         """
-        model = trial_config(config, shared["base"])
-        tune = model.tune
+        chosen = trial_config(config, shared["base"])
+        tune = chosen.tune
         self.num_workers = tune.workers_per_trial
         self.wanted, self.rows = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
         resources = {"CPU": tune.cpus_per_trial} | ({"GPU": tune.gpus_per_trial} if tune.gpus_per_trial else {})
         settings = {name: shared[name] for name in ("data", "parts", "send")} | {"trial": self.trial_id}
         trainer = Trainer(
             _work,
-            train_loop_config={**settings, "config": model.model_dump(), "wanted": self.wanted, "rows": self.rows},
+            train_loop_config={**settings, "config": chosen.model_dump(), "wanted": self.wanted, "rows": self.rows},
             scaling_config=ScalingConfig(
                 num_workers=self.num_workers, use_gpu=tune.gpus_per_trial > 0, resources_per_worker=resources
             ),
