@@ -1,4 +1,4 @@
-"""Real SIGKILLs in the middle of a search: of the driver, of a trial's process, of a node."""
+"""Real SIGKILLs in the middle of a search: of the driver, of a trial's process, of a node. And a process that stands still."""
 
 import contextlib
 import os
@@ -112,6 +112,16 @@ def test_a_search_outlives_a_process_of_a_trial_of_two_workers(run_dir, lost):
         kill_worker(process, lost)
         assert "the trial begins anew" in wait_for_success(process, f"{run_dir}.log")
     check_trials(run_dir, 2)
+
+
+@pytest.mark.nightly
+def test_the_winner_is_trained_where_the_time_budget_ends_in_an_epoch_that_does_not(run_dir):
+    options = {"tune.num_trials": 2, "tune.workers_per_trial": 2, "tune.time_budget_sec": 60}
+    with running(*tune_command(run_dir, **options)) as process:
+        wait_for(run_dir, process, begun_after(0))
+        find_workers(process, "RayTrainWorker").pop().suspend()
+        wait_for_success(process, f"{run_dir}.log")
+    check_trials(run_dir, 1)
 
 
 def check_trials(run_dir, number):

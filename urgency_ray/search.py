@@ -116,7 +116,7 @@ class _TrialLog(ray.tune.Callback):
 
 
 class _Placements(ray.tune.Callback):
-    """Frees what a trial of several workers held whose process was lost, lest the next attempt wait for it for ever."""
+    """Frees what a trial of several workers held whose process was lost or killed, lest others wait for it for ever."""
 
     def __init__(self) -> None:
         self.groups: dict[str, Any] = {}
@@ -130,6 +130,11 @@ class _Placements(ray.tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._free(trial.trial_id)
+
+    def close(self) -> None:
+        """Free those of all trials: where the time budget ends in a long epoch, Ray Tune kills the process after some seconds."""
+        for trial_id in list(self.groups):
+            self._free(trial_id)
 
     def _free(self, trial_id: str) -> None:
         if trial_id in self.groups:
@@ -223,6 +228,7 @@ def run_search(
             ),
         ).fit()
     searcher.close()
+    placements.close()
     return [(str(error).strip().splitlines() or [repr(error)])[-1] for error in results.errors]
 
 
