@@ -3,9 +3,10 @@
     python benchmarks/encoder.py [--pairs 5] [--device cpu|cuda] [--checkpoint FOLDER_OR_NAME]
 
 On ready tensors, no decoding: audio seconds per second of transformers' model and of ours, in float32 and int8 on a CPU, in
-bfloat16 on a GPU; their share of the matrix-product peak measured between them; the cosine of the int8 embeddings. FLOPs are
-those that torch.utils.flop_counter counts in transformers' model, attention included. On a GPU it also prints how long the
-whole set of 3,064 hours would take; without one, `--device cuda` says what it would run.
+bfloat16 on a GPU; their share of the matrix-product peak measured between them; the cosine of the int8 embeddings. All of them
+with the memory settings of our workers (`encoders.cpu.keep_freed_memory`). FLOPs are those that torch.utils.flop_counter counts
+in transformers' model, attention included. On a GPU it also prints how long the whole set of 3,064 hours would take; without
+one, `--device cuda` says what it would run.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from corpus import SAMPLE_RATE_HZ, matmul_peak, median_ratio, save_encoders, tim
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
-from urgency_ray.encoders.cpu import quantise, use_front_end
+from urgency_ray.encoders.cpu import keep_freed_memory, quantise, use_front_end
 
 SHAPES = ((4.0, 8), (8.0, 4), (8.0, 8), (16.0, 4), (30.0, 2), (65.0, 1))
 GPU_SHAPES = ((8.0, 16), (8.0, 64), (8.0, 128), (16.0, 64), (65.0, 8))
@@ -66,6 +67,7 @@ def main() -> None:
         shapes = ", ".join(f"{batch} x {seconds:g} s" for seconds, batch in GPU_SHAPES)
         print(f"no GPU here; on one, this would run data2vec-audio-base in bfloat16 on batches of {shapes}")
         return
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         source = AutoModel.from_pretrained(options.checkpoint or save_encoders(Path(folder))[0]).eval()
     models: dict[str, Any] = {"transformers": source}

@@ -1,4 +1,7 @@
+import platform
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -251,3 +254,30 @@ def test_the_hashing_encoder_projects_as_scikit_learn_does():
     projection = SparseRandomProjection(64, random_state=119).fit(sparse.csr_matrix(hashed.shape))
     expected = projection.transform(hashed).toarray().astype(np.float32)
     np.testing.assert_array_equal(encoder.encode([*SENTENCES, ""]).vectors, expected)
+
+
+COUNT_PAGES = """
+import resource, sys, torch
+from urgency_ray.encoders.cpu import keep_freed_memory
+
+def work():
+    blocks = [torch.ones(2_000_000) for _ in range(16)]
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for _ in range(2):
+    work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_memory_that_a_model_freed_is_not_asked_of_the_kernel_again():
+    pages = {
+        way: int(subprocess.run([sys.executable, "-c", COUNT_PAGES, way], check=True, capture_output=True, text=True).stdout)
+        for way in ("keep", "default")
+    }
+    assert pages["keep"] < 0.1 * pages["default"], pages

@@ -132,7 +132,7 @@ class _Placements(ray.tune.Callback):
         self._free(trial.trial_id)
 
     def close(self) -> None:
-        """Free those of all trials: where the time budget ends in a long epoch, Ray Tune kills the process after some seconds."""
+        """Free those of all trials: Ray Tune kills one whose epoch goes on after the time budget."""
         for trial_id in list(self.groups):
             self._free(trial_id)
 

@@ -99,10 +99,14 @@ def _utterance_row(
         return _rejected(row | {"start_ms": utterance.start_ms, "end_ms": utterance.end_ms}, reject)
 
 
-def _limit_threads(threads: int) -> None:
+def _prepare_process(threads: int) -> None:
+    # An actor is a process of one encoder.
     import torch
 
+    from urgency_ray.encoders.cpu import keep_freed_memory
+
     torch.set_num_threads(threads)
+    keep_freed_memory()
 
 
 class EncodeAudio:
@@ -110,7 +114,7 @@ class EncodeAudio:
 
     def __init__(self, config: AudioEncoderConfig, device: str, threads: int) -> None:
         if config.name != BUILT_IN_AUDIO:
-            _limit_threads(threads)
+            _prepare_process(threads)
         self.encoder = load_audio_encoder(config, device)
         if self.encoder.sample_rate_hz != SAMPLE_RATE_HZ:
             raise ConfigError(f"audio_encoder.name: {config.name} wants {self.encoder.sample_rate_hz} Hz, not {SAMPLE_RATE_HZ}")
@@ -134,7 +138,7 @@ class EncodeText:
         self, config: TextEncoderConfig, device: str, threads: int, fingerprint: dict[str, Any], send: Callable[[Any], None]
     ) -> None:
         if config.name != BUILT_IN_TEXT:
-            _limit_threads(threads)
+            _prepare_process(threads)
         self.encoder = load_text_encoder(config, device)
         self.fingerprint = fingerprint
         self.send = send
