@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from test_fit import SMALL
+from fitting import SMALL
 
 from urgency_ray.attention import CALL_OUTPUT_SCHEMA, classify_calls, whole_calls
 from urgency_ray.config import ModelConfig

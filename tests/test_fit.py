@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from fitting import check_two_workers_are_one, run
+from fitting import NO_DROPOUT, SMALL, check_two_workers_are_one, rounding_noise, run
 from sklearn.metrics import f1_score
 
 from urgency_ray.config import Config
@@ -12,18 +12,6 @@ from urgency_ray.evaluate import predict_probabilities
 from urgency_ray.fit import TrainingData, _clip_in_step, build_model
 from urgency_ray.model import UrgencyClassifier
 from urgency_ray.train import calibrate
-
-SMALL = {
-    "model.hidden_dim": 16,
-    "model.num_heads": 2,
-    "model.num_layers": 1,
-    "model.feedforward_dim": 16,
-    "model.head_dim": 16,
-    "train.learning_rate": 3e-3,
-    "train.epochs": 3,
-}
-NO_DROPOUT = {"model.dropout": 0.0, "model.encoder_dropout": 0.0}
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -170,16 +158,6 @@ def test_corn_alone_and_the_earth_mover_s_distance_alone_learn():
     for changes in ({"model.urgency_head": "corn", "loss.corn_weight": 1.0}, {"loss.emd_weight": 1.0}):
         last = run(Config().replace(SMALL | nothing | changes), make_data())[-1][0]
         assert last.metrics["best_val_macro_f1"] > 0.8
-
-
-def rounding_noise(name, value):
-    """Of attention's input projection, the part that has no gradient."""
-    third = len(value) // 3
-    if name.startswith("trunk.attention.in_proj"):
-        return slice(2 * third)  # query and key: the softmax over one key is 1
-    if name.endswith("self_attn.in_proj_bias"):
-        return slice(third, 2 * third)  # the keys' bias cancels in the softmax
-    return slice(0)
 
 
 @pytest.mark.parametrize(

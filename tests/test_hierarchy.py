@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from fitting import check_two_workers_are_one, run
+from fitting import NO_DROPOUT, SMALL, check_two_workers_are_one, rounding_noise, run
 from sklearn.metrics import f1_score
-from test_fit import NO_DROPOUT, SMALL, rounding_noise
 
 from urgency_ray.attention import CALL_OUTPUT_SCHEMA
 from urgency_ray.config import Config, ConfigError, ModelConfig, SplitConfig

@@ -2,21 +2,13 @@
 
 import numpy as np
 import pytest
+from fitting import SMALL
 
 from urgency_ray.config import Config
 from urgency_ray.fit import TrainingData, fit
 from urgency_ray.trial import METRIC, trial_config, trial_rows
 
-SMALL = {
-    "model.hidden_dim": 16,
-    "model.num_heads": 2,
-    "model.num_layers": 1,
-    "model.feedforward_dim": 16,
-    "model.head_dim": 16,
-    "train.learning_rate": 3e-3,
-    "train.epochs": 6,
-    "train.early_stop_epochs": 2,
-}
+TRIAL = SMALL | {"train.epochs": 6, "train.early_stop_epochs": 2}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,7 +31,7 @@ def scores_alone(config, data):
 
 
 def test_folds_and_seeds_go_on_together_and_each_trains_as_it_would_alone():
-    config, data = Config().replace(SMALL | {"tune.repeats": 2, "train.seed": 3}), make_data()
+    config, data = Config().replace(TRIAL | {"tune.repeats": 2, "train.seed": 3}), make_data()
     rows = np.arange(160)
     parts = [(rows[40:], rows[:40]), (rows[:120], rows[120:])]
     found = list(trial_rows(config, data, parts, None))
@@ -63,7 +55,7 @@ def test_folds_and_seeds_go_on_together_and_each_trains_as_it_would_alone():
 
 def test_a_loss_that_overflows_ends_the_trial_with_its_reason():
     data = make_data()
-    config = Config().replace(SMALL | {"train.learning_rate": 1e30, "train.clip_norm": None})
+    config = Config().replace(TRIAL | {"train.learning_rate": 1e30, "train.clip_norm": None})
     *_, last = trial_rows(config, data, [(data.train, data.val)], None)
     assert last["finished"]
     assert "loss is nan; try a lower train.learning_rate" in last["failed"]
