@@ -43,8 +43,8 @@ from urgency_ray.search_space import SearchSpace
 from urgency_ray.train import prepare
 from urgency_ray.tune import tune
 
-NUM_ROWS, DIM = 8000, 96
-PLAIN_TRIALS, OUR_TRIALS = 30, 60
+NUM_ROWS, DIM = 12_000, 96
+PLAIN_TRIALS, OUR_TRIALS = 30, 120
 SAMPLER_SEEDS, SAMPLER_TRIALS, SAMPLER_STARTUP = 5, 24, 8
 OVERHEAD_TRIALS, WARM_UP = 14, 3
 
@@ -58,6 +58,8 @@ SPACE: dict[str, Any] = {
     "train.weight_decay": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
 }
 BASE: dict[str, Any] = {
+    # As the validation split of the whole set has: of 800 rows, chance would pick the best of good trials.
+    "split.val_fraction": 0.5,
     "model.hidden_dim": 64,
     "model.num_layers": 1,
     "model.num_heads": 4,
