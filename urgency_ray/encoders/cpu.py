@@ -140,7 +140,7 @@ def keep_freed_memory() -> None:
     """Have this process keep the memory that its models free for the next batch, up to 2 GiB. Only glibc needs it, and can.
 
     It gives large blocks back to the kernel, which clears every page when it hands them out again: 3,600 pages for each audio
-    second, a tenth of an encoder's time. See mallopt(3).
+    second, 3 % of an encoder's time, and more while others use the machine's memory. See mallopt(3).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
