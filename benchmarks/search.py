@@ -58,7 +58,7 @@ SPACE: dict[str, Any] = {
     "train.weight_decay": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
 }
 BASE: dict[str, Any] = {
-    # As the validation split of the whole set has: of 800 rows, chance would pick the best of good trials.
+    # 6,000 rows, and the whole set has more: of 800, chance would pick the best of good trials.
     "split.val_fraction": 0.5,
     "model.hidden_dim": 64,
     "model.num_layers": 1,

@@ -100,7 +100,7 @@ def _utterance_row(
 
 
 def _prepare_process(threads: int) -> None:
-    # An actor is a process of one encoder.
+    # Both settings are of the whole process: an actor's, which has one encoder and no more, or the driver's of an `import`.
     import torch
 
     from urgency_ray.encoders.cpu import keep_freed_memory
