@@ -67,7 +67,7 @@ def recover(run_dir: str, embeddings: str, fingerprint: dict[str, Any], manifest
     filesystem, path = storage.open_location(embeddings)
     tables: dict[str, pa.Table] = {}
     columns = ["call_id", "num_call_rows", "source_version", "provider_split", "region"]
-    for file in _list_files(filesystem, path):
+    for file in _list_files(filesystem, path, allow_not_found=True):
         try:
             table = pq.read_table(file, filesystem=filesystem, columns=columns, partitioning=None)
         except (pa.ArrowInvalid, OSError):
@@ -95,8 +95,8 @@ def recover(run_dir: str, embeddings: str, fingerprint: dict[str, Any], manifest
     return whole
 
 
-def _list_files(filesystem: fs.FileSystem, folder: str) -> list[str]:
-    infos = filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
+def _list_files(filesystem: fs.FileSystem, folder: str, *, allow_not_found: bool = False) -> list[str]:
+    infos = filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=allow_not_found))
     return [info.path for info in infos if info.type == fs.FileType.File]
 
 
