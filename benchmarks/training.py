@@ -4,20 +4,25 @@
 
 UrgencySense's fusion model and losses over random embeddings of 768 numbers each, all cores. The recipe's loop: a DataLoader
 of tuples with a WeightedRandomSampler, soft labels built row by row, AdamW as it comes, `loss.item()` each step, around the
-model of torch.nn's own dropout and transformer layers; and the same loop around our layers. Ours: `fit.epochs`.
+model of torch.nn's own dropout and transformer layers. The same loop around our layers, and in a process that keeps the memory
+it frees (`encoders.cpu.keep_freed_memory`), show where the difference comes from. Ours: `fit.epochs`.
 
-Rows per second of an epoch at batch 32, medians of paired runs, an epoch of each in turn after one that does not count (memory
-is still being taken in it); the share of the matrix-product peak at batch 32 and 512 (FLOPs counted by
-torch.utils.flop_counter over forward and backward); the wall-clock of Ray Train around the same epochs, less theirs.
+Each has a process of its own, as it has in use: what one loop frees would change how glibc serves the other. Rows per second of
+an epoch at batch 32, medians of paired runs, an epoch of each in turn after one that does not count (memory is taken in it);
+the share of the matrix-product peak at batch 32 and 512 (FLOPs of forward and backward, counted by torch.utils.flop_counter);
+the wall-clock of Ray Train around the same epochs, less theirs.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import random
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from torch.utils.flop_counter import FlopCounterMode
 
 from urgency_ray.config import Config
+from urgency_ray.encoders.cpu import keep_freed_memory
 from urgency_ray.fit import TrainingData, build_model, epochs
 from urgency_ray.layers import Dropout, FewTokensLayer
 from urgency_ray.model import Batch
@@ -132,6 +138,50 @@ def fit_seconds(config: Config, data: TrainingData) -> Iterator[float]:
     return (float(epoch.metrics["seconds"]) for epoch in epochs(config, data))
 
 
+def recipe_seconds(config: Config, data: TrainingData, adapt: Callable[[nn.Module], nn.Module]) -> Iterator[float]:
+    """Seconds of each epoch of the recipe's loop, around what `adapt` makes of our model."""
+    loop = RecipeLoop(adapt(build_model(config, data)), data, config.train.batch_size)
+    while True:
+        yield timed(loop.epoch)
+
+
+def recipe_keeping_memory(config: Config, data: TrainingData) -> Iterator[float]:
+    """The recipe's loop, in a process with our encoder workers' memory settings."""
+    keep_freed_memory()
+    return recipe_seconds(config, data, of_torch_layers)
+
+
+LOOPS: dict[str, Callable[[Config, TrainingData], Iterator[float]]] = {
+    "recipe": lambda config, data: recipe_seconds(config, data, of_torch_layers),
+    "recipe, our layers": lambda config, data: recipe_seconds(config, data, lambda model: model),
+    "recipe, memory kept": recipe_keeping_memory,
+    "fit": fit_seconds,
+    "fit, batch 512": lambda config, data: fit_seconds(config.replace({"train.batch_size": 512}), data),
+}
+
+
+class Loop:
+    """One of `LOOPS` in a process of its own, which stands still between two epochs."""
+
+    _seconds: Iterator[float]
+
+    def __init__(self, name: str, config: Config, num_rows: int) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._process = ProcessPoolExecutor(1, spawn, initializer=self._begin, initargs=(name, config.model_dump(), num_rows))
+
+    @classmethod
+    def _begin(cls, name: str, settings: dict[str, Any], num_rows: int) -> None:
+        cls._seconds = LOOPS[name](Config.model_validate(settings), make_data(num_rows))
+
+    @classmethod
+    def _next(cls) -> float:
+        return next(cls._seconds)
+
+    def epoch(self) -> float:
+        """Seconds of its next epoch."""
+        return self._process.submit(self._next).result()
+
+
 def step_gflop(config: Config, data: TrainingData, batch_size: int) -> float:
     """GFLOPs of forward and backward over a batch."""
     model = build_model(config, data).train()
@@ -173,30 +223,28 @@ def main() -> None:
     options = parser.parse_args()
     data = make_data(options.rows)
     config = Config().replace({"train.early_stop_epochs": None, "train.epochs": 1 + options.pairs})
-    models = {"recipe": of_torch_layers(build_model(config, data)), "recipe, our layers": build_model(config, data)}
-    recipes = {name: RecipeLoop(model, data, config.train.batch_size) for name, model in models.items()}
-    ours, large = (fit_seconds(config.replace({"train.batch_size": size}), data) for size in (config.train.batch_size, 512))
-    took: dict[str, list[float]] = {**{name: [] for name in recipes}, "fit": []}
     gflop = step_gflop(config, data, config.train.batch_size) / config.train.batch_size
-    shares: dict[int, list[float]] = {32: [], 512: []}
+    loops = {name: Loop(name, config, options.rows) for name in LOOPS}
+    took: dict[str, list[float]] = {name: [] for name in loops}
+    shares: dict[str, list[float]] = {name: [] for name in loops if name.startswith("fit")}
     for pair in range(options.pairs + 1):
         peak = matmul_peak()
-        seconds = {name: timed(recipe.epoch) for name, recipe in recipes.items()} | {"fit": next(ours)}
-        large_sec = next(large)
+        seconds = {name: loop.epoch() for name, loop in loops.items()}
         if not pair:
             continue  # the first round warms up
         for name, value in seconds.items():
             took[name].append(value)
-        shares[32].append(gflop * options.rows / seconds["fit"] / peak)
-        shares[512].append(gflop * options.rows / large_sec / peak)
+        for name, values in shares.items():
+            values.append(gflop * options.rows / seconds[name] / peak)
         print("  ".join(f"{name} {options.rows / value:.0f}" for name, value in seconds.items()), "rows/s", flush=True)
     for name, values in took.items():
-        print(f"{name:<20}{options.rows / statistics.median(values):8.0f} rows per second at batch 32")
-    for name in recipes:
-        print(f"fit / {name}: {median_ratio(took[name], took['fit']):.2f}")
+        print(f"{name:<20}{options.rows / statistics.median(values):8.0f} rows per second")
+    for name in loops:
+        if name.startswith("recipe"):
+            print(f"fit / {name}: {median_ratio(took[name], took['fit']):.2f}")
     print(f"{gflop:.3f} GFLOP a row, forward and backward")
-    for batch_size, values in shares.items():
-        print(f"share of the matrix-product peak at batch {batch_size}: {statistics.median(values):.2f}")
+    for name, values in shares.items():
+        print(f"share of the matrix-product peak, {name}: {statistics.median(values):.2f}")
     if not options.skip_ray:
         ray_overhead(config, data)
 
