@@ -105,9 +105,7 @@ def search_plainly(config: Config, data: TrainingData, sampler: Any, num_trials:
     """Optuna's own loop around `train_once`, the config's own point first."""
     space = SearchSpace(config.tune.space)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    own_values = space.locate(config)
-    assert own_values is not None
-    study.enqueue_trial(own_values)
+    study.enqueue_trial(space.locate(config))
     study.optimize(lambda trial: train_once(config.replace(space(trial)), data), n_trials=num_trials)
     return study
 

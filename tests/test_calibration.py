@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +92,17 @@ def test_the_threshold_is_the_highest_of_scikit_learn_s_curve_that_reaches_the_r
     assert figures["precision"] == pytest.approx(precisions[:-1][thresholds == thresholds[reached].max()][0])
 
 
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), scale=st.sampled_from([1.0, 1e-4, 1e-9]))
+def test_the_threshold_as_printed_reaches_the_recall_on_val(seed, scale):
+    rng = np.random.default_rng(seed)
+    truth, probs = np.append(rng.integers(0, 3, 40), 2), (scale * rng.random(41)).astype(np.float32)
+    point = operating_point(probs, truth, {"val": np.arange(41)}, 0.9)
+    printed = float(re.search(r">= (\S+),", format_operating_point(point)).group(1))
+    assert recall_score(truth == 2, probs >= printed) == pytest.approx(point["val"]["recall"])
+    assert point["val"]["recall"] >= 0.9
+
+
 def test_the_operating_point_by_hand():
     truth = np.array([2, 2, 2, 2, 0, 1, 1, 2, 2, 0, 0, 0])
     probs = np.array([0.9, 0.8, 0.6, 0.2, 0.7, 0.3, 0.1, 0.65, 0.5, 0.7, 0.61, 0.1])
@@ -119,7 +132,7 @@ def test_the_operating_point_by_hand():
         },
     }
     assert format_operating_point(point).splitlines() == [
-        "operating point: call 상 where P(상) >= 0.6000, chosen on val for a recall of 상 of at least 0.75",
+        "operating point: call 상 where P(상) >= 0.6, chosen on val for a recall of 상 of at least 0.75",
         "  val   recall 0.750 (3 of 4), precision 0.750, flagged 57.1 % of 7 rows, 0.250 false alarms for each 상",
         "  test  recall 0.500 (1 of 2), precision 0.333, flagged 60.0 % of 5 rows, 1.000 false alarms for each 상",
     ]

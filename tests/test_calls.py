@@ -17,7 +17,7 @@ from pyarrow import fs
 
 from urgency_ray import calls
 from urgency_ray.audio import cut, decode_wav
-from urgency_ray.calls import max_audio_bytes, plan_calls, read_file
+from urgency_ray.calls import UnreachableError, max_audio_bytes, plan_calls, read_file
 from urgency_ray.config import ConfigError, DataConfig
 from urgency_ray.label import MAX_LABEL_BYTES, parse_label
 from urgency_ray.schema import MANIFEST_SCHEMA, Reason, Reject
@@ -371,6 +371,64 @@ def test_what_is_gone_is_unreadable(tmp_path):
     assert reason_of(archive, "d.wav") == Reason.UNREADABLE_FILE
     assert reason_of(tmp_path / "absent.zip", "c.wav") == Reason.UNREADABLE_FILE
     assert reason_of(tmp_path / "absent.wav", None) == Reason.UNREADABLE_FILE
+
+
+class Unsteady:
+    """A filesystem that fails the first `failures` times that a file is opened, as a store out of reach does."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.local = fs.LocalFileSystem()
+
+    def get_file_info(self, what):
+        return self.local.get_file_info(what)
+
+    def open_input_file(self, path):
+        self.failures -= 1
+        if self.failures >= 0:
+            raise OSError("AWS Error SLOW_DOWN during GetObject operation")
+        return self.local.open_input_file(path)
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3])
+@pytest.mark.parametrize("member", ["c.wav", None])
+def test_what_is_out_of_reach_for_a_while_is_read_in_the_end(tmp_path, monkeypatch, member, failures):
+    path = put_zip(tmp_path / "a.zip", "c.wav", content=b"sound") if member else put(tmp_path / "c.wav", b"sound")
+    # Each attempt opens the file twice: to read it, and to see whether the file itself is at fault.
+    unsteady = Unsteady(failures)
+    monkeypatch.setattr(calls, "_RETRY_SEC", (0.0, 0.0))
+    monkeypatch.setattr(calls, "open_location", lambda location: (unsteady, location))
+    calls._cached_archive.cache_clear()
+    assert read_file(str(path), member, 100) == b"sound"
+
+
+@pytest.mark.parametrize("member", ["c.wav", None])
+def test_what_stays_out_of_reach_is_no_reject(tmp_path, monkeypatch, member):
+    path = put_zip(tmp_path / "a.zip", "c.wav") if member else put(tmp_path / "c.wav")
+    monkeypatch.setattr(calls, "_RETRY_SEC", (0.0, 0.0))
+    unsteady = Unsteady(failures=100)
+    monkeypatch.setattr(calls, "open_location", lambda location: (unsteady, location))
+    calls._cached_archive.cache_clear()
+    with pytest.raises(UnreachableError, match=r"cannot be reached: OSError: AWS Error SLOW_DOWN .*; what is done is kept"):
+        read_file(str(path), member, 100)
+
+
+def test_a_disk_that_is_not_mounted_is_no_reject(tmp_path, monkeypatch):
+    monkeypatch.setattr(calls, "_RETRY_SEC", ())
+    for container, member in ((tmp_path / "unmounted" / "a.zip", "c.wav"), (tmp_path / "unmounted" / "c.wav", None)):
+        with pytest.raises(UnreachableError, match="cannot be reached: FileNotFoundError"):
+            read_file(str(container), member, 100)
+
+
+def test_an_archive_out_of_reach_stops_the_plan(tmp_path, monkeypatch):
+    path = put_zip(tmp_path / "a.zip", "c.wav")
+    root = calls.open_location(str(tmp_path))
+    monkeypatch.setattr(calls, "_RETRY_SEC", (0.0, 0.0))
+    for failures, reached in ((3, True), (100, False)):
+        unsteady = Unsteady(failures)
+        monkeypatch.setattr(calls, "open_location", lambda at, its=unsteady: (its, at) if at == str(path) else root)
+        with contextlib.nullcontext() if reached else pytest.raises(UnreachableError, match=r"a\.zip: cannot be reached"):
+            assert plan_calls(DataConfig(root=str(tmp_path)))["reason"].to_pylist() == ["missing_label"]
 
 
 @hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])

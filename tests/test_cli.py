@@ -55,8 +55,9 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(arguments, message, capsys,
 
 
 def test_a_folder_without_calls_is_refused(capsys, tmp_path):
-    (tmp_path / "notes.txt").write_text("nothing here", encoding="utf-8")
-    assert run("extract", "--data.root", tmp_path, "--run-dir", tmp_path / "run") == 2
+    (tmp_path / "calls").mkdir()
+    (tmp_path / "calls" / "notes.txt").write_text("nothing here", encoding="utf-8")
+    assert run("extract", "--data.root", tmp_path / "calls", "--run-dir", tmp_path / "run") == 2
     assert "holds no calls" in one_line(capsys)
 
 
@@ -89,7 +90,7 @@ def test_evaluate_finds_an_operating_point_of_high(trained, capsys):
     assert run("evaluate", "--run-dir", run_dir, "--recall-of-high", "0.9") == 0
     shown = capsys.readouterr().out
     point = evaluate_run(config, run_dir, 0.9)["operating_point"]
-    assert f"P(상) >= {point['threshold']:.4f}, chosen on val for a recall of 상 of at least 0.9" in shown
+    assert f"P(상) >= {point['threshold']:.6g}, chosen on val for a recall of 상 of at least 0.9" in shown
     assert f"recall {point['val']['recall']:.3f} ({point['val']['num_found']} of {point['val']['num_high']})" in shown
     assert point["val"]["recall"] >= 0.9
     table = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
@@ -132,6 +133,20 @@ def test_a_run_folder_s_own_config_is_the_default_and_gives_the_calls_to_a_recip
     recipe.write_text("train: {epochs: 3}\n", encoding="utf-8")
     given = cli.resolve_config(parser.parse_args(["train", "--run-dir", run_dir, "--config", str(recipe)]))
     assert (given.train.epochs, given.model.hidden_dim, given.data.root) == (3, 768, config.data.root)
+
+
+def test_a_resumed_search_takes_the_config_that_it_began_with(trained, tmp_path):
+    recipe = Path(tmp_path, "recipe.yaml")
+    recipe.write_text("train: {epochs: 3}\n", encoding="utf-8")
+    arguments = ["tune", "--run-dir", str(tmp_path), "--resume", "--tune.num_trials", "9"]
+    searched = trained[2].replace({"train.epochs": 7})
+    for folder, config in ((tmp_path, trained[2]), (tmp_path / "tune", searched)):
+        folder.mkdir(exist_ok=True)
+        (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    resolved = cli.resolve_config(cli.build_parser().parse_args(arguments))
+    assert resolved == searched.replace({"tune.num_trials": 9})
+    given = cli.resolve_config(cli.build_parser().parse_args([*arguments, "--config", str(recipe)]))
+    assert (given.train.epochs, given.tune.num_trials) == (3, 9)
 
 
 def test_report_writes_the_page(trained, capsys):

@@ -64,6 +64,8 @@ def test_a_wrong_value_names_the_field_and_what_it_takes(overrides, message):
         ("train: {epoch: 5}", r"c\.yaml: train\.epoch: no such field; did you mean train\.epochs\?"),
         ("- 1", r"c\.yaml: must be a mapping of sections but got list"),
         ("train: {", r"c\.yaml: not valid YAML"),
+        ("train: {epochs: 5}\ntrain: {batch_size: 8}", r"c\.yaml: not valid YAML: train is given twice"),
+        ("train: {epochs: 5, epochs: 6}", r"c\.yaml: not valid YAML: epochs is given twice"),
         ("!!python/object/apply:os.system ['true']", r"c\.yaml: not valid YAML"),
     ],
 )

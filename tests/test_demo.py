@@ -1,8 +1,11 @@
 """The README's first command, as shipped."""
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from urgency_ray import cli
@@ -34,6 +37,17 @@ def test_the_demo_shows_that_fusing_beats_both_and_leaves_the_run_folder(ray_ses
         path.name for path in run_dir.iterdir()
     }
     assert {"config.json", "model.safetensors", "README.md"} == {path.name for path in (run_dir / "model").iterdir()}
-    assert {"study.log", "trials.parquet", "history.parquet", "best.yaml", "metrics.json"} <= {
+    assert {"config.yaml", "study.log", "trials.parquet", "history.parquet", "best.yaml", "metrics.json"} <= {
         path.name for path in (run_dir / "tune").iterdir()
     }
+    check_the_example_in_python(run_dir)
+
+
+def check_the_example_in_python(run_dir):
+    """README's lines, on this run folder, give predictions.parquet's probabilities."""
+    lines = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL).group(1)
+    assert "runs/demo/" in lines
+    names = {}
+    exec(lines.replace("runs/demo", str(run_dir)).replace("    model.prob", "    shown = model.prob"), names)
+    known = pq.read_table(run_dir / "predictions.parquet").to_pandas().set_index("example_id").loc[names["rows"]["example_id"]]
+    np.testing.assert_allclose(names["shown"], known[["prob_low", "prob_mid", "prob_high"]], atol=1e-5)

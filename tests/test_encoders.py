@@ -1,3 +1,4 @@
+import os
 import platform
 import shutil
 import subprocess
@@ -200,6 +201,23 @@ def test_an_unknown_model_is_one_clear_line(tmp_path, monkeypatch):
         resolve_weights(TextEncoderConfig(name="nobody/no-such-model"))
 
 
+def test_a_model_of_the_hub_is_its_commit(checkpoints, tmp_path):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    folder = tmp_path / "models--nobody--tiny"
+    shutil.copytree(checkpoints["electra"], folder / "snapshots" / commit)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit, encoding="utf-8")
+    # In a process of its own: the cache's place is read once, when it starts.
+    code = (
+        "from urgency_ray.config import Config; from urgency_ray.extract import make_fingerprint, pin_revisions;"
+        "config = pin_revisions(Config().replace({'text_encoder.name': 'nobody/tiny'}));"
+        "print(config.text_encoder.revision, make_fingerprint(config)['text_encoder']['weights'])"
+    )
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == [commit, commit]
+
+
 def test_weights_are_identified_by_content(checkpoints, tmp_path):
     before = resolve_weights(TextEncoderConfig(name=checkpoints["electra"]))
     other = str(shutil.copytree(checkpoints["electra"], tmp_path / "copy"))
@@ -257,14 +275,13 @@ def test_the_hashing_encoder_projects_as_scikit_learn_does():
 
 
 COUNT_PAGES = """
-import resource, sys, torch
+import resource, torch
 from urgency_ray.encoders.cpu import keep_freed_memory
 
 def work():
     blocks = [torch.ones(2_000_000) for _ in range(16)]
 
-if sys.argv[1] == "keep":
-    keep_freed_memory()
+keep_freed_memory()
 for _ in range(2):
     work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -276,8 +293,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_memory_that_a_model_freed_is_not_asked_of_the_kernel_again():
-    pages = {
-        way: int(subprocess.run([sys.executable, "-c", COUNT_PAGES, way], check=True, capture_output=True, text=True).stdout)
-        for way in ("keep", "default")
-    }
-    assert pages["keep"] < 0.1 * pages["default"], pages
+    done = subprocess.run([sys.executable, "-c", COUNT_PAGES], check=True, capture_output=True, text=True)
+    # 80 blocks of 1,953 pages. By default it is luck: from 1,953 faults, of one block in all, to 154,141.
+    assert int(done.stdout) < 0.1 * 80 * 1953

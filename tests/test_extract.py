@@ -138,6 +138,45 @@ def test_an_unfinished_run_is_not_trained_on(extracted, tmp_path):
         load_examples(str(run_dir))
 
 
+def test_a_killed_extract_is_named_before_its_files_are_read(extracted, tmp_path):
+    run_dir = shutil.copytree(extracted[0], tmp_path / "run")
+    interrupt(run_dir)
+    with pytest.raises(ConfigError, match="its extract has not finished"):
+        load_examples(str(run_dir))
+
+
+def test_files_that_a_finished_run_has_lost_are_made_again(extracted, tmp_path, caplog):
+    run_dir = shutil.copytree(extracted[0], tmp_path / "run")
+    rows = read_rows(run_dir).sort_values("example_id", ignore_index=True)
+    next(Path(run_dir, "embeddings", "status=embedded").iterdir()).unlink()
+    with caplog.at_level("INFO", logger="urgency_ray"):
+        again = extract(extracted[2], str(run_dir))
+    assert any("lacks files that it once had" in message for message in caplog.messages)
+    pd.testing.assert_frame_equal(read_rows(run_dir).sort_values("example_id", ignore_index=True), rows)
+    assert {**again, "wall_sec": 0} == {**extracted[1], "wall_sec": 0}
+
+
+def test_files_that_cannot_be_read_just_now_are_not_removed(extracted, tmp_path, monkeypatch):
+    run_dir = shutil.copytree(extracted[0], tmp_path / "run")
+    Path(run_dir, "extract.json").unlink()
+    files = {path: path.stat().st_mtime_ns for path in Path(run_dir).rglob("*.parquet")}
+
+    def fail(*_, **__):
+        raise OSError("Too many open files")
+
+    monkeypatch.setattr("urgency_ray.ledger.pq.read_table", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        extract(extracted[2], str(run_dir))
+    assert files == {path: path.stat().st_mtime_ns for path in Path(run_dir).rglob("*.parquet")}
+
+
+def test_a_run_folder_among_the_calls_is_refused(extracted):
+    config = extracted[2]
+    for run_dir in (config.data.root, f"{config.data.root}/runs/x", f"{config.data.root}/../{Path(config.data.root).name}/y"):
+        with pytest.raises(ConfigError, match=r"lies below data\.root, where its files would be taken for calls"):
+            extract(config, run_dir)
+
+
 def test_a_changed_label_is_noticed(ray_session, corpus, demo_config, tmp_path):
     calls = shutil.copytree(corpus[0], tmp_path / "calls")
     config = demo_config.replace({"data.root": str(calls)})
@@ -270,8 +309,16 @@ def test_encoders_fit_the_gpus_wherever_ray_puts_them(num_gpus, asked):
     assert (hear.device, read.device) == ("cuda", "cuda")
 
 
+@pytest.mark.parametrize("nodes", [[1.0], [4.0] * 8])
+def test_encoders_on_gpus_leave_cpus_for_decoding(nodes):
+    num_gpus = len(nodes)
+    hear, read = plan_actors(Config().replace({"audio_encoder.name": "a", "text_encoder.name": "b"}), nodes, num_gpus)
+    held = hear.num_actors * hear.num_cpus + read.num_actors * read.num_cpus
+    assert min(nodes) - held >= 0.1 + 0.25, "predict's classifier and a decode task fit, wherever Ray puts the encoders"
+
+
 def test_a_decode_task_that_fits_nowhere_is_refused():
-    with pytest.raises(ConfigError, match=r"extract\.decode_cpus: 3 leaves no room .* set at most 1"):
+    with pytest.raises(ConfigError, match=r"extract\.decode_cpus: 3 leaves no room .* set at most 0\.8"):
         plan_actors(Config().replace({"extract.decode_cpus": 3.0}), [2.0], 0)
 
 

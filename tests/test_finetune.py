@@ -69,7 +69,7 @@ def make_batch(data, rows=range(6)):
 
 
 def test_the_forward_pass_is_the_recipe_s(checkpoint):
-    # Written again from design.md. With one key the weights of attention are 1: what it gives is the projected value.
+    # Written again from the recipe. With one key the weights of attention are 1: what it gives is the projected value.
     config = make_config(checkpoint, model__acoustic_features=True)
     data = make_data(config)
     model = build_model(config, data).eval()

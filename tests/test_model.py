@@ -38,7 +38,7 @@ def test_a_saved_model_gives_the_same_logits(tmp_path, name, modalities, urgency
 
 
 def test_the_fusion_trunk_is_the_recipe_s(monkeypatch):
-    # Written again from design.md, with PyTorch's own layers and our weights.
+    # Written again from the recipe, with PyTorch's own layers and our weights.
     model = build()
     batch = make_batch()
     hear, read = model.project_audio, model.project_text

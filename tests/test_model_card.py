@@ -63,6 +63,19 @@ def test_the_card_states_data_figures_use_and_limits(tmp_path):
     assert (loaded.data.language, loaded.data.library_name) == ("ko", "urgency_ray")
 
 
+def test_the_example_in_python_is_for_models_that_it_fits(tmp_path):
+    example = 'model(Batch(audio, text, acoustic)))["urgency"]'
+    assert example in write(tmp_path, make_fingerprint())
+    sections = Config().model_dump(include={"data", "audio_encoder", "text_encoder", "split"})
+    config = Config().replace({"model.name": "hierarchical", "data.unit": "utterance"})
+    model = UrgencyClassifier(config.model, 8, 8, False, {**sections, "fingerprint": make_fingerprint()})
+    blocks = {"urgency": make_block(0.632)}
+    write_model_card(tmp_path / "README.md", model, {"splits": {"test": blocks}, "warnings": []}, COUNTS)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert example not in card
+    assert "one row a call, the words" in card
+
+
 def test_the_card_repeats_warnings_and_folds(tmp_path):
     line = "possible leak: 3 of 24 test rows have the same audio as a row of train or val; their scores flatter"
     folds = {

@@ -60,12 +60,12 @@ def files_of(run_dir):
     return filesystem, sorted((info for info in infos if info.type == fs.FileType.File), key=lambda info: info.path)
 
 
-def test_a_run_on_object_storage_is_the_local_run(bucket, corpus, extracted, tmp_path):
-    calls, run_dir, output = f"{bucket}/calls", f"{bucket}/runs/first", f"{bucket}/out/new.parquet"
+def test_a_run_on_object_storage_is_the_local_run(bucket, corpus, extracted):
+    calls, run_dir, output = f"{bucket}/calls", f"{bucket}/runs/first", f"{bucket}/out/new.parquet?region=ap-northeast-2"
     storage.copy_dir(str(corpus[0]), calls)
     local_dir, summary, config = extracted
-    (tmp_path / "config.yaml").write_text(config.replace({"data.root": None}).to_yaml(), encoding="utf-8")
-    source = ["--config", str(tmp_path / "config.yaml"), "--run-dir", run_dir, "--data.root", calls]
+    storage.write_text(f"{bucket}/config.yaml", config.replace({"data.root": None}).to_yaml())
+    source = ["--config", f"{bucket}/config.yaml", "--run-dir", run_dir, "--data.root", calls]
     run(["extract", *source])
     remote = json.loads(storage.read_text(f"{run_dir}/extract.json"))
     assert {**remote, "wall_sec": 0} == {**summary, "wall_sec": 0}

@@ -70,6 +70,16 @@ def test_the_arithmetic_is_repeated_where_every_machine_can(trained, made_with, 
     assert transform_config(Config(), transform).audio_encoder.dtype == repeated_with
 
 
+def test_what_would_be_another_transform_is_refused_and_what_is_the_machines_stands(trained):
+    transform = load_model(f"{trained[0]}/model").transform
+    with pytest.raises(ConfigError, match=r"^--data\.max_call_sec: 60\.0, but the model's embeddings were made with 7200\.0"):
+        transform_config(Config().replace({"data.max_call_sec": 60.0}), transform)
+    with pytest.raises(ConfigError, match=r"^--text_encoder\.max_tokens: 16, but"):
+        transform_config(Config().replace({"text_encoder.max_tokens": 16}), transform)
+    smaller = transform_config(Config().replace({"audio_encoder.batch_size": 2, "data.root": "calls"}), transform)
+    assert (smaller.audio_encoder.batch_size, smaller.data.root) == (2, "calls")
+
+
 def test_a_transform_that_cannot_be_repeated_is_refused(trained, tmp_path):
     transform = load_model(f"{trained[0]}/model").transform
     with pytest.raises(ConfigError, match="trained on imported embeddings"):

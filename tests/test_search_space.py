@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from urgency_ray.config import Config, ConfigError
+from urgency_ray.config import Config, ConfigError, searched_fields
 from urgency_ray.search_space import SearchSpace, check_space
 
 SIMPLEX = {"mixture": {"type": "simplex", "fields": ["loss.kl_weight", "loss.focal_weight", "loss.cross_entropy_weight"]}}
@@ -54,7 +54,8 @@ def test_the_config_s_own_values_are_a_point_of_the_space():
     assert fields["loss.focal_weight"] == pytest.approx(0.40)
     assert fields["loss.cross_entropy_weight"] == pytest.approx(0.35)
     assert fields["model.dropout"] == pytest.approx(0.4)
-    assert space.locate(config.replace({"model.dropout": 0.05})) is None
+    with pytest.raises(ValueError, match=r"^model\.dropout 0\.05 lies outside tune\.space$"):
+        space.locate(config.replace({"model.dropout": 0.05}))
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,11 @@ def test_the_config_s_own_values_are_a_point_of_the_space():
         ({"train.epochs": {"type": "int", "low": 5, "high": 9}}, r"train\.epochs cannot be searched"),
         ({"sampler.power": {"type": "float", "low": 0.0, "high": 1.0, "log": True}}, "needs low above 0"),
         ({"model.num_layers": {"type": "float", "low": 1.5, "high": 2.5}}, "must be an integer"),
+        (
+            {**SIMPLEX, "loss.kl_weight": {"type": "float", "low": 0.1, "high": 1.0}},
+            r"loss\.kl_weight is searched twice, by mixture and loss\.kl_weight; leave one out",
+        ),
+        ({"mix": {"type": "simplex", "fields": ["loss.kl_weight", "loss.kl_weight"]}}, r"is searched twice, by mix; leave"),
     ],
 )
 def test_a_space_that_the_config_refuses_stops_before_any_trial(space, message):
@@ -92,6 +98,21 @@ def test_a_conditional_field_is_searched_only_where_its_condition_holds():
         assert ("loss.corn_weight" in fields) == (fields["model.urgency_head"] == "corn")
         assert ("model.feedforward_dim" in fields) == (fields["model.num_layers"] == 2)
     assert 0.4 < np.mean(["loss.corn_weight" in fields for fields in drawn]) < 0.6
+
+
+def test_two_mixtures_may_share_fields_where_their_conditions_exclude_each_other():
+    space = {
+        "model.urgency_head": CONDITIONAL["model.urgency_head"],
+        "plain": {**SIMPLEX["mixture"], "when": {"model.urgency_head": "softmax"}},
+        "with_corn": {
+            "type": "simplex",
+            "fields": ["loss.kl_weight", "loss.corn_weight"],
+            "when": {"model.urgency_head": "corn"},
+        },
+    }
+    config = Config().replace({"tune.space": space})
+    check_space(config)
+    assert len(set(searched_fields(config.tune.space))) == len(searched_fields(config.tune.space))
 
 
 def test_a_conditional_field_may_be_written_before_its_parent():

@@ -77,6 +77,17 @@ def test_utterances_are_rows_cut_from_one_decoded_call(call):
     assert len({row["audio_sha256"] for row in rows}) == 1
 
 
+def test_an_utterance_of_zeros_is_silent(call, tmp_path):
+    content = bytearray((tmp_path / "a_1.wav").read_bytes())
+    content[44 + 16_000 : 44 + 32_000] = bytes(16_000)  # the second of three, and the resampler's reach on both sides is not
+    (tmp_path / "a_1.wav").write_bytes(content)
+    label = json.loads((tmp_path / "a_1.json").read_text(encoding="utf-8"))
+    label["utterances"][1] |= {"startAt": 1200, "endAt": 1800}
+    (tmp_path / "a_1.json").write_text(json.dumps(label), encoding="utf-8")
+    rows = decode(call, unit="utterance")
+    assert [row["reason"] for row in rows[:2]] == [None, "silent_audio"]
+
+
 def test_an_utterance_that_outlasts_the_audio_is_cut_at_its_end(call, tmp_path):
     path = tmp_path / "a_1.json"
     label = json.loads(path.read_text(encoding="utf-8"))

@@ -16,15 +16,16 @@ from ray.train.torch import TorchTrainer
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from urgency_ray.cli import main
-from urgency_ray.config import ConfigError
+from urgency_ray.cluster import Node
+from urgency_ray.config import Config, ConfigError
 from urgency_ray.dataset import load_examples
 from urgency_ray.evaluate import predict_examples
 from urgency_ray.fit import TrainingData, build_model
 from urgency_ray.model import load_model
-from urgency_ray.schema import PREDICTION_SCHEMA
+from urgency_ray.schema import METADATA_KEY, PREDICTION_SCHEMA, read_fingerprint
 from urgency_ray.splits import fold_splits, split_examples
-from urgency_ray.train import evaluate_run, train
-from urgency_ray.trainer import Trainer
+from urgency_ray.train import evaluate_run, prepare, train
+from urgency_ray.trainer import Trainer, plan_workers
 
 
 def test_of_ray_train_s_callbacks_only_the_placement_group_cleaner_is_left_out():
@@ -248,6 +249,39 @@ def test_embeddings_of_another_encoder_are_refused(extracted):
 def test_a_run_folder_without_embeddings_is_refused(tmp_path, demo_config):
     with pytest.raises(ConfigError, match="holds no embeddings; run extract"):
         train(demo_config, str(tmp_path))
+
+
+def test_a_recipe_takes_over_which_commit_made_the_embeddings(extracted, tmp_path):
+    run_dir = shutil.copytree(extracted[0], tmp_path / "run")
+    for path in Path(run_dir, "embeddings").rglob("*.parquet"):
+        table = pq.read_table(path, partitioning=None)
+        fingerprint = read_fingerprint(table.schema)
+        fingerprint["audio_encoder"]["revision"] = "v1"
+        metadata = {METADATA_KEY: json.dumps(fingerprint, sort_keys=True)}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+    config, examples, _ = prepare(extracted[2], str(run_dir))
+    assert config.audio_encoder.revision == examples.fingerprint["audio_encoder"]["revision"] == "v1"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nodes", "planned"),
+    [
+        # A large node without a GPU does not say what a worker on the small one may ask for.
+        ({}, [Node(16, 1), Node(64)], (True, 16)),
+        ({"train.num_workers": 2}, [Node(16, 1), Node(64)], (False, 32)),  # both on the large node
+        ({"train.num_workers": 4}, [Node(8, 4)], (True, 2)),
+        ({"train.use_gpu": False}, [Node(16, 1)], (False, 16)),
+        ({"train.cpus_per_worker": 32}, [Node(16, 1), Node(64)], (False, 32)),
+    ],
+)
+def test_workers_ask_for_what_a_node_holds(wanted, nodes, planned):
+    assert plan_workers(Config().replace(wanted).train, nodes) == planned
+
+
+def test_gpus_beside_too_few_cpus_are_refused():
+    config = Config().replace({"train.use_gpu": True, "train.cpus_per_worker": 32})
+    with pytest.raises(ConfigError, match=r"1 workers of 32 CPUs and a GPU do not fit .* \(1 GPUs \+ 16, 0 GPUs \+ 64 CPUs\)"):
+        plan_workers(config.train, [Node(16, 1), Node(64)])
 
 
 def test_workers_that_do_not_fit_are_refused_before_anything_waits(ray_session, extracted):

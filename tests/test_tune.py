@@ -3,6 +3,7 @@ import logging
 import math
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import optuna
@@ -15,12 +16,13 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from urgency_ray import study
-from urgency_ray.config import ConfigError, load_config
+from urgency_ray.cluster import Node
+from urgency_ray.config import Config, ConfigError, load_config
 from urgency_ray.evaluate import predict_examples, score_splits
 from urgency_ray.fit import TrainingData, fit
 from urgency_ray.metrics import paired_macro_f1_difference
 from urgency_ray.model import load_model
-from urgency_ray.search import run_search
+from urgency_ray.search import num_concurrent, run_search
 from urgency_ray.search_space import SearchSpace
 from urgency_ray.shared import SharedInputs
 from urgency_ray.splits import group_examples, val_folds
@@ -64,6 +66,7 @@ def test_the_winner_has_the_best_validation_score_and_its_config_trains(searched
     assert best.train.learning_rate == row["train.learning_rate"]
     assert best.model.hidden_dim == row["model.hidden_dim"]
     assert best.data == config.data
+    assert load_config(f"{run_dir}/tune/config.yaml").tune == config.tune
 
 
 def test_a_trial_that_fails_cannot_win(ray_session, extracted, tmp_path):
@@ -205,9 +208,15 @@ def interrupted(extracted, tmp_path):
     return run_dir, config.replace({"tune.num_trials": 3}), trial.user_attrs["fields"]
 
 
-def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(ray_session, interrupted):
+def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(ray_session, interrupted, monkeypatch):
     run_dir, config, fields = interrupted
     first = load_study(run_dir).trials[0]
+    assert Path(run_dir, "tune", "metrics.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("urgency_ray.tune._retrain", Mock(side_effect=RuntimeError("killed")))
+        with pytest.raises(RuntimeError, match="killed"):
+            tune(config, run_dir, resume=True)
+    assert not Path(run_dir, "tune", "metrics.json").exists(), "figures of one trial are none of three"
     summary = tune(config, run_dir, resume=True)
     assert summary["num_trials"] == 3
     trials = load_study(run_dir).trials
@@ -279,6 +288,15 @@ def test_a_time_budget_too_short_for_an_epoch_is_named(ray_session, extracted, t
 def test_what_the_cluster_does_not_hold_is_refused(ray_session, extracted, fields, message):
     with pytest.raises(ConfigError, match=message):
         tune(extracted[2].replace(fields), extracted[0])
+
+
+def test_gpus_and_cpus_of_a_trial_are_of_the_same_node(monkeypatch):
+    monkeypatch.setattr("urgency_ray.search.cluster.nodes", lambda: [Node(2, 4), Node(64)])
+    config = Config().replace({"tune.gpus_per_trial": 0.5})
+    assert num_concurrent(config) == 2
+    assert num_concurrent(config.replace({"tune.cpus_per_trial": 0.25})) == 8
+    with pytest.raises(ConfigError, match=r"tune\.gpus_per_trial: 0\.5 GPUs, but the cluster has 4, and no node that many"):
+        num_concurrent(config.replace({"tune.cpus_per_trial": 4}))
 
 
 @pytest.mark.slow

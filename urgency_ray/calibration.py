@@ -6,6 +6,7 @@ Everywhere below: N rows of C classes; `logits` is (N, C); `truth` is (N,), 0 to
 from __future__ import annotations
 
 import math
+from decimal import ROUND_FLOOR, Context
 from typing import Any
 
 import numpy as np
@@ -87,9 +88,14 @@ def operating_point(
     """The threshold that `choose_threshold` finds on the rows of `splits["val"]`, and its `threshold_figures` on each split.
 
     Returns:
-        recall_of_high (as asked), threshold (None where val holds no 상) and, with a threshold, a block for each split.
+        recall_of_high (as asked), threshold (rounded down to six digits; None where val holds no 상) and, with a threshold, a
+        block for each split.
     """
     threshold = choose_threshold(probs_high[splits["val"]], truth[splits["val"]], recall)
+    if threshold is not None:
+        # As it is printed. Rounded up, the row that it stands for would no longer be found.
+        printed = float(f"{threshold:.6g}")
+        threshold = printed if printed <= threshold else float(Context(prec=6, rounding=ROUND_FLOOR).create_decimal(threshold))
     point: dict[str, Any] = {"recall_of_high": recall, "threshold": threshold}
     if threshold is not None:
         point |= {name: threshold_figures(probs_high[rows], truth[rows], threshold) for name, rows in splits.items()}
@@ -105,7 +111,7 @@ def format_operating_point(point: dict[str, Any]) -> str:
     def show(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
-    lines = [f"operating point: call 상 where P(상) >= {point['threshold']:.4f}, chosen on val for a {asked}"]
+    lines = [f"operating point: call 상 where P(상) >= {point['threshold']:.6g}, chosen on val for a {asked}"]
     for name, block in point.items():
         if isinstance(block, dict):
             lines.append(

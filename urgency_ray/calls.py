@@ -10,14 +10,15 @@ import contextlib
 import io
 import posixpath
 import re
+import time
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from itertools import islice
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from unicodedata import normalize
 from urllib.parse import quote
 
@@ -31,11 +32,18 @@ from urgency_ray.storage import open_location
 
 # What zipfile and pyarrow raise on damaged input. So wide a list can hide bugs of ours: keep what is tried short.
 _READ_ERRORS = (OSError, ValueError, RuntimeError, EOFError, KeyError, OverflowError, zipfile.BadZipFile, zlib.error)
+_RETRY_SEC = (1.0, 4.0, 16.0)
+_PROBE_BYTES = 1 << 16
 _PART_FOLDER = re.compile(r"(?:\d+\.)?(Training|Validation)")
 _PART_ARCHIVE = re.compile(r"([TV])[SL]_(?:([^_]+)_)?")
 _Fault = tuple[Reason, str] | None
+Result = TypeVar("Result")
 
 ROWS_PER_BATCH = 8192
+
+
+class UnreachableError(OSError):
+    """A file that may be as it should, in a place that does not answer."""
 
 
 class _File(NamedTuple):
@@ -147,7 +155,9 @@ def _list_entries(root: str | None) -> Iterator[tuple[str, str, str | None, int,
             yield path, location, None, num_bytes, version, fault
             continue
         try:
-            members = _open_archive(location).infolist()
+            members = _patiently(location, partial(_list_members, location))
+        except UnreachableError:
+            raise
         except _READ_ERRORS as error:
             yield path, location, None, num_bytes, version, (Reason.UNREADABLE_ARCHIVE, _one_line(error))
             continue
@@ -232,6 +242,10 @@ def _open_archive(container: str) -> zipfile.ZipFile:
     return zipfile.ZipFile(io.BufferedReader(filesystem.open_input_file(path), 1 << 16))
 
 
+def _list_members(container: str) -> list[zipfile.ZipInfo]:
+    return _open_archive(container).infolist()
+
+
 _cached_archive = lru_cache(maxsize=16)(_open_archive)
 
 
@@ -242,27 +256,73 @@ def _one_line(error: BaseException) -> str:
 def read_file(container: str, member: str | None, limit: int) -> bytes:
     """A whole file by its container and member as the manifest has them; `limit` is the most bytes that are read.
 
-    A process keeps the last 16 archives open: they must not change while calls are read.
+    A process keeps the last 16 archives open: they must not change while calls are read. What cannot be reached (a disk that is
+    not mounted here, a store that does not answer) is tried again for 21 s.
 
     Raises:
         Reject: unreadable_file (gone, encrypted, damaged, of an unknown compression), unsafe_name or file_too_large.
+        UnreachableError: it still cannot be reached. No reject: the file may be as it should, and the call must not be lost.
     """
     try:
-        if member is None:
-            filesystem, path = open_location(container)
-            with filesystem.open_input_file(path) as stream:
-                size: int = stream.size()
-                content: bytes = stream.read(size) if size <= limit else b""
-        else:
-            archive = _cached_archive(container)
-            info = archive.getinfo(member)
-            if fault := _member_fault(info, _member_name(info)):
-                raise Reject(*fault)
-            size = info.file_size  # zipfile unpacks no more than this, whatever the member holds
-            with archive.open(info) as file:
-                content = file.read(size) if size <= limit else b""
+        return _patiently(container, partial(_read, container, member, limit))
+    except UnreachableError:
+        raise
     except _READ_ERRORS as error:
         raise Reject(Reason.UNREADABLE_FILE, _one_line(error)) from None
+
+
+def _read(container: str, member: str | None, limit: int) -> bytes:
+    if member is None:
+        filesystem, path = open_location(container)
+        with filesystem.open_input_file(path) as stream:
+            size: int = stream.size()
+            content: bytes = stream.read(size) if size <= limit else b""
+    else:
+        archive = _cached_archive(container)
+        info = archive.getinfo(member)
+        if fault := _member_fault(info, _member_name(info)):
+            raise Reject(*fault)
+        size = info.file_size  # zipfile unpacks no more than this, whatever the member holds
+        with archive.open(info) as file:
+            content = file.read(size) if size <= limit else b""
     if size > limit:
         raise Reject(Reason.FILE_TOO_LARGE, f"{size} bytes; at most {limit} are read")
     return content
+
+
+def _patiently(container: str, work: Callable[[], Result]) -> Result:
+    """What `work`, which reads `container`, gives; where that is out of reach, it is tried again."""
+    suspected = False
+    for wait_sec in (*_RETRY_SEC, None):
+        try:
+            return work()
+        except (OSError, ConfigError) as error:
+            at_fault = _is_at_fault(container, error)
+            # Once is not enough: a store that failed, and answers again by now, would pass for damage.
+            if at_fault and suspected:
+                raise
+            if wait_sec is None:
+                raise UnreachableError(
+                    f"{container}: cannot be reached: {_one_line(error)}; what is done is kept: run the command again later"
+                ) from None
+            suspected = at_fault
+        _cached_archive.cache_clear()
+        if not suspected:
+            time.sleep(wait_sec)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _is_at_fault(container: str, error: OSError | ConfigError) -> bool:
+    """Whether the file itself is the reason that it could not be read; else it, or all that lies with it, is out of reach."""
+    try:
+        filesystem, path = open_location(container)
+        file, folder = filesystem.get_file_info([path, posixpath.dirname(path)])
+        if file.type != fs.FileType.File or isinstance(error, PermissionError):
+            return bool(folder.type == fs.FileType.Directory)
+        with filesystem.open_input_file(path) as stream:
+            # zipfile, led astray by damage, asks for what is not there; the file as such can be read.
+            stream.seek(max(0, stream.size() - _PROBE_BYTES))
+            stream.read(_PROBE_BYTES)
+    except (OSError, ValueError):
+        return False
+    return True

@@ -187,7 +187,7 @@ def build_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=120),
         )
-        sub.add_argument("--config", metavar="FILE", help="YAML that states differences from the defaults")
+        sub.add_argument("--config", metavar="FILE", help="YAML (a local path or a URI) of differences from the defaults")
         for option, flag in zip(command.options, flags, strict=True):
             sub.add_argument(flag, required=True, metavar="PATH", help=OPTIONS[option])
         for option, flag in zip(command.extras, extras, strict=True):
@@ -210,18 +210,21 @@ def _flag(option: str) -> str:
 
 
 def resolve_config(options: argparse.Namespace) -> Config:
-    """--config, else the run folder's own config.yaml, else the defaults; then the overrides of the command line.
+    """--config, else the config.yaml of the run folder (of its search, to resume it), else the defaults; then the overrides.
 
     Raises:
         ConfigError: a file or a field is refused.
     """
     overrides = {name: value for name, value in vars(options).items() if "." in name}
     found = storage.join(options.run_dir, "config.yaml") if "run_dir" in options else None
+    if getattr(options, "resume", False) and storage.exists(searched := storage.join(options.run_dir, "tune", "config.yaml")):
+        found = searched
     kept = None
     if found is not None and storage.exists(found):
         kept = parse_config(parse_yaml(storage.read_text(found)), source=found)
     if options.config is not None or kept is None:
-        config = load_config(options.config, overrides)
+        remote = options.config is not None and "://" in options.config
+        config = load_config(options.config, overrides, read=storage.read_text if remote else None)
         # The run folder knows where its calls lie; a recipe does not.
         return config.replace({"data.root": kept.data.root}) if kept is not None and config.data.root is None else config
     return load_config(None, overrides, base=kept.model_dump())

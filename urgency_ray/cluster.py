@@ -7,10 +7,10 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
-from urgency_ray.config import RayConfig
+from urgency_ray.config import ConfigError, RayConfig
 
 # Ray Train takes a worker's report when it next polls it: the default of 2 s dwarfs a small epoch. Read when ray is imported.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -113,21 +113,41 @@ def _send(mailbox: Any, message: Any) -> None:
     mailbox.put.remote(message)
 
 
-def fit(nodes: Sequence[float], cpus: float) -> int:
-    """How many workers of `cpus` logical CPUs the nodes hold; a worker never spans two."""
-    return sum(int(node // cpus) for node in nodes)
+class Node(NamedTuple):
+    """Logical CPUs and GPUs of a node."""
+
+    cpus: float
+    gpus: float = 0.0
+
+
+def fit(nodes: Iterable[Node], cpus: float, gpus: float = 0.0) -> int:
+    """How many workers of `cpus` logical CPUs and `gpus` GPUs the nodes hold; no worker spans two nodes, no share two GPUs."""
+    return sum(min(int(node.cpus // cpus), _gpu_places(node, gpus)) if gpus else int(node.cpus // cpus) for node in nodes)
+
+
+def _gpu_places(node: Node, share: float) -> int:
+    return int(node.gpus) * int(1 / share) if share <= 1 else int(node.gpus // share)
+
+
+def nodes() -> list[Node]:
+    """The nodes that have CPUs, ascending.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    resources = [node["Resources"] for node in found if node["Alive"]]
+    having = sorted(Node(float(each["CPU"]), float(each.get("GPU", 0.0))) for each in resources if each.get("CPU"))
+    if not having:
+        raise ConfigError("ray.address: no node with CPUs has joined the cluster yet; start its workers first")
+    return having
 
 
 def node_cpus() -> list[float]:
     """Logical CPUs of each node that has some, ascending."""
-    return sorted(cpus for cpus in _each_node("CPU") if cpus)
+    return [node.cpus for node in nodes()]
 
 
 def num_gpus() -> int:
-    """GPUs of the cluster."""
-    return int(sum(_each_node("GPU")))
-
-
-def _each_node(resource: str) -> list[float]:
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [float(node["Resources"].get(resource, 0.0)) for node in nodes if node["Alive"]]
+    """GPUs of the cluster's nodes that have CPUs, too: without one, no process could use them."""
+    return int(sum(node.gpus for node in nodes()))

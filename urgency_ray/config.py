@@ -11,7 +11,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -427,7 +427,17 @@ class Config(Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats: PyYAML's YAML 1.1 reads `3e-5` as a string."""
+    """YAML 1.2: its floats (PyYAML's YAML 1.1 reads `3e-5` as a string), and no key twice (PyYAML keeps the last)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping, as the base class makes it."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -440,7 +450,7 @@ _Loader.add_implicit_resolver(
 def searched_fields(space: Mapping[str, Dimension]) -> list[str]:
     """The config fields that a search space varies: a dimension's own name, or all fields of a simplex."""
     parts = (dimension.fields if isinstance(dimension, SimplexDimension) else [name] for name, dimension in space.items())
-    return [field for part in parts for field in part]
+    return list(dict.fromkeys(field for part in parts for field in part))
 
 
 def parse_yaml(text: str) -> Any:
@@ -497,9 +507,19 @@ def parse_config(tree: Any, source: str = "config") -> Config:
 
 
 def load_config(
-    path: str | Path | None, overrides: Mapping[str, str] | None = None, base: dict[str, Any] | None = None
+    path: str | Path | None,
+    overrides: Mapping[str, str] | None = None,
+    base: dict[str, Any] | None = None,
+    *,
+    read: Callable[[str], str] | None = None,
 ) -> Config:
     """Defaults, then the tree `base` or the YAML file at `path`, then `overrides` (`{"train.epochs": "5"}`, values in YAML).
+
+    Args:
+        path: a local file, or whatever `read` takes.
+        overrides: texts by dotted field.
+        base: sections, instead of a file.
+        read: gives the text at `path`, where that is no local file.
 
     Raises:
         ConfigError: the file is missing or not YAML, or a field is unknown or refused.
@@ -507,10 +527,12 @@ def load_config(
     tree: Any = dict(base or {})
     if path is not None:
         try:
-            tree = parse_yaml(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise ConfigError(f"--config {path}: {reason}") from None
+            text = read(str(path)) if read is not None else Path(path).read_text(encoding="utf-8")
+            tree = parse_yaml(text) or {}
+        except UnicodeDecodeError:
+            raise ConfigError(f"--config {path}: not UTF-8 text") from None
+        except OSError as error:
+            raise ConfigError(f"--config {path}: {error.strerror or ' '.join(str(error).split())}") from None
         except yaml.YAMLError as error:
             raise ConfigError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from None
         parse_config(tree, source=str(path))

@@ -80,6 +80,9 @@ def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = No
     location = storage.join(run_dir, "embeddings")
     if not storage.exists(location):
         raise ConfigError(f"--run-dir {run_dir}: holds no embeddings; run extract (or import) on it first")
+    summary, unfinished = storage.join(run_dir, "extract.json"), "its extract has not finished, or files are missing"
+    if not storage.exists(summary):
+        raise ConfigError(f"--run-dir {run_dir}: {unfinished}; run extract on it again")
     filesystem, path = storage.open_location(location)
     dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
     fingerprint = _only_fingerprint(run_dir, dataset)
@@ -88,10 +91,8 @@ def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = No
     if by_call:
         names += ["utterance_id", "speaker", "start_ms", "end_ms"]
     frame = dataset.to_table(columns=names, filter=embedded).to_pandas()
-    summary = storage.join(run_dir, "extract.json")
-    num_rows = json.loads(storage.read_text(summary))["rows_embedded"] if storage.exists(summary) else None
-    if num_rows != len(frame):
-        raise ConfigError(f"--run-dir {run_dir}: its extract has not finished, or files are missing; run extract on it again")
+    if json.loads(storage.read_text(summary))["rows_embedded"] != len(frame):
+        raise ConfigError(f"--run-dir {run_dir}: {unfinished}; run extract on it again")
     if frame.empty:
         raise ConfigError(f"--run-dir {run_dir}: every call was rejected; extract.json counts the reasons")
     if by_call and frame["utterance_id"].isna().any():

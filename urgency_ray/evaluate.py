@@ -66,12 +66,15 @@ def predict_probabilities(
     return explain_probabilities(model, audio, text, acoustic, tokens=tokens)[0]
 
 
+def scoring_device(model: UrgencyClassifier) -> str:
+    """Where to run a model over all rows: a text encoder is work for a GPU, where this process sees one, heads are not."""
+    return "cuda" if model.tokenizer is not None and torch.cuda.is_available() else "cpu"
+
+
 def predict_examples(model: UrgencyClassifier, examples: Examples) -> dict[str, NDArray[np.float32]]:
     """Calibrated class probabilities of every example, by task, (N, C); the model comes back to the CPU."""
-    # A text encoder over every transcript is work for a GPU, where this process sees one; heads over embeddings are not.
-    device = "cuda" if model.tokenizer is not None and torch.cuda.is_available() else "cpu"
     arrays = examples.audio, examples.text, examples.acoustic, examples.utterances
-    probabilities, _ = explain_probabilities(model.to(device), *arrays, tokens=examples.tokens)
+    probabilities, _ = explain_probabilities(model.to(scoring_device(model)), *arrays, tokens=examples.tokens)
     model.to("cpu")
     return probabilities
 

@@ -46,9 +46,14 @@ def extract(config: Config, run_dir: str) -> dict[str, Any]:
     rows are not done again.
 
     Raises:
-        ConfigError: no calls there, an encoder cannot be loaded, or the run folder holds something else.
+        ConfigError: no calls there, an encoder cannot be loaded, or the run folder holds something else, or is among the calls.
+        UnreachableError: a file of a call cannot be reached; what is done is kept.
     """
     started = time.monotonic()
+    if config.data.root is not None and _is_below(run_dir, config.data.root):
+        raise ConfigError(
+            f"--run-dir {run_dir}: lies below data.root, where its files would be taken for calls; choose another"
+        )
     config = pin_arithmetic(pin_revisions(config))
     fingerprint = make_fingerprint(config)
     manifest = plan_calls(config.data)
@@ -59,8 +64,10 @@ def extract(config: Config, run_dir: str) -> dict[str, Any]:
         ledger.refuse_other_fingerprint(run_dir, summary["fingerprint"], fingerprint)
         if summary["manifest_sha256"] != plan["manifest_sha256"]:
             raise ConfigError(f"--run-dir {run_dir}: holds the embeddings of other calls; choose another run folder")
-        log.info("%s holds the embeddings of these calls already: nothing to do", run_dir)
-        return summary
+        if _is_whole(embeddings, manifest, summary):
+            log.info("%s holds the embeddings of these calls already: nothing to do", run_dir)
+            return summary
+        log.warning("warning: %s lacks files that it once had: their calls are done again", embeddings)
 
     finished = ledger.recover(run_dir, embeddings, fingerprint, manifest)
     unfinished = manifest
@@ -82,6 +89,18 @@ def extract(config: Config, run_dir: str) -> dict[str, Any]:
     storage.write_text(summary_path, json.dumps(summary, ensure_ascii=False, indent=2))
     log.info(line)
     return summary
+
+
+def _is_below(location: str, root: str) -> bool:
+    below, above = (storage.absolute(place).partition("?")[0].rstrip("/") + "/" for place in (location, root))
+    return below.startswith(above)
+
+
+def _is_whole(embeddings: str, manifest: pa.Table, summary: dict[str, Any]) -> bool:
+    try:
+        return ledger.account(embeddings, manifest).items() <= summary.items()
+    except (RuntimeError, FileNotFoundError, pa.ArrowInvalid):
+        return False
 
 
 def pin_revisions(config: Config) -> Config:
@@ -152,18 +171,19 @@ class Actors:
 def plan_actors(config: Config, node_cpus: Sequence[float], num_gpus: int) -> tuple[Actors, Actors]:
     """Audio and text encoder actors for nodes of `node_cpus` logical CPUs each, with `num_gpus` cards in all.
 
-    On CPUs the actors ask Ray for at most half of the cluster, in pieces that fit the smallest node, whatever threads they use:
-    decode and write tasks always find a slot. On GPUs all text encoders together ask for a quarter of one card, and the audio
-    encoders of a card for the rest of it: however Ray places the former, the latter fit.
+    The actors ask Ray for at most half of the CPUs, in pieces that fit the smallest node, whatever threads they use: a decode
+    task (at most 0.4 of a node), a write task and predict's classifier (0.1 CPUs) always find a slot. On GPUs all text encoders
+    together ask for a quarter of one card, and the audio encoders of a card for the rest of it: however Ray places the former,
+    the latter fit.
 
     Raises:
         ConfigError: the request does not fit the cluster.
     """
     smallest, largest, total = min(node_cpus), max(node_cpus), sum(node_cpus)
-    if config.extract.decode_cpus > largest / 2:
+    if config.extract.decode_cpus > 0.4 * largest:
         raise ConfigError(
             f"extract.decode_cpus: {config.extract.decode_cpus:g} leaves no room for encoders on nodes of {largest:g} CPUs; "
-            f"set at most {largest / 2:g}"
+            f"set at most {0.4 * largest:g}"
         )
     built_in = config.audio_encoder.name == BUILT_IN_AUDIO
     if _uses_gpu(config, num_gpus):
@@ -173,7 +193,11 @@ def plan_actors(config: Config, node_cpus: Sequence[float], num_gpus: int) -> tu
         num_audio = config.extract.num_audio_encoders or num_gpus
         num_text = config.extract.num_text_encoders or num_gpus
         audio_gpus = _round_down(0.75 / math.ceil(num_audio / num_gpus))
-        return Actors(num_audio, 0.5, audio_gpus, 4), Actors(num_text, 0.25, _round_down(0.25 / num_text), 4)
+        hear_cpus, read_cpus = min(0.5, 0.4 * smallest / num_audio), min(0.25, 0.1 * smallest / num_text)
+        return (
+            Actors(num_audio, _round_down(hear_cpus), audio_gpus, 4),
+            Actors(num_text, _round_down(read_cpus), _round_down(0.25 / num_text), 4),
+        )
     # Threads of one actor wait for the slowest, which on a small machine shares its core with the text encoder. On a large one,
     # the weights and activations of an actor for each core would fill the memory.
     cores = 2 if built_in else 1 if largest <= SMALL_NODE_CPUS else 4

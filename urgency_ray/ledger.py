@@ -70,7 +70,7 @@ def recover(run_dir: str, embeddings: str, fingerprint: dict[str, Any], manifest
     for file in _list_files(filesystem, path, allow_not_found=True):
         try:
             table = pq.read_table(file, filesystem=filesystem, columns=columns, partitioning=None)
-        except (pa.ArrowInvalid, OSError):
+        except pa.ArrowInvalid:
             log.info("removing a file that was not written to its end: %s", posixpath.basename(file))
             filesystem.delete_file(file)
             continue

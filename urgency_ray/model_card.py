@@ -38,16 +38,20 @@ An example is a call. It is classified from its utterances, and `predict` gives 
 the decision is made from, within the call. A weight says where the model looked, not that a caller's words were the reason.
 {%- endif %}
 
-On embeddings, in Python:
+{% if model.name != "hierarchical" and not finetuned -%}
+On embeddings, in Python (float32 tensors, a row an example: {{ widths.audio }} numbers of audio, {{ widths.text }} of text, and
+the five acoustic features, as extracted):
 
     from urgency_ray.model import Batch, UrgencyClassifier
 
     model = UrgencyClassifier.from_pretrained("THIS_FOLDER")
-    probabilities = model.probabilities(model(Batch(audio, text, acoustic)))["urgency"]
+    probabilities = model.probabilities(model(Batch(audio, text, acoustic)))["urgency"]  # of 하, 중, 상
+
+{% endif -%}
 
 ## Data
 
-Korean 119 calls, one row a {{ data.unit }}, the words of \
+Korean 119 calls, one row a {{ "call" if model.name == "hierarchical" else data.unit }}, the words of \
 {{ "the caller" if data.speakers == "caller" else "both speakers" }}. All rows of a call are in one split.
 
 | split | rows | {{ names|join(" | ") }} |

@@ -30,6 +30,8 @@ from urgency_ray.tokens import describe_cut, tokenize
 
 log = logging.getLogger(__name__)
 
+ENCODERS = ("audio_encoder", "text_encoder")
+
 OUTPUT_SCHEMA = pa.schema([*PREDICTION_SCHEMA, pa.field("reason", pa.string()), pa.field("detail", pa.string())])
 """`PREDICTION_SCHEMA` and, for rejected calls, why."""
 
@@ -38,24 +40,35 @@ def transform_config(config: Config, transform: dict[str, Any]) -> Config:
     """`config` with the encoders and call handling of a model's transform; unlabelled calls are welcome.
 
     Raises:
-        ConfigError: the model does not say what made its embeddings (it was trained on imported ones), or its encoder's weights
-            are not the ones found here.
+        ConfigError: the model does not say what made its embeddings (it was trained on imported ones), its encoder's weights
+            are not the ones found here, or `config` asks for another transform.
     """
     fingerprint = transform.get("fingerprint")
     if fingerprint is None:
         raise ConfigError(
             "--model: was trained on imported embeddings and does not know what made them; it cannot hear new calls"
         )
-    # The same weights may lie elsewhere here: a name given on the command line stands, their digest decides.
-    named = {key for key in ("audio_encoder", "text_encoder") if getattr(config, key).name != getattr(Config(), key).name}
-    fields = {
-        f"{section}.{key}": value
-        for section in ("data", "audio_encoder", "text_encoder")
-        for key, value in transform[section].items()
-        if key not in ("root", "name") or (key == "name" and section not in named)
-    }
+    made_with = {f"{section}.{field}": value for section in ("data", *ENCODERS) for field, value in transform[section].items()}
+    given, default = config.model_dump(), Config().model_dump()
+    # The same weights may lie elsewhere here, their digest decides; and this machine may hold smaller batches.
+    free = {f"{section}.{field}" for section in ENCODERS for field in ("name", "batch_size")}
+    fields, named = {}, []
+    for name, value in made_with.items():
+        section, field = name.split(".")
+        wanted = given[section][field]
+        if name in ("data.root", "data.require_urgency") or wanted == value:
+            continue
+        if wanted == default[section][field]:
+            fields[name] = value
+        elif name not in free:
+            raise ConfigError(
+                f"--{name}: {wanted}, but the model's embeddings were made with {value}, and predict repeats what made them; "
+                "leave it out"
+            )
+        elif field == "name":
+            named.append(section)
     # bfloat16 was the choice of a GPU, and a CPU without it takes float32: the same transform but for rounding.
-    by_device = [key for key in ("audio_encoder", "text_encoder") if transform[key]["dtype"] == "bfloat16"]
+    by_device = [key for key in ENCODERS if transform[key]["dtype"] == "bfloat16"]
     fields |= {f"{key}.dtype": "auto" for key in by_device}
     config = config.replace(fields | {"data.require_urgency": False})
     ignored = {"require_urgency", "code_version", *(f"{key}.name" for key in named), *(f"{key}.dtype" for key in by_device)}
@@ -123,7 +136,7 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     Raises:
         ConfigError: no model, no calls, an output of another kind, or a transform that cannot be repeated here.
     """
-    if not output.endswith((".parquet", ".csv")):
+    if _suffix(output) not in (".parquet", ".csv"):
         raise ConfigError(f"--output {output}: must end in .parquet or .csv")
     model = load_model(model_location)
     config = transform_config(config, model.transform)
@@ -160,14 +173,19 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     return counts
 
 
+def _suffix(output: str) -> str:
+    # A URI may end in options.
+    return posixpath.splitext(output.partition("?")[0] if "://" in output else output)[1]
+
+
 def _write(tables: Iterable[Any], schema: pa.Schema, manifest: pa.Table, output: str) -> dict[str, Any]:
     """Write rows as they come; the output appears, whole, only when every planned call has come out once."""
-    if output.endswith(".csv"):
+    if _suffix(output) == ".csv":
         schema = pa.schema([field for field in schema if not pa.types.is_nested(field.type)])
     filesystem, path = storage.open_location(output)
     filesystem.create_dir(posixpath.dirname(path), recursive=True)
     partial = f"{path}.partial"
-    open_writer = pq.ParquetWriter if output.endswith(".parquet") else pacsv.CSVWriter
+    open_writer = pq.ParquetWriter if _suffix(output) == ".parquet" else pacsv.CSVWriter
     num_predicted, num_rejected = Counter[str](), Counter[str]()
     labels, reasons, examples = Counter[str](), Counter[str](), Counter[str]()
     utterances = Counter[str]()

@@ -148,17 +148,18 @@ def num_concurrent(config: Config) -> int:
         ConfigError: the cluster holds none.
     """
     tune = config.tune
-    nodes = cluster.node_cpus()
-    workers = cluster.fit(nodes, tune.cpus_per_trial)
+    nodes = cluster.nodes()
+    if not cluster.fit(nodes, tune.cpus_per_trial):
+        most_cpus = max(node.cpus for node in nodes)
+        raise ConfigError(
+            f"tune.cpus_per_trial: {tune.cpus_per_trial:g} CPUs fit no node of the cluster; set at most {most_cpus:g}"
+        )
+    workers = cluster.fit(nodes, tune.cpus_per_trial, tune.gpus_per_trial)
     if not workers:
         raise ConfigError(
-            f"tune.cpus_per_trial: {tune.cpus_per_trial:g} CPUs fit no node of the cluster; set at most {max(nodes):g}"
+            f"tune.gpus_per_trial: {tune.gpus_per_trial:g} GPUs, but the cluster has {cluster.num_gpus()}, and no node that "
+            f"many beside {tune.cpus_per_trial:g} CPUs"
         )
-    if tune.gpus_per_trial:
-        by_gpu = _share_gpus(tune.gpus_per_trial)
-        if not by_gpu:
-            raise ConfigError(f"tune.gpus_per_trial: {tune.gpus_per_trial:g} GPUs, but the cluster has {cluster.num_gpus()}")
-        workers = min(workers, by_gpu)
     if workers < tune.workers_per_trial:
         raise ConfigError(
             f"tune.workers_per_trial: {tune.workers_per_trial} workers of {tune.cpus_per_trial:g} CPUs do not fit the cluster, "
@@ -166,10 +167,6 @@ def num_concurrent(config: Config) -> int:
         )
     most = workers // tune.workers_per_trial
     return min(tune.max_concurrent or most, most)
-
-
-def _share_gpus(share: float) -> int:
-    return int(cluster.num_gpus() * int(1 / share)) if share <= 1 else int(cluster.num_gpus() // share)
 
 
 def run_search(
@@ -197,8 +194,11 @@ def run_search(
     space = SearchSpace(tune.space)
     if ended:
         log.info("%d of %d trials have been run already", len(ended), tune.num_trials)
-    elif not study.get_trials(deepcopy=False) and (own_values := space.locate(config)) is not None:
-        study.enqueue_trial(own_values)
+    elif not study.get_trials(deepcopy=False):
+        try:
+            study.enqueue_trial(space.locate(config))
+        except ValueError as outside:
+            log.warning("warning: %s: the config's own values are not the first trial", outside)
     searcher = StudySearch(space, study, build_sampler(config, study), journal)
     # Ray Tune's own files serve nobody, and it must not take a Ctrl-C for the end of the search.
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}

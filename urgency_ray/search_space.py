@@ -7,6 +7,7 @@ import graphlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import optuna
@@ -64,8 +65,12 @@ class SearchSpace:
         trial.set_user_attr("fields", fields)
         return fields
 
-    def locate(self, config: Config) -> dict[str, Any] | None:
-        """The point of this space that stands for a config's own values, or None where one lies outside."""
+    def locate(self, config: Config) -> dict[str, Any]:
+        """The point of this space that stands for a config's own values.
+
+        Raises:
+            ValueError: one lies outside.
+        """
         tree = config.model_dump()
         point: dict[str, Any] = {}
         for name in parents_first(self.space):
@@ -76,7 +81,7 @@ class SearchSpace:
                 values = [read_field(tree, field) for field in dimension.fields]
                 total = sum(values)
                 if total <= 0:
-                    return None
+                    raise ValueError(f"{' + '.join(dimension.fields)} is 0")
                 draws = (math.exp(-value / total) for value in values)
                 point |= {f"{name}.{field}": draw for field, draw in zip(dimension.fields, draws, strict=True)}
                 continue
@@ -87,7 +92,7 @@ class SearchSpace:
                 else value is not None and dimension.low <= value <= dimension.high
             )
             if not inside:
-                return None
+                raise ValueError(f"{name} {value} lies outside tune.space")
             point[name] = value
         return point
 
@@ -150,8 +155,11 @@ def check_space(config: Config) -> None:
         raise ConfigError("tune.space: is empty; state what to search, as configs/tune_fusion.yaml does")
     for field in searched_fields(space):
         if field.split(".")[0] not in SEARCHABLE_SECTIONS or field in NOT_SEARCHABLE:
-            raise ConfigError(f"tune.space: {field} cannot be searched: trials share one split, one seed and one budget")
-    for name in parents_first(space):
+            shared = "one set of tokens" if field.startswith("model.") else "one split, one seed and one budget"
+            raise ConfigError(f"tune.space: {field} cannot be searched: trials share {shared}")
+    in_order = parents_first(space)
+    _refuse_overlaps(space)
+    for name in in_order:
         dimension = space[name]
         if isinstance(dimension, FloatDimension | IntDimension):
             if dimension.low > dimension.high:
@@ -182,6 +190,21 @@ def _conditions(space: Mapping[str, Dimension], name: str) -> dict[str, Any]:
                     f"tune.space.{name}: is never searched: it needs {field} {conditions[field]}, its parent {parent} {value}"
                 )
     return conditions
+
+
+def _refuse_overlaps(space: Mapping[str, Dimension]) -> None:
+    owners: dict[str, list[str]] = {}
+    for name, dimension in space.items():
+        for field in dimension.fields if isinstance(dimension, SimplexDimension) else [name]:
+            owners.setdefault(field, []).append(name)
+    for field, names in owners.items():
+        for first, second in combinations(names, 2):
+            former, latter = _conditions(space, first), _conditions(space, second)
+            if all(latter.get(parent, value) == value for parent, value in former.items()):
+                where = first if first == second else f"{first} and {second}"
+                raise ConfigError(
+                    f"tune.space: {field} is searched twice, by {where}; leave one out, or give them different `when`"
+                )
 
 
 def _ends(dimension: Dimension) -> list[Any]:

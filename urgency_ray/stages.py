@@ -66,6 +66,8 @@ def _rejected(row: dict[str, Any], reject: Reject) -> dict[str, Any]:
 def _heard(row: dict[str, Any], text: str, start_ms: int, end_ms: int, waveform: NDArray[np.float32]) -> dict[str, Any]:
     if not text:
         raise Reject(Reason.NO_TEXT, "no words left in the transcript")
+    if not waveform.any():
+        raise Reject(Reason.SILENT_AUDIO, "every sample is zero")
     features = acoustic_features(waveform, SAMPLE_RATE_HZ)
     span = {"start_ms": start_ms, "end_ms": end_ms}
     return row | span | features | {"text": text, "waveform": waveform.tobytes(), "status": Status.EMBEDDED}

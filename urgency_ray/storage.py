@@ -55,6 +55,13 @@ def read_text(location: str) -> str:
         return str(stream.read(), "utf-8")
 
 
+def remove_file(location: str) -> None:
+    """Remove a file, where there is one."""
+    filesystem, path = open_location(location)
+    if filesystem.get_file_info(path).type == fs.FileType.File:
+        filesystem.delete_file(path)
+
+
 def write_bytes(location: str, content: bytes) -> None:
     """Write a whole file; on a local disk readers see the old file or the new one, never a part."""
     filesystem, path = open_location(location)

@@ -20,7 +20,7 @@ from urgency_ray import cluster, storage
 from urgency_ray.calibration import fit_temperature, operating_point
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.dataset import NUM_CLASSES, Examples, Splits, label_counts, load_examples, load_transcripts
-from urgency_ray.evaluate import predict_examples, predictions_table, score_pooled, score_splits
+from urgency_ray.evaluate import predict_examples, predictions_table, score_pooled, score_splits, scoring_device
 from urgency_ray.finetune import load_tokenizer
 from urgency_ray.fit import TrainingData, build_model
 from urgency_ray.leaks import leak_warnings
@@ -30,7 +30,7 @@ from urgency_ray.shared import SharedData, SharedInputs
 from urgency_ray.splits import fold_splits, split_examples
 from urgency_ray.tensorboard import write_events
 from urgency_ray.tokens import describe_cut, tokenize
-from urgency_ray.trainer import Trainer
+from urgency_ray.trainer import Trainer, plan_workers
 from urgency_ray.worker import load_state, train_worker
 
 log = logging.getLogger(__name__)
@@ -59,17 +59,7 @@ def train_model(config: Config, run_dir: str, data: TrainingData, shared: Shared
         FloatingPointError: the loss is not finite.
     """
     workers = config.train.num_workers
-    use_gpu = config.train.use_gpu if config.train.use_gpu is not None else cluster.num_gpus() >= workers
-    if use_gpu and cluster.num_gpus() < workers:
-        raise ConfigError(f"train.use_gpu: true with {workers} workers, but the cluster has {cluster.num_gpus()} GPUs")
-    nodes = cluster.node_cpus()
-    wishes = [config.train.cpus_per_worker] if config.train.cpus_per_worker else range(int(max(nodes)), 0, -1)
-    cpus = next((wish for wish in wishes if cluster.fit(nodes, wish) >= workers), None)
-    if cpus is None:
-        raise ConfigError(
-            f"train.num_workers: {workers} workers of {wishes[-1]:g} CPUs do not fit the cluster's nodes "
-            f"({', '.join(f'{node:g}' for node in nodes)} CPUs); lower train.num_workers or train.cpus_per_worker"
-        )
+    use_gpu, cpus = plan_workers(config.train, cluster.nodes())
     # A finished run's name would give back the old result: the name says what the result depends on.
     others = {"ablation", "folds", "bootstrap_samples", "max_failures", "checkpoint_epochs", "keep_checkpoints"}
     relevant = config.model_dump(include={"model", "loss", "sampler", "train"}, exclude={"train": others})
@@ -103,8 +93,8 @@ def train_model(config: Config, run_dir: str, data: TrainingData, shared: Shared
 
 @torch.inference_mode()
 def calibrate(data: TrainingData, model: UrgencyClassifier) -> None:
-    """Set the model's temperatures to those of the least negative log-likelihood on the validation rows."""
-    model.eval()
+    """Set the model's temperatures to those of the least negative log-likelihood on the validation rows; it ends on the CPU."""
+    model.eval().to(scoring_device(model))
     logits: dict[str, list[Tensor]] = {}
     truths: dict[str, list[Tensor]] = {}
     for examples in inference_batches(data.val, data.utterances, data.tokens):
@@ -117,6 +107,7 @@ def calibrate(data: TrainingData, model: UrgencyClassifier) -> None:
         known = truth >= 0
         if known.any():
             model.temperature[TASKS.index(task)] = fit_temperature(torch.cat(parts).numpy()[known], truth[known])
+    model.to("cpu")
 
 
 def _code_digest() -> str:
@@ -160,12 +151,15 @@ def prepare(config: Config, run_dir: str, inputs: SharedInputs | None = None) ->
             if found.get(field, value) != value and not (field == "revision" and value is None):
                 raise ConfigError(
                     f"--run-dir {run_dir}: its embeddings were made with {key}.{field} {found[field]}, not {value}; "
-                    "extract into another folder, or train with this one's own config"
+                    f"say --{key}.{field} {'null' if found[field] is None else found[field]}, or extract into another folder"
                 )
     made_with = {f"data.{key}": fingerprint[key] for key in type(config.data).model_fields if key in fingerprint}
-    # What `auto` stood for, or int8, which a recipe need not say again.
+    # What `auto` stood for, or int8, and which commit: a recipe need not say them again, predict must have them.
     arithmetic = {key: fingerprint.get(key, {}).get("dtype") for key in ("audio_encoder", "text_encoder")}
     made_with |= {f"{key}.dtype": dtype for key, dtype in arithmetic.items() if dtype is not None}
+    made_with |= {
+        f"{key}.revision": fingerprint[key]["revision"] for key in arithmetic if "revision" in fingerprint.get(key, {})
+    }
     return config.replace(made_with), examples, split_examples(examples, config.split)
 
 

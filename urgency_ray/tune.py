@@ -67,6 +67,9 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
     folder = storage.join(run_dir, "tune")
     with open_journal(folder) as journal:
         study = begin_study(journal, config, shared.digest, resume=resume, run_dir=run_dir)
+        storage.write_text(storage.join(folder, "config.yaml"), config.to_yaml())
+        # Figures of an earlier search, or of this one before it went on, would stand beside trials that they do not know.
+        storage.remove_file(storage.join(folder, "metrics.json"))
         searched_sec = study.user_attrs.get("seconds", 0.0)
         parts = [(fold.train, fold.val) for fold in folds]
         errors = run_search(config, shared, parts, study=study, journal=journal, folder=folder)
@@ -103,7 +106,7 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
             "best_score": winner.value,
             "val": val,
             "test": test,
-            "selection_optimism": val["macro_f1"] - test["macro_f1"],
+            "selection_optimism": winner.value - test["macro_f1"],
             "defaults": {part: defaults.blocks[part]["urgency"] for part in ("val", "test")},
             "difference": _difference(found, defaults, examples, splits, config),
             "wall_sec": round(searched_sec + time.monotonic() - started, 3),
@@ -122,8 +125,8 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
 
 def format_verdict(summary: dict[str, Any]) -> list[str]:
     """What the search came to, in lines for the terminal; `summary` as tune/metrics.json has it."""
-    val, test, difference = summary["val"]["macro_f1"], summary["test"]["macro_f1"], summary["difference"]
-    lines = [f"best of {summary['num_trials']} trials: validation macro-F1 {val:.3f}, test {test:.3f}"]
+    test, difference = summary["test"]["macro_f1"], summary["difference"]
+    lines = [f"best of {summary['num_trials']} trials: validation macro-F1 {summary['best_score']:.3f}, test {test:.3f}"]
     if difference["verdict"] == "defaults":
         return [*lines, "the best trial is that of the config's own values: the search found nothing better"]
     low, high = difference["interval"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
@@ -41,9 +41,11 @@ def identify_weights(name: str, revision: str | None) -> str:
         ConfigError: there is no such model or folder.
     """
     folder = Path(name)
-    model_config: Any = load_pretrained("pretrained", name, lambda: AutoConfig.from_pretrained(name, revision=revision))
+    load_pretrained("pretrained", name, lambda: AutoConfig.from_pretrained(name, revision=revision))
     if not folder.is_dir():
-        return str(getattr(model_config, "_commit_hash", None) or revision or "main")
+        # The Hub's cache keeps what was just loaded below the commit that the name stands for.
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+        return Path(cached).parent.name if isinstance(cached, str) else revision or "main"
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         with path.open("rb") as stream:

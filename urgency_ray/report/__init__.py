@@ -92,12 +92,13 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "history.json": _read_json,
     "metrics.json": _read_json,
     "predictions.parquet": _read_predictions,
+    "tune/config.yaml": _read_yaml,
     "tune/trials.parquet": _read_rows,
     "tune/history.parquet": _read_rows,
     "tune/best.yaml": _read_yaml,
     "tune/metrics.json": _read_json,
 }
-_CONTENT = _READERS.keys() - {"config.yaml", "ceiling.json", "tune/best.yaml", "tune/history.parquet"}
+_CONTENT = _READERS.keys() - {"config.yaml", "ceiling.json", "tune/config.yaml", "tune/best.yaml", "tune/history.parquet"}
 
 
 def _read_files(run_dir: str) -> dict[str, Any]:
@@ -186,7 +187,8 @@ def _training_view(history: list[dict[str, Any]] | None) -> dict[str, Any]:
 
 
 def _tune_view(files: Mapping[str, Any]) -> dict[str, Any]:
-    own = _DEFAULTS | _flatten(files["config.yaml"])
+    # The run folder's is that of its last extract or train, maybe with another config.
+    own = _DEFAULTS | _flatten(files.get("tune/config.yaml", files["config.yaml"]))
     best = _DEFAULTS | _flatten(files["tune/best.yaml"]) if "tune/best.yaml" in files else {}
     return tuning_view(files, own, best, _DEFAULTS)
 

@@ -40,15 +40,13 @@ def loss_curves(figure: Figure, history: Sequence[Mapping[str, Any]]) -> str:
 
 @chart(WIDTH, 210)
 def macro_f1_curves(figure: Figure, history: Sequence[Mapping[str, Any]]) -> str:
-    """Validation macro-F1 of each model in `history.json`, its best epoch marked."""
+    """Validation macro-F1 of each model in `history.json`, the epoch that was picked marked."""
     axes = figure.subplots()
     for name, rows in by_modality(history).items():
         epochs, scores, color = numbers(rows, "epoch"), numbers(rows, "val_macro_f1"), MODALITY_COLORS[name]
         axes.plot(epochs, scores, color=color, label=name)
         if not np.all(np.isnan(scores)):
-            # What the run picked by; a history without it is that of a run that picked by macro-F1.
-            picked = numbers(rows, "val_score" if "val_score" in rows[0] else "val_macro_f1")
-            best = int(np.nanargmax(picked))
+            best = int(np.nanargmax(numbers(rows, "val_score")))
             axes.plot(epochs[best], scores[best], "o", markersize=7, color=color, markeredgecolor=CARD)
             label = f"{epochs[best]:g}"
             axes.annotate(label, (epochs[best], scores[best]), (0, 6), textcoords="offset points", ha="center", weight="bold")

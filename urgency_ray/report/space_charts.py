@@ -176,7 +176,7 @@ def simplex(figure: Figure, trials: Trials, fields: Sequence[str], own: Sequence
                 x, y, "o", color=color, markersize=6.5, markerfacecolor=color if trial["state"] == "completed" else "none"
             )
     if len(own):
-        axes.plot(*(np.asarray(own) @ CORNERS), "P", color=INK, markersize=8, markerfacecolor="none", label="config.yaml")
+        axes.plot(*(np.asarray(own) @ CORNERS), "P", color=INK, markersize=8, markerfacecolor="none", label="the config's own")
     axes.set(aspect="equal", xlim=(-0.06, 1.06), ylim=(-0.1, 0.95))
     axes.axis("off")
     if axes.get_legend_handles_labels()[0]:

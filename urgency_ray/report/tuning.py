@@ -30,7 +30,7 @@ def tuning_view(
 
     Args:
         files: contents of the run folder's files by name.
-        own: all fields of config.yaml, dotted.
+        own: all fields of the config that was searched from, dotted.
         best: all fields of tune/best.yaml, dotted; empty where there is none.
         defaults: the defaults of all fields, dotted.
     """
@@ -39,7 +39,9 @@ def tuning_view(
     view: dict[str, Any] = {}
     if metrics:
         verdict, better = words.tuning_verdict(metrics)
+        several = own["tune.folds"] is not None or own["tune.repeats"] > 1
         view = {"tune": metrics, "tuning_verdict": verdict, "found_better": better}
+        view["several"] = ", the mean over its folds or repeats" if several else ""
     trials = [{name: _known(value) for name, value in trial.items()} for trial in trials]
     if any(trial["state"] != "failed" and trial["val_macro_f1"] is not None for trial in trials):
         view |= _trials_view(trials, metrics, files.get("tune/history.parquet") or [], own)
@@ -68,7 +70,6 @@ def _trials_view(
         "num_scored": len(scored),
         "top_trials": ranked[:TOP_TRIALS],
         "best_trial": best,
-        "search_score": next((trial["val_macro_f1"] for trial in scored if trial["number"] == best), None),
         "fields": fields,
         "logarithmic": [field for field in fields if field in wide],
     }
@@ -93,10 +94,14 @@ def _trials_view(
     if by_trial := _by_trial(history):
         marks = {rung["epoch"]: rung["reached"] for rung in view["rungs"]}
         charts["rungs_chart"] = trial_charts.rungs(by_trial, scored, best, marks)
-    starts = search_seconds(trials)
-    if starts:
-        charts["elapsed_chart"] = trial_charts.elapsed(trials, best, starts)
-    view["cost"] = cost(trials, starts, own)
+    # One whose process was lost, or whose time was over, before its first epoch has left no start.
+    begun = [trial for trial in trials if isinstance(trial.get("start"), datetime)]
+    span = None
+    if begun:
+        starts = search_seconds(begun)
+        span = max(start + float(trial["seconds"] or 0.0) for start, trial in zip(starts, begun, strict=True))
+        charts["elapsed_chart"] = trial_charts.elapsed(begun, best, starts)
+    view["cost"] = cost(trials, span, own)
     return view | {name: _markup(chart) for name, chart in charts.items()}
 
 
@@ -186,9 +191,7 @@ def _by_trial(history: Iterable[Mapping[str, Any]]) -> dict[int, list[Mapping[st
 
 
 def search_seconds(trials: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Seconds of search before each trial started, pauses of an interrupted search left out; empty where starts are unknown."""
-    if not all(isinstance(trial.get("start"), datetime) for trial in trials):
-        return []
+    """Seconds of search before each trial started, pauses of an interrupted search left out."""
     origin = min(trial["start"] for trial in trials)
     starts = [(trial["start"] - origin).total_seconds() for trial in trials]
     order = sorted(range(len(trials)), key=lambda index: starts[index])
@@ -201,21 +204,20 @@ def search_seconds(trials: Sequence[Mapping[str, Any]]) -> list[float]:
     return shifted
 
 
-def cost(trials: Sequence[Mapping[str, Any]], starts: Sequence[float], own: Mapping[str, Any]) -> dict[str, Any]:
-    """What the trials took together, and what those that were stopped saved."""
+def cost(trials: Sequence[Mapping[str, Any]], span_sec: float | None, own: Mapping[str, Any]) -> dict[str, Any]:
+    """What the trials took together, and what those that were stopped saved; `span_sec` is the whole search's, where known."""
     seconds = [float(trial["seconds"] or 0.0) for trial in trials]
     full = own["train.epochs"] * sum(trial["state"] != "failed" for trial in trials)
     epochs = sum(int(trial["epochs"]) for trial in trials if trial["state"] != "failed")
-    span = max((start + took for start, took in zip(starts, seconds, strict=True)), default=None) if starts else None
     return {
         "trial_sec": sum(seconds),
         "stopped_sec": sum(took for took, trial in zip(seconds, trials, strict=True) if trial["state"] == "stopped"),
         "failed_sec": sum(took for took, trial in zip(seconds, trials, strict=True) if trial["state"] == "failed"),
         "epochs": epochs,
         "full_epochs": full,
-        "span_sec": span,
-        "at_once": sum(seconds) / span if span else None,
-        "per_minute": 60 * len(trials) / span if span else None,
+        "span_sec": span_sec,
+        "at_once": sum(seconds) / span_sec if span_sec else None,
+        "per_minute": 60 * len(trials) / span_sec if span_sec else None,
     }
 
 
