@@ -170,8 +170,10 @@ def test_a_search_that_finds_nothing_better_says_so(ray_session, extracted, tmp_
 )
 def test_the_verdict_is_put_in_words(difference, words):
     block = {"macro_f1": 0.5}
-    summary = {"num_trials": 9, "val": block, "test": block, "defaults": {"test": block}, "difference": difference}
-    assert words in format_verdict(summary)[1]
+    summary = {"num_trials": 9, "best_score": 0.6, "test": block, "defaults": {"test": block}, "difference": difference}
+    first, second = format_verdict(summary)
+    assert first == "best of 9 trials: validation macro-F1 0.600, test 0.500"
+    assert words in second
 
 
 def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(ray_session, extracted, tmp_path):
