@@ -13,6 +13,7 @@ import pytest
 import ray
 
 from urgency_ray.calls import plan_calls
+from urgency_ray.cli import main
 from urgency_ray.config import Config, ConfigError
 from urgency_ray.dataset import load_examples
 from urgency_ray.extract import embed_calls, extract, make_fingerprint, pin_arithmetic, plan_actors
@@ -168,6 +169,33 @@ def test_files_that_cannot_be_read_just_now_are_not_removed(extracted, tmp_path,
     with pytest.raises(OSError, match="Too many open files"):
         extract(extracted[2], str(run_dir))
     assert files == {path: path.stat().st_mtime_ns for path in Path(run_dir).rglob("*.parquet")}
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_gone_ends_the_run_and_rejects_no_call(extracted, tmp_path, monkeypatch, capsys):
+    whole, calls, gone = extracted[1], tmp_path / "mounted" / "calls", tmp_path / "unmounted"
+    shutil.copytree(extracted[2].data.root, calls)
+    config, run_dir = tmp_path / "config.yaml", tmp_path / "run"
+    config.write_text(extracted[2].replace({"data.root": str(calls)}).to_yaml(), encoding="utf-8")
+    arguments = ["extract", "--config", str(config), "--run-dir", str(run_dir)]
+
+    def plan_and_unmount(data):
+        manifest = plan_calls(data)
+        shutil.move(calls.parent, gone)
+        return manifest
+
+    with monkeypatch.context() as patch:
+        patch.setattr("urgency_ray.extract.plan_calls", plan_and_unmount)
+        assert main(arguments) == 1
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "cannot be reached: FileNotFoundError" in line
+    assert "run the command again later" in line
+    assert not (run_dir / "extract.json").exists()
+    shutil.move(gone, calls.parent)
+    assert main(arguments) == 0
+    again = json.loads((run_dir / "extract.json").read_text(encoding="utf-8"))
+    assert {**again, "wall_sec": 0} == {**whole, "wall_sec": 0}
 
 
 def test_a_run_folder_among_the_calls_is_refused(extracted):

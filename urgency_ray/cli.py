@@ -19,6 +19,8 @@ from urgency_ray.config import Config, ConfigError, describe, iter_fields, load_
 
 log = logging.getLogger("urgency_ray")
 
+RETRY_ADVICE = "\nFailed to apply UDF transform after"
+
 
 @dataclass(frozen=True)
 class Command:
@@ -248,18 +250,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = next((cause for cause in _causes(error) if isinstance(cause, ConfigError | OSError | FloatingPointError)), None)
         if known is None:
             raise
-        print(f"error: {known}", file=sys.stderr)
+        # Ray Data adds lines on settings of its own to what a task raises.
+        print(f"error: {str(known).partition(RETRY_ADVICE)[0]}", file=sys.stderr)
         return 2 if isinstance(known, ConfigError) else 1
     return 0
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and what it came from; Ray keeps a worker's own exception in `cause` or `worker_failures`."""
+    """An exception and what it came from; Ray keeps a worker's own exception in `cause` or `worker_failures`.
+
+    One with a `cause` is left out itself: it poses as that, with the traceback for its text.
+    """
     pending: list[BaseException | None] = [error]
     while pending:
         current = pending.pop(0)
         if isinstance(current, BaseException):
-            yield current
+            if getattr(current, "cause", None) is None:
+                yield current
             failures = getattr(current, "worker_failures", {})
             pending += [getattr(current, "cause", None), current.__cause__, *failures.values()]
 

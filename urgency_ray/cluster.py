@@ -28,8 +28,10 @@ def connect(config: RayConfig) -> None:
     """
     if ray.is_initialized():
         return
-    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+    for name in ("ray", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Its errors are raised, too: once is enough.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # A private cluster never joins whatever else runs on the machine.
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     local = address == "local"
@@ -50,6 +52,8 @@ def connect(config: RayConfig) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # Wrapped, as is its default, what a user can mend loses its type on the way to the driver, and with it the one line.
+    context.raise_original_map_exception = True
 
 
 def _refuse_dead_address(address: str) -> None:
