@@ -92,14 +92,13 @@ def operating_point(
         block for each split.
     """
     threshold = choose_threshold(probs_high[splits["val"]], truth[splits["val"]], recall)
-    if threshold is not None:
-        # As it is printed. Rounded up, the row that it stands for would no longer be found.
-        printed = float(f"{threshold:.6g}")
-        threshold = printed if printed <= threshold else float(Context(prec=6, rounding=ROUND_FLOOR).create_decimal(threshold))
-    point: dict[str, Any] = {"recall_of_high": recall, "threshold": threshold}
-    if threshold is not None:
-        point |= {name: threshold_figures(probs_high[rows], truth[rows], threshold) for name, rows in splits.items()}
-    return point
+    if threshold is None:
+        return {"recall_of_high": recall, "threshold": None}
+    # As it is printed. Rounded up, the row that it stands for would no longer be found.
+    printed = float(f"{threshold:.6g}")
+    threshold = printed if printed <= threshold else float(Context(prec=6, rounding=ROUND_FLOOR).create_decimal(threshold))
+    figures = {name: threshold_figures(probs_high[rows], truth[rows], threshold) for name, rows in splits.items()}
+    return {"recall_of_high": recall, "threshold": threshold, **figures}
 
 
 def format_operating_point(point: dict[str, Any]) -> str:

@@ -372,6 +372,10 @@ class SynthesizeConfig(Section):
         return self
 
 
+ENCODERS = ("audio_encoder", "text_encoder")
+"""The sections that say what makes the embeddings."""
+
+
 class Config(Section):
     """The whole configuration; `config.yaml` of a run folder holds one in full."""
 
@@ -448,9 +452,13 @@ _Loader.add_implicit_resolver(
 
 
 def searched_fields(space: Mapping[str, Dimension]) -> list[str]:
-    """The config fields that a search space varies: a dimension's own name, or all fields of a simplex."""
-    parts = (dimension.fields if isinstance(dimension, SimplexDimension) else [name] for name, dimension in space.items())
-    return list(dict.fromkeys(field for part in parts for field in part))
+    """The config fields that a search space varies, each once."""
+    return list(dict.fromkeys(field for name, dimension in space.items() for field in dimension_fields(name, dimension)))
+
+
+def dimension_fields(name: str, dimension: Dimension) -> list[str]:
+    """The config fields that a dimension varies: its own name, or all fields of a simplex."""
+    return list(dimension.fields) if isinstance(dimension, SimplexDimension) else [name]
 
 
 def parse_yaml(text: str) -> Any:

@@ -27,7 +27,7 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from urgency_ray import __version__, cluster, ledger, storage
 from urgency_ray.calls import plan_calls
-from urgency_ray.config import Config, ConfigError
+from urgency_ray.config import ENCODERS, Config, ConfigError
 from urgency_ray.encoders import BUILT_IN_AUDIO, BUILT_IN_TEXT, resolve_weights
 from urgency_ray.stages import EncodeAudio, EncodeText, decode_calls
 
@@ -92,7 +92,7 @@ def extract(config: Config, run_dir: str) -> dict[str, Any]:
 
 
 def _is_below(location: str, root: str) -> bool:
-    below, above = (storage.absolute(place).partition("?")[0].rstrip("/") + "/" for place in (location, root))
+    below, above = (storage.without_options(storage.absolute(place)).rstrip("/") + "/" for place in (location, root))
     return below.startswith(above)
 
 
@@ -109,7 +109,7 @@ def pin_revisions(config: Config) -> Config:
     Raises:
         ConfigError: an encoder's name stands for nothing that can be loaded.
     """
-    sections = {key: getattr(config, key) for key in ("audio_encoder", "text_encoder")}
+    sections = {key: getattr(config, key) for key in ENCODERS}
     weights = {key: resolve_weights(section) for key, section in sections.items() if not Path(section.name).is_dir()}
     commits = {f"{key}.revision": value for key, value in weights.items() if COMMIT.fullmatch(value)}
     return config.replace(commits) if commits else config
@@ -187,7 +187,7 @@ def plan_actors(config: Config, node_cpus: Sequence[float], num_gpus: int) -> tu
         )
     built_in = config.audio_encoder.name == BUILT_IN_AUDIO
     if _uses_gpu(config, num_gpus):
-        for key in ("audio_encoder", "text_encoder"):
+        for key in ENCODERS:
             if getattr(config, key).dtype == "int8":
                 raise ConfigError(f"{key}.dtype: int8 runs on CPUs; choose auto, or set extract.use_gpu to false")
         num_audio = config.extract.num_audio_encoders or num_gpus

@@ -15,7 +15,6 @@ import json
 import logging
 import math
 import os
-import posixpath
 import time
 import zipfile
 import zlib
@@ -96,8 +95,7 @@ DETECT = Layout(
 
 
 def _choose_layout(embeddings: str) -> Layout:
-    # A URI may end in options of its filesystem.
-    suffix = posixpath.splitext(embeddings.partition("?")[0])[1]
+    suffix = storage.suffix(embeddings)
     if suffix not in (".npz", ".npy"):
         raise ConfigError(f"--embeddings {embeddings}: must end in .npz ({SENSE.pair}) or .npy ({DETECT.pair})")
     return SENSE if suffix == ".npz" else DETECT

@@ -19,7 +19,7 @@ from ray.data import ActorPoolStrategy
 from urgency_ray import cluster, storage
 from urgency_ray.attention import CALL_OUTPUT_SCHEMA, classify_calls, whole_calls
 from urgency_ray.calls import plan_calls
-from urgency_ray.config import Config, ConfigError
+from urgency_ray.config import ENCODERS, Config, ConfigError
 from urgency_ray.evaluate import predict_probabilities
 from urgency_ray.extract import PROGRESS_SEC, Progress, embed_calls, make_fingerprint
 from urgency_ray.ledger import fingerprint_differences
@@ -29,8 +29,6 @@ from urgency_ray.stages import embedded_rows, read_inputs
 from urgency_ray.tokens import describe_cut, tokenize
 
 log = logging.getLogger(__name__)
-
-ENCODERS = ("audio_encoder", "text_encoder")
 
 OUTPUT_SCHEMA = pa.schema([*PREDICTION_SCHEMA, pa.field("reason", pa.string()), pa.field("detail", pa.string())])
 """`PREDICTION_SCHEMA` and, for rejected calls, why."""
@@ -136,7 +134,7 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     Raises:
         ConfigError: no model, no calls, an output of another kind, or a transform that cannot be repeated here.
     """
-    if _suffix(output) not in (".parquet", ".csv"):
+    if storage.suffix(output) not in (".parquet", ".csv"):
         raise ConfigError(f"--output {output}: must end in .parquet or .csv")
     model = load_model(model_location)
     config = transform_config(config, model.transform)
@@ -173,19 +171,15 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     return counts
 
 
-def _suffix(output: str) -> str:
-    # A URI may end in options.
-    return posixpath.splitext(output.partition("?")[0] if "://" in output else output)[1]
-
-
 def _write(tables: Iterable[Any], schema: pa.Schema, manifest: pa.Table, output: str) -> dict[str, Any]:
     """Write rows as they come; the output appears, whole, only when every planned call has come out once."""
-    if _suffix(output) == ".csv":
+    is_csv = storage.suffix(output) == ".csv"
+    if is_csv:
         schema = pa.schema([field for field in schema if not pa.types.is_nested(field.type)])
     filesystem, path = storage.open_location(output)
     filesystem.create_dir(posixpath.dirname(path), recursive=True)
     partial = f"{path}.partial"
-    open_writer = pq.ParquetWriter if _suffix(output) == ".parquet" else pacsv.CSVWriter
+    open_writer = pacsv.CSVWriter if is_csv else pq.ParquetWriter
     num_predicted, num_rejected = Counter[str](), Counter[str]()
     labels, reasons, examples = Counter[str](), Counter[str](), Counter[str]()
     utterances = Counter[str]()

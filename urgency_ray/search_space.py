@@ -20,6 +20,7 @@ from urgency_ray.config import (
     FloatDimension,
     IntDimension,
     SimplexDimension,
+    dimension_fields,
     searched_fields,
 )
 
@@ -195,7 +196,7 @@ def _conditions(space: Mapping[str, Dimension], name: str) -> dict[str, Any]:
 def _refuse_overlaps(space: Mapping[str, Dimension]) -> None:
     owners: dict[str, list[str]] = {}
     for name, dimension in space.items():
-        for field in dimension.fields if isinstance(dimension, SimplexDimension) else [name]:
+        for field in dimension_fields(name, dimension):
             owners.setdefault(field, []).append(name)
     for field, names in owners.items():
         for first, second in combinations(names, 2):

@@ -37,6 +37,16 @@ def join(location: str, *parts: str) -> str:
     return posixpath.join(address, *parts) + mark + options
 
 
+def without_options(location: str) -> str:
+    """A URI without its options; a local path as it is, where a `?` is part of a name."""
+    return location.partition("?")[0] if "://" in location else location
+
+
+def suffix(location: str) -> str:
+    """The suffix of a file's name, `.parquet`, say; empty where it has none."""
+    return posixpath.splitext(without_options(location))[1]
+
+
 def absolute(location: str) -> str:
     """A URI as it is; a local path in full, without `~`."""
     return location if "://" in location else os.path.abspath(os.path.expanduser(location))

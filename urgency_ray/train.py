@@ -18,7 +18,7 @@ from torch import Tensor
 
 from urgency_ray import cluster, storage
 from urgency_ray.calibration import fit_temperature, operating_point
-from urgency_ray.config import Config, ConfigError
+from urgency_ray.config import ENCODERS, Config, ConfigError
 from urgency_ray.dataset import NUM_CLASSES, Examples, Splits, label_counts, load_examples, load_transcripts
 from urgency_ray.evaluate import predict_examples, predictions_table, score_pooled, score_splits, scoring_device
 from urgency_ray.finetune import load_tokenizer
@@ -144,7 +144,7 @@ def prepare(config: Config, run_dir: str, inputs: SharedInputs | None = None) ->
         run_dir, by_call=config.model.name == "hierarchical", keep=inputs.keep if inputs is not None else None
     )
     fingerprint = examples.fingerprint or {}
-    for key in ("audio_encoder", "text_encoder"):
+    for key in ENCODERS:
         # Imported embeddings do not say what made them; a recipe does not say which commit of a model it means.
         found = fingerprint.get(key, {})
         for field, value in getattr(config, key).model_dump(exclude={"batch_size", "dtype"}).items():
@@ -155,7 +155,7 @@ def prepare(config: Config, run_dir: str, inputs: SharedInputs | None = None) ->
                 )
     made_with = {f"data.{key}": fingerprint[key] for key in type(config.data).model_fields if key in fingerprint}
     # What `auto` stood for, or int8, and which commit: a recipe need not say them again, predict must have them.
-    arithmetic = {key: fingerprint.get(key, {}).get("dtype") for key in ("audio_encoder", "text_encoder")}
+    arithmetic = {key: fingerprint.get(key, {}).get("dtype") for key in ENCODERS}
     made_with |= {f"{key}.dtype": dtype for key, dtype in arithmetic.items() if dtype is not None}
     made_with |= {
         f"{key}.revision": fingerprint[key]["revision"] for key in arithmetic if "revision" in fingerprint.get(key, {})
@@ -269,7 +269,7 @@ def _cross_validate(
 
 def make_transform(config: Config, fingerprint: dict[str, Any] | None) -> dict[str, Any]:
     """What `predict` needs to repeat on new calls, and `evaluate` on the run's own: sections of the config, the fingerprint."""
-    return {**config.model_dump(include={"data", "audio_encoder", "text_encoder", "split"}), "fingerprint": fingerprint}
+    return {**config.model_dump(include={"data", *ENCODERS, "split"}), "fingerprint": fingerprint}
 
 
 def save_model(model: UrgencyClassifier, location: str, metrics: dict[str, Any], counts: dict[str, list[int]]) -> None:
