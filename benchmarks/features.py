@@ -22,7 +22,7 @@ import soxr
 from corpus import SAMPLE_RATE_HZ, make_waves, median_ratio, timed
 from numpy.typing import NDArray
 
-from urgency_ray.audio import acoustic_features, decode_wav
+from urgency_ray.calls.audio import acoustic_features, decode_wav
 from urgency_ray.schema import ACOUSTIC_FEATURES
 
 

@@ -25,13 +25,13 @@ from corpus import SAMPLE_RATE_HZ, median_ratio, save_encoders, timed, write_cor
 from transformers import AutoModel, AutoTokenizer, Wav2Vec2FeatureExtractor
 
 from urgency_ray import cluster
-from urgency_ray.audio import acoustic_features, decode_wav
-from urgency_ray.calls import plan_calls
+from urgency_ray.calls.audio import acoustic_features, decode_wav
+from urgency_ray.calls.label import parse_label
+from urgency_ray.calls.plan import plan_calls
+from urgency_ray.calls.transcript import join_transcript
 from urgency_ray.config import Config
-from urgency_ray.encoders import load_audio_encoder, load_text_encoder
-from urgency_ray.extract import embed_calls
-from urgency_ray.label import parse_label
-from urgency_ray.text import join_transcript
+from urgency_ray.embedding.pipeline import embed_calls
+from urgency_ray.encoders.load import load_audio_encoder, load_text_encoder
 
 # Small blocks, so that a few calls are enough batches to take a rate from; and the recipe does every third call.
 CALLS_PER_BATCH = 3

@@ -58,7 +58,7 @@ def resident_mib(field: str = "VmHWM") -> float:
 def plan(root: str) -> dict[str, float]:
     """Pair all calls."""
     # The imports are not part of the plan.
-    from urgency_ray.calls import plan_calls
+    from urgency_ray.calls.plan import plan_calls
     from urgency_ray.config import DataConfig
 
     before, started = resident_mib(), time.perf_counter()
@@ -78,10 +78,11 @@ def list_archives(root: str) -> dict[str, float]:
 
 def pass_rows(root: str) -> dict[str, float]:
     """Calls through the pipeline; the driver's peak after each step."""
-    from urgency_ray import cluster, ledger, storage
-    from urgency_ray.calls import plan_calls
+    from urgency_ray import cluster, storage
+    from urgency_ray.calls.plan import plan_calls
     from urgency_ray.config import Config
-    from urgency_ray.extract import embed_calls, make_fingerprint
+    from urgency_ray.embedding import ledger
+    from urgency_ray.embedding.pipeline import embed_calls, make_fingerprint
 
     config = Config().replace({"data.root": root, "text_encoder.hashing_dim": 1248, "ray.address": "local"})
     cluster.connect(config.ray)

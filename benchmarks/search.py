@@ -36,12 +36,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from urgency_ray import cluster
+from urgency_ray.commands.interchange import import_artefacts
+from urgency_ray.commands.train import prepare
+from urgency_ray.commands.tune import tune
 from urgency_ray.config import Config
-from urgency_ray.fit import Epoch, TrainingData, fit
-from urgency_ray.interchange import import_artefacts
-from urgency_ray.search_space import SearchSpace
-from urgency_ray.train import prepare
-from urgency_ray.tune import tune
+from urgency_ray.search.space import SearchSpace
+from urgency_ray.training.fit import Epoch, TrainingData, fit
 
 NUM_ROWS, DIM = 12_000, 96
 PLAIN_TRIALS, OUR_TRIALS = 30, 120

@@ -79,7 +79,7 @@ def write_run(run_dir: str, num_rows: int) -> None:
 def load(run_dir: str) -> tuple[float, float]:
     """Seconds of `load_examples`, and the peak RSS of a process that does only that, in MiB."""
     # The imports are no part of the loading.
-    from urgency_ray.dataset import load_examples
+    from urgency_ray.examples.dataset import load_examples
 
     seconds = timed(lambda: load_examples(run_dir))
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))

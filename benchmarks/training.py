@@ -33,9 +33,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from urgency_ray.config import Config
 from urgency_ray.encoders.cpu import keep_freed_memory
-from urgency_ray.fit import TrainingData, build_model, epochs
-from urgency_ray.layers import Dropout, FewTokensLayer
-from urgency_ray.model import Batch
+from urgency_ray.model.classifier import Batch
+from urgency_ray.model.layers import Dropout, FewTokensLayer
+from urgency_ray.training.fit import TrainingData, build_model, epochs
 
 WIDTH = 768
 NUM_VAL = 64
@@ -195,8 +195,8 @@ def step_gflop(config: Config, data: TrainingData, batch_size: int) -> float:
 def ray_overhead(config: Config, data: TrainingData) -> None:
     """Ray Train's start-up, and what it adds to an epoch, on a small model whose epochs are short."""
     from urgency_ray import cluster
-    from urgency_ray.shared import SharedInputs
-    from urgency_ray.train import train_model
+    from urgency_ray.commands.train import train_model
+    from urgency_ray.training.shared import SharedInputs
 
     small = {"model.hidden_dim": 64, "model.num_layers": 1, "model.feedforward_dim": 128, "model.head_dim": 64}
     short, long = (config.replace({**small, "train.epochs": number}) for number in (1, 1 + RAY_EPOCHS))

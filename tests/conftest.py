@@ -51,7 +51,7 @@ def demo_config():
 def corpus(tmp_path_factory):
     """A folder with a synthetic corpus of 100 calls, some of them flawed, and what is known of it."""
     from urgency_ray.config import SynthesizeConfig
-    from urgency_ray.synthesize import synthesize
+    from urgency_ray.synthesize.corpus import synthesize
 
     root = tmp_path_factory.mktemp("corpus") / "calls"
     config = SynthesizeConfig(num_calls=100, min_call_sec=4.0, max_call_sec=5.0, flaw_fraction=0.1)
@@ -61,7 +61,7 @@ def corpus(tmp_path_factory):
 @pytest.fixture(scope="session")
 def extracted(ray_session, corpus, demo_config, tmp_path_factory):
     """(run folder, summary, config) of an extracted corpus; read only."""
-    from urgency_ray.extract import extract
+    from urgency_ray.embedding.pipeline import extract
 
     run_dir = str(tmp_path_factory.mktemp("extracted") / "run")
     config = demo_config.replace({"data.root": str(corpus[0])})
@@ -71,7 +71,7 @@ def extracted(ray_session, corpus, demo_config, tmp_path_factory):
 @pytest.fixture(scope="session")
 def trained(extracted, tmp_path_factory):
     """(run folder, metrics, config) of a copy of `extracted`, trained with ablation; read only."""
-    from urgency_ray.train import train
+    from urgency_ray.commands.train import train
 
     run_dir = str(shutil.copytree(extracted[0], tmp_path_factory.mktemp("trained") / "run"))
     config = extracted[2].replace({"train.ablation": True})

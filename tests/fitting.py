@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from urgency_ray.fit import fit
+from urgency_ray.training.fit import fit
 
 SMALL = {
     "model.hidden_dim": 16,

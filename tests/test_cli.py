@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from urgency_ray import cli
+from urgency_ray.commands.train import evaluate_run, make_transform, prepare
 from urgency_ray.config import iter_fields
-from urgency_ray.model import UrgencyClassifier
-from urgency_ray.train import evaluate_run, make_transform, prepare
+from urgency_ray.model.classifier import UrgencyClassifier
 
 
 def run(*arguments):

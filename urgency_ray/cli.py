@@ -38,7 +38,7 @@ class Command:
 
 # Each stage is imported when it runs: `--help` and a wrong request answer at once, without Ray or torch.
 def _synthesize(config: Config, options: argparse.Namespace) -> None:
-    from urgency_ray.synthesize import synthesize
+    from urgency_ray.synthesize.corpus import synthesize
 
     if config.data.root is None:
         raise ConfigError("--data.root: say where to write the corpus")
@@ -46,28 +46,28 @@ def _synthesize(config: Config, options: argparse.Namespace) -> None:
 
 
 def _extract(config: Config, options: argparse.Namespace) -> None:
-    from urgency_ray.extract import extract
+    from urgency_ray.embedding.pipeline import extract
 
     extract(config, options.run_dir)
 
 
 def _train(config: Config, options: argparse.Namespace) -> None:
-    from urgency_ray.train import train
+    from urgency_ray.commands.train import train
 
     _print_scores(train(config, options.run_dir), options.run_dir)
 
 
 def _tune(config: Config, options: argparse.Namespace) -> None:
-    from urgency_ray.tune import tune
+    from urgency_ray.commands.tune import tune
 
     tune(config, options.run_dir, resume=options.resume)
 
 
 def _evaluate(config: Config, options: argparse.Namespace) -> None:
     recall = None if options.recall_of_high is None else _parse_recall(options.recall_of_high)
-    from urgency_ray.calibration import format_operating_point
-    from urgency_ray.metrics import format_report
-    from urgency_ray.train import evaluate_run
+    from urgency_ray.commands.train import evaluate_run
+    from urgency_ray.scoring.calibration import format_operating_point
+    from urgency_ray.scoring.metrics import format_report
 
     scores = evaluate_run(config, options.run_dir, recall)
     for split, tasks in scores["splits"].items():
@@ -85,31 +85,31 @@ def _parse_recall(text: str) -> float:
 
 
 def _predict(config: Config, options: argparse.Namespace) -> None:
-    from urgency_ray.predict import predict
+    from urgency_ray.commands.predict import predict
 
     predict(config, options.model, options.output)
 
 
 def _report(config: Config, options: argparse.Namespace) -> None:
-    from urgency_ray.report import write_report
+    from urgency_ray.report.page import write_report
 
     log.info("report: %s", write_report(options.run_dir))
 
 
 def _import(config: Config, options: argparse.Namespace) -> None:
-    from urgency_ray.interchange import import_artefacts
+    from urgency_ray.commands.interchange import import_artefacts
 
     import_artefacts(config, options.metadata, options.embeddings, options.run_dir)
 
 
 def _export(config: Config, options: argparse.Namespace) -> None:
-    from urgency_ray.interchange import export_artefacts
+    from urgency_ray.commands.interchange import export_artefacts
 
     export_artefacts(config, options.run_dir, options.metadata, options.embeddings)
 
 
 def _demo(config: Config, options: argparse.Namespace) -> None:
-    from urgency_ray.demo import demo
+    from urgency_ray.commands.demo import demo
 
     demo(config, options.run_dir)
 

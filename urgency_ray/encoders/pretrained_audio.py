@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 
-from urgency_ray.audio import peak_normalize
+from urgency_ray.calls.audio import peak_normalize
 from urgency_ray.config import AudioEncoderConfig
 from urgency_ray.encoders.base import AudioEmbeddings, normalize_rows
 from urgency_ray.encoders.hub import load_model

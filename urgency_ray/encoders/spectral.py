@@ -8,7 +8,7 @@ import librosa
 import numpy as np
 from numpy.typing import NDArray
 
-from urgency_ray.audio import peak_normalize
+from urgency_ray.calls.audio import peak_normalize
 from urgency_ray.config import AudioEncoderConfig
 from urgency_ray.encoders.base import AudioEmbeddings, normalize_rows
 

@@ -1,0 +1,92 @@
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from urgency_ray.commands.predict import OUTPUT_SCHEMA, predict, transform_config
+from urgency_ray.config import Config, ConfigError
+from urgency_ray.model.classifier import load_model
+
+
+@pytest.fixture(scope="module")
+def unlabelled(corpus, tmp_path_factory):
+    """The corpus's Validation part, unpacked, without urgency labels, and one broken call."""
+    folder = tmp_path_factory.mktemp("unlabelled")
+    for path in corpus[0].rglob("V*.zip"):
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+    for path in folder.glob("*.json"):
+        label = json.loads(path.read_text(encoding="utf-8-sig"))
+        del label["urgencyLevel"]
+        path.write_text(json.dumps(label, ensure_ascii=False), encoding="utf-8")
+    broken = sorted(folder.glob("*.wav"))[0]
+    broken.write_bytes(b"<html>not found</html>")
+    return folder, broken.stem
+
+
+def test_new_calls_get_the_probabilities_of_the_run_s_own_transform(ray_session, trained, unlabelled, tmp_path):
+    run_dir, _, _ = trained
+    folder, broken = unlabelled
+    output = tmp_path / "out" / "new.parquet"
+    # Defaults on purpose: the transform is the model's, not the command line's.
+    counts = predict(Config().replace({"data.root": str(folder)}), f"{run_dir}/model", str(output))
+    frame = pd.read_parquet(output).set_index("call_id")
+    assert list(frame.reset_index().columns) == sorted(
+        OUTPUT_SCHEMA.names, key=lambda n: (n != "call_id", OUTPUT_SCHEMA.names.index(n))
+    )
+    assert counts["calls_read"] == len(frame) == 20
+    assert (counts["calls_predicted"], counts["calls_rejected"]) == (19, 1)
+    known = pd.read_parquet(f"{run_dir}/predictions.parquet").set_index("call_id").loc[frame.index.drop(broken)]
+    for name in ("prob_low", "prob_mid", "prob_high"):
+        np.testing.assert_allclose(frame[name].drop(broken), known[name], atol=1e-5)
+    assert frame["urgency"].isna().all()
+    assert frame.loc[broken, "reason"] == "not_audio"
+    assert frame.loc[broken, ["urgency_pred", "prob_low"]].isna().all()
+
+
+def test_csv_says_the_same(ray_session, trained, unlabelled, tmp_path):
+    counts = predict(Config().replace({"data.root": str(unlabelled[0])}), f"{trained[0]}/model", str(tmp_path / "new.csv"))
+    frame = pd.read_csv(tmp_path / "new.csv")
+    assert len(frame) == counts["calls_read"]
+    assert frame["reason"].notna().sum() == counts["rows_rejected"]
+
+
+def test_bad_requests_are_one_line(trained, tmp_path):
+    config = Config().replace({"data.root": str(tmp_path)})
+    with pytest.raises(ConfigError, match=r"--output x\.json: must end in"):
+        predict(config, f"{trained[0]}/model", "x.json")
+    with pytest.raises(ConfigError, match=r"holds no model\.safetensors"):
+        predict(config, str(tmp_path), "x.parquet")
+
+
+@pytest.mark.parametrize(("made_with", "repeated_with"), [("bfloat16", "auto"), ("int8", "int8"), ("float32", "float32")])
+def test_the_arithmetic_is_repeated_where_every_machine_can(trained, made_with, repeated_with):
+    transform = json.loads(json.dumps(load_model(f"{trained[0]}/model").transform))
+    for part in (transform, transform["fingerprint"]):
+        part["audio_encoder"]["dtype"] = made_with
+    assert transform_config(Config(), transform).audio_encoder.dtype == repeated_with
+
+
+def test_what_would_be_another_transform_is_refused_and_what_is_the_machines_stands(trained):
+    transform = load_model(f"{trained[0]}/model").transform
+    with pytest.raises(ConfigError, match=r"^--data\.max_call_sec: 60\.0, but the model's embeddings were made with 7200\.0"):
+        transform_config(Config().replace({"data.max_call_sec": 60.0}), transform)
+    with pytest.raises(ConfigError, match=r"^--text_encoder\.max_tokens: 16, but"):
+        transform_config(Config().replace({"text_encoder.max_tokens": 16}), transform)
+    smaller = transform_config(Config().replace({"audio_encoder.batch_size": 2, "data.root": "calls"}), transform)
+    assert (smaller.audio_encoder.batch_size, smaller.data.root) == (2, "calls")
+
+
+def test_a_transform_that_cannot_be_repeated_is_refused(trained, tmp_path):
+    transform = load_model(f"{trained[0]}/model").transform
+    with pytest.raises(ConfigError, match="trained on imported embeddings"):
+        transform_config(Config(), transform | {"fingerprint": None})
+    other = json.loads(json.dumps(transform))
+    other["fingerprint"]["text_encoder"]["weights"] = "sha256:other"
+    with pytest.raises(ConfigError, match=r"text_encoder\.weights: sha256:other there, built-in here"):
+        transform_config(Config(), other)
+    assert not transform_config(Config(), transform).data.require_urgency
+    shutil.rmtree(tmp_path)

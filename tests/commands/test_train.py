@@ -1,0 +1,294 @@
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+from urgency_ray.cli import main
+from urgency_ray.cluster import Node
+from urgency_ray.commands.train import evaluate_run, prepare, train
+from urgency_ray.config import Config, ConfigError
+from urgency_ray.examples.dataset import load_examples
+from urgency_ray.examples.splits import fold_splits, split_examples
+from urgency_ray.model.classifier import load_model
+from urgency_ray.schema import METADATA_KEY, PREDICTION_SCHEMA, read_fingerprint
+from urgency_ray.scoring.scores import predict_examples
+from urgency_ray.training.fit import TrainingData, build_model
+from urgency_ray.training.trainer import Trainer, plan_workers
+
+
+def test_of_ray_train_s_callbacks_only_the_placement_group_cleaner_is_left_out():
+    trainer = Trainer(lambda: None, scaling_config=ScalingConfig(num_workers=1))
+    all_of_them, ours = (
+        {type(each).__name__ for each in of._create_default_callbacks(trainer)} for of in (TorchTrainer, Trainer)
+    )
+    assert all_of_them - ours == {"PlacementGroupCleanerCallback"}
+
+
+def test_metrics_are_those_of_the_predictions_by_scikit_learn(trained):
+    run_dir, metrics, _ = trained
+    predictions = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
+    assert set(metrics["splits"]) == {"val", "test"}
+    for name, tasks in metrics["splits"].items():
+        rows = predictions[predictions["split"] == name]
+        block = tasks["urgency"]
+        assert block["num_rows"] == len(rows)
+        truth, called = rows["urgency"], rows["urgency_pred"]
+        assert block["accuracy"] == pytest.approx(accuracy_score(truth, called))
+        assert block["macro_f1"] == pytest.approx(f1_score(truth, called, average="macro", labels=[0, 1, 2], zero_division=0))
+        assert block["confusion"] == confusion_matrix(truth, called, labels=[0, 1, 2]).tolist()
+        assert block["macro_f1_interval"][0] <= block["macro_f1"] <= block["macro_f1_interval"][1]
+    assert json.loads(Path(run_dir, "metrics.json").read_text(encoding="utf-8")) == metrics
+    assert metrics["warnings"] == []
+
+
+def test_predictions_follow_the_contract(trained):
+    run_dir, _, _ = trained
+    table = pq.read_table(f"{run_dir}/predictions.parquet")
+    assert table.schema.equals(PREDICTION_SCHEMA)
+    frame = table.to_pandas()
+    probs = frame[["prob_low", "prob_mid", "prob_high"]].to_numpy()
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
+    assert (probs.argmax(1) == frame["urgency_pred"]).all()
+    assert set(frame["split"]) == {"train", "val", "test"}
+
+
+def test_the_provider_s_validation_part_is_what_is_tested(trained):
+    run_dir, _, config = trained
+    examples = load_examples(run_dir)
+    splits = split_examples(examples, config.split)
+    provider = examples.keys["provider_split"].to_numpy()
+    assert set(provider[splits.test]) == {"validation"}
+    assert set(provider[splits.train]) == {"training"}
+
+
+def test_the_saved_model_is_that_of_the_best_epoch(trained):
+    run_dir, metrics, _ = trained
+    history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
+    assert [(row["modalities"], row["epoch"]) for row in history] == [
+        (m, e) for m in ("fused", "audio", "text") for e in (1, 2, 3, 4)
+    ]
+    assert metrics["splits"]["val"]["urgency"]["macro_f1"] == pytest.approx(max(row["val_macro_f1"] for row in history[:4]))
+    model = load_model(f"{run_dir}/model")
+    table = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
+    probs = predict_examples(model, load_examples(run_dir))["urgency"]
+    np.testing.assert_allclose(probs[:, 2], table["prob_high"], atol=1e-6)
+    assert "macro-F1" in Path(run_dir, "model", "README.md").read_text(encoding="utf-8")
+
+
+def test_the_model_folder_alone_gives_the_probabilities_of_the_run_in_a_fresh_process(trained, tmp_path):
+    run_dir, _, _ = trained
+    shutil.copytree(Path(run_dir, "model"), tmp_path / "model")
+    examples = load_examples(run_dir)
+    np.savez(tmp_path / "rows.npz", audio=examples.audio, text=examples.text, acoustic=examples.acoustic)
+    code = """
+import numpy as np, torch
+from urgency_ray.model import Batch, UrgencyClassifier
+model, rows = UrgencyClassifier.from_pretrained("model"), np.load("rows.npz")
+with torch.inference_mode():
+    logits = model(Batch(*(torch.from_numpy(rows[name]) for name in ("audio", "text", "acoustic"))))
+    np.save("probs.npy", model.probabilities(logits)["urgency"])
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, timeout=120, capture_output=True)
+    table = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
+    expected = table[["prob_low", "prob_mid", "prob_high"]].to_numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "probs.npy"), expected, atol=1e-5)
+
+
+def test_training_leaves_tensorboard_curves_of_each_model(trained):
+    folder = Path(trained[0], "tensorboard")
+    assert {path.parent.name for path in folder.rglob("*tfevents*")} == {"fused", "audio", "text"}
+
+
+def test_evaluate_gives_the_same_figures(trained):
+    run_dir, metrics, config = trained
+    assert evaluate_run(config, run_dir) == {"splits": metrics["splits"]}
+
+
+def test_evaluate_refuses_another_split(trained):
+    run_dir, _, config = trained
+    with pytest.raises(ConfigError, match="trained on another split"):
+        evaluate_run(config.replace({"split.seed": 5}), run_dir)
+
+
+def test_of_equal_scores_the_first_epoch_counts(ray_session, extracted, tmp_path):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    # With so small a learning rate every epoch predicts the same.
+    config = extracted[2].replace({"train.learning_rate": 1e-12, "train.weight_decay": 0.0, "train.epochs": 3})
+    train(config, run_dir)
+    history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
+    assert len({row["val_macro_f1"] for row in history}) == 1
+    (folder,) = Path(run_dir, "checkpoints").glob("fused-*")
+    states = [torch.load(path, weights_only=True) for path in folder.rglob("state.pt")]
+    first = min(states, key=lambda state: len(state["history"]))
+    assert len(first["history"]) == 1
+    saved = load_model(f"{run_dir}/model").state_dict()
+    assert saved.pop("temperature")[0] != 1  # fitted when the training was over
+    assert all(torch.equal(value, first["model"][name]) for name, value in saved.items())
+
+
+def test_the_model_s_transform_is_what_made_the_embeddings(ray_session, extracted, tmp_path):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    # A recipe that says nothing of the data, as a user would give it to train.
+    train(extracted[2].replace({"data.root": None, "data.max_call_sec": 100.0, "train.epochs": 1}), run_dir)
+    assert load_model(f"{run_dir}/model").transform["data"]["max_call_sec"] == extracted[2].data.max_call_sec
+
+
+def test_the_checkpoints_of_the_best_epochs_and_the_latest_are_kept(ray_session, extracted, tmp_path):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    changes = {"train.epochs": 8, "train.learning_rate": 3e-4, "train.keep_checkpoints": 2, "train.checkpoint_epochs": 1}
+    train(extracted[2].replace(changes), run_dir)
+    history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
+    scores = [0.0, *(row["val_score"] for row in history)]
+    improved = [epoch for epoch in range(1, 9) if scores[epoch] > max(scores[:epoch])]
+    assert len(improved) > 2
+    states = [torch.load(path, weights_only=True) for path in Path(run_dir, "checkpoints").rglob("state.pt")]
+    assert sorted(len(state["history"]) for state in states) == sorted({*improved[-2:], 8})
+
+
+def test_a_loss_that_is_not_finite_ends_the_command_with_one_line(ray_session, extracted, tmp_path, capsys):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    options = ["--train.learning_rate", "1e30", "--train.clip_norm", "null", "--train.epochs", "3"]
+    assert main(["train", "--run-dir", run_dir, *options]) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.fullmatch(r"error: epoch \d: the (training|validation) loss is (nan|inf); try a lower train.learning_rate", last)
+    assert not Path(run_dir, "metrics.json").exists()
+
+
+def test_ablation_trains_each_modality_and_keeps_the_fused_model(trained):
+    run_dir, metrics, _ = trained
+    assert list(metrics["ablation"]) == ["fused", "audio", "text"]
+    assert metrics["ablation"]["fused"] == metrics["splits"]["test"]["urgency"]
+    assert metrics["ablation"]["audio"] != metrics["ablation"]["text"]
+    assert load_model(f"{run_dir}/model").model.modalities == "fused"
+
+
+@pytest.mark.slow
+def test_folds_score_each_row_by_a_model_that_has_not_seen_it(ray_session, extracted, tmp_path):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    config = extracted[2].replace({"train.epochs": 2, "train.folds": 2})
+    metrics = train(config, run_dir)
+    examples = load_examples(run_dir)
+    folds = fold_splits(examples, config.split, 2)
+    found = metrics["folds"]
+    assert [fold["num_rows"] for fold in found["each"]] == [len(splits.test) for splits in folds]
+    scores = [fold["macro_f1"] for fold in found["each"]]
+    assert (found["macro_f1_mean"], found["macro_f1_std"]) == pytest.approx((np.mean(scores), np.std(scores, ddof=1)))
+    assert found["pooled"]["num_rows"] == sum(examples.keys["provider_split"] == "training")
+    # Each fold's own best checkpoint, on its held-out rows, gives that fold's figure and its part of the pooled ones.
+    confusion = np.zeros((3, 3), int)
+    folders = [folder for folder in Path(run_dir, "checkpoints").iterdir() if folder.name.startswith("fused-")]
+    assert len(folders) == 3
+    for splits, score in zip(folds, scores, strict=True):
+        data = TrainingData.from_examples(examples, splits)
+        called = {}
+        for folder in folders:
+            states = [torch.load(path, weights_only=True) for path in folder.rglob("state.pt")]
+            state = next(s for s in states if len(s["history"]) == s["best_epoch"])
+            model = build_model(config, data)
+            if torch.equal(state["model"]["standardize_acoustic.mean"], model.standardize_acoustic.mean):
+                model.load_state_dict(state["model"])
+                called[folder.name] = predict_examples(model, examples)["urgency"].argmax(1)[splits.test]
+        (predicted,) = called.values()
+        truth = examples.urgency[splits.test]
+        assert score == pytest.approx(f1_score(truth, predicted, average="macro", labels=[0, 1, 2], zero_division=0))
+        confusion += confusion_matrix(truth, predicted, labels=[0, 1, 2])
+    assert found["pooled"]["confusion"] == confusion.tolist()
+    assert set(metrics["splits"]) == {"val", "test"}
+
+
+def test_a_leak_is_logged_and_kept_with_the_figures(ray_session, extracted, tmp_path, caplog):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    for path in Path(run_dir, "embeddings").rglob("*.parquet"):
+        table = pq.read_table(path, partitioning=None)
+        same = pa.array(["여기 삼 층 건물에서 검은 연기가 올라오고 있고 사람이 안에 있어요 빨리 와 주세요"] * len(table))
+        pq.write_table(table.set_column(table.schema.get_field_index("text"), table.schema.field("text"), same), path)
+    with caplog.at_level(logging.WARNING, "urgency_ray"):
+        metrics = train(extracted[2].replace({"train.epochs": 1}), run_dir)
+    size = metrics["splits"]["test"]["urgency"]["num_rows"]
+    expected = (
+        f"possible leak: {size} of {size} test rows have the same transcript as a row of train or val; their scores flatter"
+    )
+    assert metrics["warnings"][-1] == expected
+    assert f"warning: {expected}" in caplog.messages
+    assert "연기" not in caplog.text
+
+
+@pytest.mark.slow
+def test_two_ray_train_workers_share_the_work(ray_session, extracted, tmp_path):
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    config = extracted[2].replace(
+        {"train.epochs": 2, "train.batch_size": 16, "model.dropout": 0.0, "model.encoder_dropout": 0.0}
+    )
+    two = train(config.replace({"train.num_workers": 2}), run_dir)
+    history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
+    one = train(config.replace({"train.batch_size": 32}), run_dir)
+    alone = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
+    for name in ("train_loss", "val_loss"):
+        np.testing.assert_allclose([row[name] for row in history], [row[name] for row in alone], atol=1e-5)
+    assert two["splits"]["test"]["urgency"]["confusion"] == one["splits"]["test"]["urgency"]["confusion"]
+
+
+def test_embeddings_of_another_encoder_are_refused(extracted):
+    run_dir, _, config = extracted
+    with pytest.raises(ConfigError, match=r"made with audio_encoder\.name spectral, not facebook/data2vec-audio-base"):
+        train(config.replace({"audio_encoder.name": "facebook/data2vec-audio-base"}), run_dir)
+
+
+def test_a_run_folder_without_embeddings_is_refused(tmp_path, demo_config):
+    with pytest.raises(ConfigError, match="holds no embeddings; run extract"):
+        train(demo_config, str(tmp_path))
+
+
+def test_a_recipe_takes_over_which_commit_made_the_embeddings(extracted, tmp_path):
+    run_dir = shutil.copytree(extracted[0], tmp_path / "run")
+    for path in Path(run_dir, "embeddings").rglob("*.parquet"):
+        table = pq.read_table(path, partitioning=None)
+        fingerprint = read_fingerprint(table.schema)
+        fingerprint["audio_encoder"]["revision"] = "v1"
+        metadata = {METADATA_KEY: json.dumps(fingerprint, sort_keys=True)}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+    config, examples, _ = prepare(extracted[2], str(run_dir))
+    assert config.audio_encoder.revision == examples.fingerprint["audio_encoder"]["revision"] == "v1"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nodes", "planned"),
+    [
+        # A large node without a GPU does not say what a worker on the small one may ask for.
+        ({}, [Node(16, 1), Node(64)], (True, 16)),
+        ({"train.num_workers": 2}, [Node(16, 1), Node(64)], (False, 32)),  # both on the large node
+        ({"train.num_workers": 4}, [Node(8, 4)], (True, 2)),
+        ({"train.use_gpu": False}, [Node(16, 1)], (False, 16)),
+        ({"train.cpus_per_worker": 32}, [Node(16, 1), Node(64)], (False, 32)),
+    ],
+)
+def test_workers_ask_for_what_a_node_holds(wanted, nodes, planned):
+    assert plan_workers(Config().replace(wanted).train, nodes) == planned
+
+
+def test_gpus_beside_too_few_cpus_are_refused():
+    config = Config().replace({"train.use_gpu": True, "train.cpus_per_worker": 32})
+    with pytest.raises(ConfigError, match=r"1 workers of 32 CPUs and a GPU do not fit .* \(1 GPUs \+ 16, 0 GPUs \+ 64 CPUs\)"):
+        plan_workers(config.train, [Node(16, 1), Node(64)])
+
+
+def test_workers_that_do_not_fit_are_refused_before_anything_waits(ray_session, extracted):
+    run_dir, _, config = extracted
+    with pytest.raises(
+        ConfigError, match=r"train\.num_workers: 64 workers of 1 CPUs do not fit the cluster's nodes \(2 CPUs\)"
+    ):
+        train(config.replace({"train.num_workers": 64}), run_dir)
+    with pytest.raises(ConfigError, match=r"train\.use_gpu: true with 1 workers, but the cluster has 0 GPUs"):
+        train(config.replace({"train.use_gpu": True}), run_dir)

@@ -1,0 +1,217 @@
+import io
+import json
+import struct
+import subprocess
+import sys
+import wave
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from urgency_ray.calls.plan import plan_calls
+from urgency_ray.config import AudioEncoderConfig, DataConfig, TextEncoderConfig
+from urgency_ray.embedding.stages import EncodeAudio, EncodeText, decode_calls
+from urgency_ray.schema import ACOUSTIC_FEATURES, read_fingerprint
+
+SPEAKERS = (0, 1, 1, 1, 1)
+SPANS = ((0, 900), (1000, 2000), (2000, 2300), (2500, 9000), (2000, 1000))
+TEXTS = ("119입니다", "불이 났어요", "네", "***[개인정보]", "빨리요")
+
+
+@pytest.fixture
+def call(tmp_path):
+    samples = (8000 * np.sin(2 * np.pi * 300 * np.arange(3 * 8000) / 8000)).astype("<i2")
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as writer:
+        writer.setparams((1, 2, 8000, 0, "NONE", ""))
+        writer.writeframes(samples.tobytes())
+    (tmp_path / "a_1.wav").write_bytes(sound.getvalue())
+    label = {
+        "_id": "a",
+        "urgencyLevel": "상",
+        "sentiment": "불안/걱정",
+        "disasterLarge": "화재",
+        "disasterMedium": "일반화재",
+        "endAt": None,
+        "utterances": [
+            {"id": f"u{i}", "startAt": start, "endAt": end, "text": text, "speaker": speaker}
+            for i, ((start, end), text, speaker) in enumerate(zip(SPANS, TEXTS, SPEAKERS, strict=True))
+        ],
+    }
+    (tmp_path / "a_1.json").write_text(json.dumps(label, ensure_ascii=False), encoding="utf-8")
+    (tmp_path / "b_2.wav").write_bytes(b"")
+    (tmp_path / "b_2.json").write_text(json.dumps(label), encoding="utf-8")
+    return DataConfig(root=str(tmp_path))
+
+
+def decode(data, **changes):
+    data = DataConfig(**{**data.model_dump(), **changes})
+    return decode_calls(plan_calls(data), data).to_pylist()
+
+
+def test_a_call_is_one_row_with_all_its_words(call):
+    good, bad = decode(call)
+    assert good["example_id"] == good["call_id"] == "a_1"
+    assert good["text"] == "119입니다 불이 났어요 네 빨리요"
+    assert (good["urgency"], good["sentiment"], good["disaster_medium"]) == (2, "불안/걱정", "일반화재")
+    assert (good["start_ms"], good["end_ms"], good["duration_sec"]) == (0, 3000, 3.0)
+    assert len(np.frombuffer(good["waveform"], np.float32)) == 48000
+    assert (bad["call_id"], bad["status"], bad["reason"], bad["waveform"]) == ("b_2", "rejected", "empty_audio", b"")
+
+
+def test_the_caller_s_words_alone(call):
+    assert decode(call, speakers="caller")[0]["text"] == "불이 났어요 네 빨리요"
+
+
+def test_utterances_are_rows_cut_from_one_decoded_call(call):
+    *rows, bad = decode(call, unit="utterance")
+    assert [row["utterance_id"] for row in rows] == ["u0", "u1", "u2", "u3", "u4"]
+    assert [row["reason"] for row in rows] == [None, None, "too_short", "no_text", "invalid_span"]
+    assert bad["reason"] == "empty_audio"
+    heard = rows[1]
+    assert (heard["start_ms"], heard["end_ms"], heard["duration_sec"], heard["speaker"]) == (1000, 2000, 1.0, 1)
+    assert len({row["example_id"] for row in rows}) == 5
+    assert {row["urgency"] for row in rows} == {2}
+    assert len({row["audio_sha256"] for row in rows}) == 1
+
+
+def test_an_utterance_of_zeros_is_silent(call, tmp_path):
+    content = bytearray((tmp_path / "a_1.wav").read_bytes())
+    content[44 + 16_000 : 44 + 32_000] = bytes(16_000)  # the second of three, and the resampler's reach on both sides is not
+    (tmp_path / "a_1.wav").write_bytes(content)
+    label = json.loads((tmp_path / "a_1.json").read_text(encoding="utf-8"))
+    label["utterances"][1] |= {"startAt": 1200, "endAt": 1800}
+    (tmp_path / "a_1.json").write_text(json.dumps(label), encoding="utf-8")
+    rows = decode(call, unit="utterance")
+    assert [row["reason"] for row in rows[:2]] == [None, "silent_audio"]
+
+
+def test_an_utterance_that_outlasts_the_audio_is_cut_at_its_end(call, tmp_path):
+    path = tmp_path / "a_1.json"
+    label = json.loads(path.read_text(encoding="utf-8"))
+    label["utterances"][3]["text"] = "연기가 많아요"
+    path.write_text(json.dumps(label), encoding="utf-8")
+    row = decode(call, unit="utterance")[3]
+    assert (row["status"], row["start_ms"], row["end_ms"], row["duration_sec"]) == ("embedded", 2500, 3000, 0.5)
+
+
+def test_only_the_caller_s_utterances_are_rows(call):
+    rows = decode(call, unit="utterance", speakers="caller")
+    assert [row["speaker"] for row in rows] == [1, 1, 1, 1, None]
+
+
+def test_encoding_keeps_rejects_and_gives_the_contract_s_columns(call):
+    sent = []
+    table = EncodeAudio(AudioEncoderConfig(), "cpu", 1)(decode_calls(plan_calls(call), call))
+    table = EncodeText(TextEncoderConfig(), "cpu", 1, {"made": "here"}, sent.append)(table)
+    contract = "example_id call_id utterance_id provider_split start_ms end_ms speaker text urgency sentiment disaster_large"
+    contract += " disaster_medium region audio_sha256 audio_embedding text_embedding status reason detail"
+    assert {*contract.split(), *ACOUSTIC_FEATURES} <= set(table.schema.names)
+    assert table.schema.field("audio_embedding").type == pa.list_(pa.float32(), 288)
+    assert read_fingerprint(table.schema) == {"made": "here"}
+    assert [row is None for row in table["audio_embedding"].to_pylist()] == [False, True]
+    assert [row is None for row in table["text_embedding"].to_pylist()] == [False, True]
+    assert sent == [(2.0, 3.0)]
+
+
+def test_an_embedding_that_is_not_finite_is_a_reject(call, tmp_path):
+    for name in ("c_3", "d_4"):
+        for suffix in ("wav", "json"):
+            (tmp_path / f"{name}.{suffix}").write_bytes((tmp_path / f"a_1.{suffix}").read_bytes())
+    hear, read = EncodeAudio(AudioEncoderConfig(), "cpu", 1), EncodeText(TextEncoderConfig(), "cpu", 1, {}, print)
+    healthy = read(hear(decode_calls(plan_calls(call), call))).to_pylist()
+    overflow(hear, row=1, value=np.inf)
+    overflow(read, row=1, value=np.nan)  # of those that the audio encoder left
+    rows = read(hear(decode_calls(plan_calls(call), call))).to_pylist()
+    assert [row["reason"] for row in rows] == [None, "empty_audio", "invalid_embedding", "invalid_embedding"]
+    assert [row["status"] for row in rows] == ["embedded", "rejected", "rejected", "rejected"]
+    assert [row["detail"].split()[1] for row in rows[2:]] == ["audio", "text"]
+    assert (rows[2]["audio_embedding"], rows[2]["num_windows"]) == (None, None)
+    assert [rows[index]["text_embedding"] for index in (2, 3)] == [None, None]
+    assert rows[:2] == healthy[:2]
+
+
+def overflow(stage, row, value):
+    """Let the stage's encoder give one value that is no number, as arithmetic of few bits can."""
+    encode = stage.encoder.encode
+
+    def encode_badly(inputs):
+        encoded = encode(inputs)
+        encoded.vectors[row, 5] = value
+        return encoded
+
+    stage.encoder.encode = encode_badly
+
+
+MEASURE = """
+import re, sys
+from pathlib import Path
+from urgency_ray.calls.plan import plan_calls
+from urgency_ray.config import DataConfig
+from urgency_ray.embedding.stages import decode_calls
+
+def peak_kib():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+data = DataConfig(root=sys.argv[1], max_call_sec=60.0)
+rows = plan_calls(data)
+decode_calls(rows.filter([call == "a_1" for call in rows["call_id"].to_pylist()]), data)  # what any call costs
+before = peak_kib()
+for row in decode_calls(rows, data).to_pylist():
+    print(row["call_id"], row["reason"])
+print("MiB", (peak_kib() - before) // 1024)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of memory from /proc")
+def test_hostile_files_are_rejected_in_little_memory(call, tmp_path):
+    sound, label = ((tmp_path / f"a_1.{suffix}").read_bytes() for suffix in ("wav", "json"))
+    streamed = sound[:40] + b"\xff\xff\xff\xff" + sound[44:]
+    bomb = sound[:40] + struct.pack("<I", 100 << 20) + bytes(100 << 20)
+    with zipfile.ZipFile(tmp_path / "bombs.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.wav", bomb)
+        archive.writestr("../above.wav", sound)
+        archive.writestr("liar.wav", bomb)
+    content = bytearray((tmp_path / "bombs.zip").read_bytes())
+    entry = content.rindex(b"PK\x01\x02")
+    content[entry + 24 : entry + 28] = struct.pack("<I", 1000)  # the size that the directory promises
+    (tmp_path / "bombs.zip").write_bytes(content)
+    files = {
+        "huge_data": sound[:40] + b"\xf0\xff\xff\xff" + sound[44:],
+        "huge_rate": sound[:24] + b"\xff\xff\xff\xff" + sound[28:],
+        "no_rate": sound[:24] + bytes(4) + sound[28:],
+        "wide": streamed[:22] + struct.pack("<HIIHH", 16, 384_000, 384_000 * 32, 32, 16) + streamed[36:],
+        "many_channels": sound[:22] + b"\xff\xff" + sound[24:],
+        "streamed": streamed,
+    }
+    for stem, wav in files.items():
+        (tmp_path / f"{stem}.wav").write_bytes(wav)
+    for stem in ("bomb", "above", "liar", *files):
+        (tmp_path / f"{stem}.json").write_bytes(label)
+    (tmp_path / "wrong_types.wav").write_bytes(sound)
+    (tmp_path / "wrong_types.json").write_text('{"utterances": [{"startAt": [], "endAt": {}, "text": 5}]}', encoding="utf-8")
+    command = [sys.executable, "-c", MEASURE, str(tmp_path)]
+    *lines, memory = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert dict(line.split() for line in lines) == {
+        "a_1": "None",
+        "b_2": "empty_audio",
+        "above": "unsafe_name",
+        "bomb": "file_too_large",
+        "liar": "unreadable_file",
+        "huge_data": "truncated_audio",
+        "huge_rate": "not_audio",
+        "no_rate": "not_audio",
+        "wide": "None",
+        "many_channels": "not_audio",
+        "streamed": "None",
+        "wrong_types": "invalid_label",
+    }
+    assert int(memory.split()[1]) < 64
+
+
+def test_a_batch_of_rejects_alone_passes(call):
+    rejects = decode_calls(plan_calls(call).slice(1), call)
+    table = EncodeText(TextEncoderConfig(), "cpu", 1, {}, print)(EncodeAudio(AudioEncoderConfig(), "cpu", 1)(rejects))
+    assert table["status"].to_pylist() == ["rejected"]

@@ -1,0 +1,101 @@
+"""The blocks of metrics.json, of both tasks, against scikit-learn."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import (
+    accuracy_score,
+    cohen_kappa_score,
+    confusion_matrix,
+    f1_score,
+    mean_absolute_error,
+    precision_recall_fscore_support,
+    recall_score,
+)
+
+from urgency_ray.config import ModelConfig
+from urgency_ray.examples.dataset import Examples, Splits
+from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.schema import SENTIMENT_LABELS, URGENCY_LABELS
+from urgency_ray.scoring.scores import predict_examples, predictions_table, score_splits
+
+SMALL = {"hidden_dim": 16, "num_heads": 2, "num_layers": 1, "feedforward_dim": 16, "head_dim": 8}
+TASKS = {"urgency": URGENCY_LABELS, "sentiment": SENTIMENT_LABELS}
+
+
+@pytest.fixture(scope="module")
+def scored():
+    """(examples, splits, urgency and sentiment by task, probabilities, blocks) of an untrained model with both heads."""
+    rng = np.random.default_rng(0)
+    size = 300
+    keys = pd.DataFrame({"example_id": [f"e{i:03d}" for i in range(size)], "call_id": [f"c{i // 3}" for i in range(size)]})
+    keys["audio_sha256"] = None
+    audio, text, acoustic = (rng.standard_normal((size, dim)).astype(np.float32) for dim in (6, 5, 5))
+    urgency, sentiment = rng.integers(0, 3, size), rng.integers(-1, 4, size)
+    examples = Examples(keys, audio, text, acoustic, urgency, sentiment, None)
+    splits = Splits(np.arange(120), np.arange(120, 180), np.arange(180, 290))
+    torch.manual_seed(0)
+    model = UrgencyClassifier(ModelConfig(**SMALL), 6, 5, with_sentiment=True)
+    for head in (model.urgency, model.sentiment):
+        torch.nn.init.normal_(head.weight, std=2.0)
+    model.temperature.copy_(torch.tensor([2.5, 0.5]))
+    probabilities = predict_examples(model, examples)
+    blocks = score_splits(model, probabilities, examples, splits, num_resamples=100, seed=0)
+    return examples, splits, {"urgency": urgency, "sentiment": sentiment}, probabilities, blocks
+
+
+def calibration_error(truth, probs):
+    """From scikit-learn's reliability curve, weighted by the rows of its bins."""
+    confidence, right = probs.max(axis=1).astype(np.float64), probs.argmax(axis=1) == truth
+    accuracy, stated = calibration_curve(right, confidence, n_bins=15, strategy="uniform")
+    counts = np.bincount(np.searchsorted(np.linspace(0, 1, 16)[1:-1], confidence), minlength=15)
+    return np.abs(accuracy - stated) @ counts[counts > 0] / len(truth)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("task", ["urgency", "sentiment"])
+def test_every_figure_is_scikit_learn_s(scored, split, task):
+    _, splits, labels, probabilities, blocks = scored
+    rows = dict(splits.items())[split]
+    rows = rows[labels[task][rows] >= 0]
+    truth, probs = labels[task][rows], probabilities[task][rows]
+    called, classes = probs.argmax(axis=1), list(range(len(TASKS[task])))
+    block = dict(blocks[split][task])
+    low, high = block.pop("macro_f1_interval")
+    assert low < block["macro_f1"] < high
+    columns = precision_recall_fscore_support(truth, called, labels=classes, zero_division=0)
+    per_class = block.pop("per_class")
+    assert list(per_class) == list(TASKS[task])
+    for row, *expected in zip(per_class.values(), *columns, strict=True):
+        assert [row[name] for name in ("precision", "recall", "f1", "support")] == pytest.approx(expected)
+    temperature = {"urgency": 2.5, "sentiment": 0.5}[task]
+    raw = torch.from_numpy(probs).log().mul(temperature).softmax(-1).numpy()
+    ordinal = {
+        "quadratic_kappa": pytest.approx(cohen_kappa_score(truth, called, weights="quadratic")),
+        "ordinal_mae": pytest.approx(mean_absolute_error(truth, called)),
+        "recall_high": pytest.approx(recall_score(truth, called, labels=[2], average=None)[0]),
+        "high_called_low": pytest.approx(confusion_matrix(truth, called, normalize="true", labels=classes)[2, 0]),
+    }
+    assert block == {
+        "num_rows": len(rows),
+        "accuracy": pytest.approx(accuracy_score(truth, called)),
+        "macro_f1": pytest.approx(f1_score(truth, called, labels=classes, average="macro", zero_division=0)),
+        "confusion": confusion_matrix(truth, called, labels=classes).tolist(),
+        **(ordinal if task == "urgency" else dict.fromkeys(ordinal)),
+        "expected_calibration_error": pytest.approx(calibration_error(truth, probs)),
+        "expected_calibration_error_uncalibrated": pytest.approx(calibration_error(truth, raw)),
+        "temperature": temperature,
+    }
+
+
+def test_the_train_split_is_not_scored(scored):
+    assert set(scored[-1]) == {"val", "test"}
+
+
+def test_predictions_name_the_split_of_each_row(scored):
+    examples, splits, labels, probabilities, _ = scored
+    frame = predictions_table(probabilities["urgency"], examples, splits).to_pandas()
+    assert frame["split"].value_counts().to_dict() == {"train": 120, "test": 110, "val": 60, "unlabelled": 10}
+    assert (frame["urgency"] == labels["urgency"]).all()

@@ -1,0 +1,70 @@
+"""A trial's rows, without a cluster."""
+
+import numpy as np
+import pytest
+from fitting import SMALL
+
+from urgency_ray.config import Config
+from urgency_ray.search.trial import METRIC, trial_config, trial_rows
+from urgency_ray.training.fit import TrainingData, fit
+
+TRIAL = SMALL | {"train.epochs": 6, "train.early_stop_epochs": 2}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def make_data(size=160):
+    rng = np.random.default_rng(0)
+    urgency = rng.integers(0, 3, size)
+    audio = (urgency[:, None] + 2.5 * rng.standard_normal((size, 6))).astype(np.float32)
+    text = rng.standard_normal((size, 5)).astype(np.float32)
+    acoustic = rng.standard_normal((size, 5)).astype(np.float32)
+    rows = np.arange(size)
+    return TrainingData(audio, text, acoustic, urgency, np.full(size, -1), rows[40:], rows[:40])
+
+
+def scores_alone(config, data):
+    """Macro-F1 of each epoch of a training that nothing interrupts."""
+    scores = []
+    fit(config, data, lambda epoch: scores.append(epoch.metrics["val_macro_f1"]))
+    return scores
+
+
+def test_folds_and_seeds_go_on_together_and_each_trains_as_it_would_alone():
+    config, data = Config().replace(TRIAL | {"tune.repeats": 2, "train.seed": 3}), make_data()
+    rows = np.arange(160)
+    parts = [(rows[40:], rows[:40]), (rows[:120], rows[120:])]
+    found = list(trial_rows(config, data, parts, None))
+    alone = [
+        scores_alone(
+            config.replace({"train.seed": seed}),
+            TrainingData(data.audio, data.text, data.acoustic, data.urgency, data.sentiment, *part),
+        )
+        for part in parts
+        for seed in (3, 4)
+    ]
+    assert len({len(scores) for scores in alone}) > 1, "they stop early at different epochs"
+    assert [row["epoch"] for row in found] == list(range(1, max(map(len, alone)) + 1))
+    for row in found:
+        until = [scores[: row["epoch"]] for scores in alone]
+        assert row["val_macro_f1"] == pytest.approx(np.mean([scores[-1] for scores in until]))
+        assert row[METRIC] == pytest.approx(np.mean([max(scores) for scores in until]))
+        assert row["spread"] == pytest.approx(np.std([max(scores) for scores in until], ddof=1))
+    assert [row["finished"] for row in found] == [False] * (len(found) - 1) + [True]
+
+
+def test_a_loss_that_overflows_ends_the_trial_with_its_reason():
+    data = make_data()
+    config = Config().replace(TRIAL | {"train.learning_rate": 1e30, "train.clip_norm": None})
+    *_, last = trial_rows(config, data, [(data.train, data.val)], None)
+    assert last["finished"]
+    assert "loss is nan; try a lower train.learning_rate" in last["failed"]
+
+
+def test_a_trial_sees_the_batches_of_all_the_winner_s_workers():
+    base = Config().replace({"train.num_workers": 4, "train.batch_size": 8})
+    params = {"model.dropout": 0.3, "mixture.loss.kl_weight": 0.5}
+    config = trial_config(params, base.model_dump())
+    assert (config.train.num_workers, config.train.batch_size, config.model.dropout) == (1, 32, 0.3)
+    two = trial_config({}, base.replace({"tune.workers_per_trial": 2}).model_dump())
+    assert (two.train.num_workers, two.train.batch_size) == (2, 16)

@@ -1,0 +1,1 @@
+"""Archives and folders -> one call's waveform and words."""

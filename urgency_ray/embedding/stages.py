@@ -1,0 +1,213 @@
+"""The three stages that extract.py strings together, each a function of an Arrow table. They know no Ray.
+
+A call that cannot be used flows on as a row with `status=rejected`, a reason and a detail; an exception here is a bug.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from urgency_ray.calls.audio import acoustic_features, cut, decode_wav
+from urgency_ray.calls.label import MAX_LABEL_BYTES, Label, Utterance, parse_label
+from urgency_ray.calls.plan import max_audio_bytes, read_file
+from urgency_ray.calls.transcript import clean, join_transcript
+from urgency_ray.config import AudioEncoderConfig, ConfigError, DataConfig, TextEncoderConfig
+from urgency_ray.encoders.base import AudioEmbeddings, TextEmbeddings
+from urgency_ray.encoders.load import BUILT_IN_AUDIO, BUILT_IN_TEXT, load_audio_encoder, load_text_encoder
+from urgency_ray.schema import ACOUSTIC_FEATURES, CALLER, OUTCOME_FIELDS, ROW_FIELDS, Reason, Reject, Status, embedding_schema
+
+SAMPLE_RATE_HZ = 16_000
+
+DECODED_SCHEMA = pa.schema([*ROW_FIELDS, pa.field("waveform", pa.large_binary()), *OUTCOME_FIELDS])
+"""Between decoding and the audio encoder; `waveform` is float32 samples at 16 kHz, as bytes that cross Arrow uncopied."""
+
+
+def decode_calls(manifest: pa.Table, data: DataConfig) -> pa.Table:
+    """Read, check and decode calls: manifest rows to rows of `DECODED_SCHEMA`."""
+    calls = [_decode_call(call, data) for call in manifest.to_pylist()]
+    rows = [row | {"num_call_rows": len(call)} for call in calls for row in call]
+    return pa.Table.from_pylist(rows, schema=DECODED_SCHEMA)
+
+
+def _decode_call(call: dict[str, Any], data: DataConfig) -> list[dict[str, Any]]:
+    row = {key: call[key] for key in ("call_id", "provider_split", "region")}
+    row |= {"example_id": call["call_id"], "source_version": call["version"]}
+    try:
+        if call["reason"] is not None:
+            raise Reject(Reason(call["reason"]), call["detail"] or "")
+        label = parse_label(read_file(call["label_container"], call["label_member"], MAX_LABEL_BYTES), data.require_urgency)
+        row |= {
+            "urgency": label.urgency,
+            "sentiment": label.sentiment,
+            "disaster_large": label.disaster_large,
+            "disaster_medium": label.disaster_medium,
+        }
+        content = read_file(call["audio_container"], call["audio_member"], max_audio_bytes(data))
+        waveform = decode_wav(content, SAMPLE_RATE_HZ, data.max_call_sec)
+        row["audio_sha256"] = hashlib.sha256(content).hexdigest()
+        if data.unit == "call":
+            return [_call_row(row, label, waveform, data)]
+        return _utterance_rows(row, label, waveform, data)
+    except Reject as reject:
+        return [_rejected(row, reject)]
+
+
+def _rejected(row: dict[str, Any], reject: Reject) -> dict[str, Any]:
+    return row | {"waveform": b"", "status": Status.REJECTED, "reason": reject.reason, "detail": reject.detail}
+
+
+def _heard(row: dict[str, Any], text: str, start_ms: int, end_ms: int, waveform: NDArray[np.float32]) -> dict[str, Any]:
+    if not text:
+        raise Reject(Reason.NO_TEXT, "no words left in the transcript")
+    if not waveform.any():
+        raise Reject(Reason.SILENT_AUDIO, "every sample is zero")
+    features = acoustic_features(waveform, SAMPLE_RATE_HZ)
+    span = {"start_ms": start_ms, "end_ms": end_ms}
+    return row | span | features | {"text": text, "waveform": waveform.tobytes(), "status": Status.EMBEDDED}
+
+
+def _call_row(row: dict[str, Any], label: Label, waveform: NDArray[np.float32], data: DataConfig) -> dict[str, Any]:
+    text = join_transcript(label.utterances, data.speakers)
+    return _heard(row, text, 0, round(1000 * len(waveform) / SAMPLE_RATE_HZ), waveform)
+
+
+def _utterance_rows(
+    call: dict[str, Any], label: Label, waveform: NDArray[np.float32], data: DataConfig
+) -> list[dict[str, Any]]:
+    wanted = [u for u in label.utterances if data.speakers == "all" or u.speaker == CALLER]
+    if not wanted:
+        raise Reject(Reason.NO_TEXT, "no utterances of the wanted speakers")
+    return [_utterance_row(call, position, utterance, waveform, data) for position, utterance in enumerate(wanted)]
+
+
+def _utterance_row(
+    call: dict[str, Any], position: int, utterance: Utterance, waveform: NDArray[np.float32], data: DataConfig
+) -> dict[str, Any]:
+    # Utterance ids repeat now and then within a call: the position keeps example ids unique.
+    example_id = f"{call['call_id']}/{position:04d}"
+    row = call | {"example_id": example_id, "utterance_id": utterance.id, "speaker": utterance.speaker}
+    try:
+        heard = cut(waveform, SAMPLE_RATE_HZ, utterance.start_ms, utterance.end_ms, data.min_utterance_sec)
+        end_ms = utterance.start_ms + round(1000 * len(heard) / SAMPLE_RATE_HZ)
+        return _heard(row, clean(utterance.text), utterance.start_ms, end_ms, heard)
+    except Reject as reject:
+        return _rejected(row | {"start_ms": utterance.start_ms, "end_ms": utterance.end_ms}, reject)
+
+
+def _prepare_process(threads: int) -> None:
+    # Both settings are of the whole process: an actor's, which has one encoder and no more, or the driver's of an `import`.
+    import torch
+
+    from urgency_ray.encoders.cpu import keep_freed_memory
+
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+
+
+class EncodeAudio:
+    """Ray Data stage around an AudioEncoder: `waveform` becomes `audio_embedding` and `num_windows`."""
+
+    def __init__(self, config: AudioEncoderConfig, device: str, threads: int) -> None:
+        if config.name != BUILT_IN_AUDIO:
+            _prepare_process(threads)
+        self.encoder = load_audio_encoder(config, device)
+        if self.encoder.sample_rate_hz != SAMPLE_RATE_HZ:
+            raise ConfigError(f"audio_encoder.name: {config.name} wants {self.encoder.sample_rate_hz} Hz, not {SAMPLE_RATE_HZ}")
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = embedded_rows(table)
+        samples = table["waveform"].combine_chunks()
+        waveforms = [np.frombuffer(samples[row].as_buffer(), np.float32) for row in rows]
+        encoded = self.encoder.encode(waveforms) if waveforms else AudioEmbeddings.none(self.encoder.dim)
+        finite = _finite_rows(encoded.vectors)
+        table = _reject_rows(table.drop_columns(["waveform"]), rows[~finite], "the audio encoder gave NaN or infinite values")
+        rows, size = rows[finite], len(table)
+        table = table.append_column("audio_embedding", scatter_vectors(rows, encoded.vectors[finite], size, self.encoder.dim))
+        return table.append_column("num_windows", scatter_counts(rows, encoded.num_windows[finite], size))
+
+
+class EncodeText:
+    """Ray Data stage around a TextEncoder: adds `text_embedding` and token counts, and gives rows their final schema."""
+
+    def __init__(
+        self, config: TextEncoderConfig, device: str, threads: int, fingerprint: dict[str, Any], send: Callable[[Any], None]
+    ) -> None:
+        if config.name != BUILT_IN_TEXT:
+            _prepare_process(threads)
+        self.encoder = load_text_encoder(config, device)
+        self.fingerprint = fingerprint
+        self.send = send
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = embedded_rows(table)
+        texts = table["text"].take(pa.array(rows)).to_pylist()
+        encoded = self.encoder.encode(texts) if texts else TextEmbeddings.none(self.encoder.dim)
+        finite = _finite_rows(encoded.vectors)
+        table = _reject_rows(table, rows[~finite], "the text encoder gave NaN or infinite values")
+        rows, size = rows[finite], len(table)
+        table = table.append_column("text_embedding", scatter_vectors(rows, encoded.vectors[finite], size, self.encoder.dim))
+        table = table.append_column("num_tokens", scatter_counts(rows, encoded.num_tokens[finite], size))
+        table = table.append_column("num_tokens_dropped", scatter_counts(rows, encoded.num_tokens_dropped[finite], size))
+        table = table.append_column("num_text_windows", scatter_counts(rows, encoded.num_windows[finite], size))
+        audio_dim = table.schema.field("audio_embedding").type.list_size
+        schema = embedding_schema(audio_dim, self.encoder.dim, self.fingerprint)
+        seconds = table["duration_sec"].combine_chunks().drop_null()
+        # The utterances of a call can come in several batches.
+        num_calls = float(np.sum(1.0 / table["num_call_rows"].to_numpy()))
+        self.send((num_calls, float(np.sum(seconds.to_numpy()))))
+        return table.select(schema.names).cast(schema)
+
+
+def embedded_rows(table: pa.Table) -> NDArray[np.int64]:
+    """Positions of the rows that are not rejected, (K,)."""
+    return np.flatnonzero(np.asarray(table["status"].to_pylist()) == Status.EMBEDDED)
+
+
+def read_inputs(rows: pa.Table) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """What a classifier takes of K embedded rows, at least one: audio (K, A), text (K, T) and acoustic features (K, 5)."""
+    audio, text = (
+        rows[name].combine_chunks().flatten().to_numpy().reshape(len(rows), -1)
+        for name in ("audio_embedding", "text_embedding")
+    )
+    return audio, text, np.stack([rows[name].to_numpy() for name in ACOUSTIC_FEATURES], axis=1)
+
+
+def _finite_rows(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of (K, dim) vectors hold finite numbers alone, (K,); low precision overflows on the odd input."""
+    return np.asarray(np.isfinite(vectors).all(axis=1))
+
+
+def _reject_rows(table: pa.Table, rows: NDArray[np.int64], detail: str) -> pa.Table:
+    """The table with `rows` rejected as invalid_embedding."""
+    chosen = np.zeros(len(table), bool)
+    chosen[rows] = True
+    for name, value in (("status", Status.REJECTED), ("reason", Reason.INVALID_EMBEDDING), ("detail", detail)):
+        position = table.schema.get_field_index(name)
+        column = pc.if_else(pa.array(chosen), str(value), table[name])
+        table = table.set_column(position, table.schema.field(position), column)
+    return table
+
+
+def scatter_vectors(rows: NDArray[np.int64], vectors: NDArray[np.float32], size: int, dim: int) -> pa.Array:
+    """A fixed_size_list<float32>[dim] column of `size` rows with `vectors` (K, dim) at `rows` (K,) and nulls elsewhere."""
+    values = np.zeros((size, dim), np.float32)
+    missing = np.ones(size, bool)
+    values[rows] = vectors
+    missing[rows] = False
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), dim, mask=pa.array(missing))
+
+
+def scatter_counts(rows: NDArray[np.int64], counts: NDArray[np.int32], size: int) -> pa.Array:
+    """An int32 column of `size` rows with `counts` (K,) at `rows` (K,) and nulls elsewhere."""
+    values = np.zeros(size, np.int32)
+    missing = np.ones(size, bool)
+    values[rows] = counts
+    missing[rows] = False
+    return pa.array(values, mask=missing)

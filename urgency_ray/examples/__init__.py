@@ -1,0 +1,1 @@
+"""Embeddings parquet to examples: arrays, splits, leaks, tokens."""

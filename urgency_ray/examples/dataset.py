@@ -1,0 +1,240 @@
+"""Embeddings parquet to arrays, statistics and the order in which rows are visited. No cluster is needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from unicodedata import normalize
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+from numpy.typing import NDArray
+
+from urgency_ray import storage
+from urgency_ray.config import ConfigError, SamplerConfig
+from urgency_ray.examples.tokens import Tokens
+from urgency_ray.examples.utterances import Utterances, group_utterances
+from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS, Status, read_fingerprint
+
+SPLITS = ("train", "val", "test")
+NUM_CLASSES = len(URGENCY_LABELS)
+MIN_TEXT_CHARS = 40
+"""Shorter texts have no hash: that two people say them word for word is no wonder (a dispatcher's opening line, a "yes")."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The embedded rows of a run, sorted by `example_id`, so that nothing depends on the order of writing.
+
+    There are R embedding rows: N where an example is a row; where an example is a call of several, `utterances` says which.
+
+    Attributes:
+        keys: columns example_id, call_id, provider_split, audio_sha256 and text_sha256 (None where unknown, where the text
+            has fewer than `MIN_TEXT_CHARS` characters, or an example is a call of several), one row an example.
+        audio: float32 (R, audio_dim).
+        text: float32 (R, text_dim).
+        acoustic: float32 (R, 5), in the order of `schema.ACOUSTIC_FEATURES`, as measured.
+        urgency: int64 (N,), 0 to 2, or -1 where unknown.
+        sentiment: int64 (N,), index into `schema.SENTIMENT_LABELS`, or -1 where unknown.
+        fingerprint: what made the embeddings; None where the parquet does not say.
+        utterances: the rows of each call; None where an example is a row.
+        tokens: the transcripts for a model with a text encoder; None where none is wanted.
+    """
+
+    keys: pd.DataFrame
+    audio: NDArray[np.float32]
+    text: NDArray[np.float32]
+    acoustic: NDArray[np.float32]
+    urgency: NDArray[np.int64]
+    sentiment: NDArray[np.int64]
+    fingerprint: dict[str, Any] | None
+    utterances: Utterances | None = None
+    tokens: Tokens | None = None
+
+    def __len__(self) -> int:
+        return len(self.urgency)
+
+
+Keep = Callable[[str, NDArray[np.float32]], NDArray[np.float32]]
+
+
+def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = None) -> Examples:
+    """Read `<run_dir>/embeddings`, embedded rows only, each array filled once in its final order.
+
+    Args:
+        run_dir: a run folder that extract (or import) has finished.
+        by_call: make an example of each call, out of its utterance rows; its id is the call's.
+        keep: gets `audio` and `text` as soon as each is read, by name, and gives back what is to stand for it (the same values
+            in memory that processes share, say), so that no two of them lie in this process's memory at once.
+
+    Raises:
+        ConfigError: there are no embeddings, they come from different encoders or settings, or `by_call` and they are those of
+            whole calls.
+    """
+    location = storage.join(run_dir, "embeddings")
+    if not storage.exists(location):
+        raise ConfigError(f"--run-dir {run_dir}: holds no embeddings; run extract (or import) on it first")
+    summary, unfinished = storage.join(run_dir, "extract.json"), "its extract has not finished, or files are missing"
+    if not storage.exists(summary):
+        raise ConfigError(f"--run-dir {run_dir}: {unfinished}; run extract on it again")
+    filesystem, path = storage.open_location(location)
+    dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
+    fingerprint = _only_fingerprint(run_dir, dataset)
+    embedded = pc.field("status") == Status.EMBEDDED
+    names = ["example_id", "call_id", "provider_split", "audio_sha256", "urgency", "sentiment", *ACOUSTIC_FEATURES]
+    if by_call:
+        names += ["utterance_id", "speaker", "start_ms", "end_ms"]
+    frame = dataset.to_table(columns=names, filter=embedded).to_pandas()
+    if json.loads(storage.read_text(summary))["rows_embedded"] != len(frame):
+        raise ConfigError(f"--run-dir {run_dir}: {unfinished}; run extract on it again")
+    if frame.empty:
+        raise ConfigError(f"--run-dir {run_dir}: every call was rejected; extract.json counts the reasons")
+    if by_call and frame["utterance_id"].isna().any():
+        raise ConfigError(
+            f"--run-dir {run_dir}: holds a row a call, but model.name hierarchical wants a row an utterance; "
+            "extract into another folder with data.unit utterance"
+        )
+    order = np.argsort(frame["example_id"].to_numpy(str), kind="stable")
+    if by_call:
+        order = order[np.argsort(frame["call_id"].to_numpy(str)[order], kind="stable")]
+    vectors = {}
+    for name in ("audio", "text"):
+        read = _read_vectors(dataset, f"{name}_embedding", embedded, order)
+        vectors[name] = keep(name, read) if keep is not None else read
+        del read
+    frame["text_sha256"] = list(_hash_texts(dataset, embedded))
+    frame = frame.iloc[order].reset_index(drop=True)
+    acoustic = frame[list(ACOUSTIC_FEATURES)].to_numpy(np.float32, na_value=np.nan)
+    utterances = group_utterances(frame) if by_call else None
+    if utterances is not None:
+        frame = frame.iloc[utterances.offsets[:-1]].reset_index(drop=True)
+        frame = frame.assign(example_id=frame["call_id"], text_sha256=None)
+    sentiments = pd.Categorical(frame["sentiment"], categories=list(SENTIMENT_LABELS))
+    return Examples(
+        keys=frame[["example_id", "call_id", "provider_split", "audio_sha256", "text_sha256"]],
+        audio=vectors["audio"],
+        text=vectors["text"],
+        acoustic=acoustic,
+        urgency=frame["urgency"].fillna(-1).to_numpy(np.int64),
+        sentiment=np.asarray(sentiments.codes, np.int64),
+        fingerprint=fingerprint,
+        utterances=utterances,
+    )
+
+
+def load_transcripts(run_dir: str) -> pa.ChunkedArray:
+    """The transcripts of a run's embedded rows, in the order of `load_examples`."""
+    filesystem, path = storage.open_location(storage.join(run_dir, "embeddings"))
+    dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
+    table = dataset.to_table(columns=["example_id", "text"], filter=pc.field("status") == Status.EMBEDDED)
+    order = np.argsort(table["example_id"].to_numpy().astype(str), kind="stable")
+    # Their offsets are 32 bits wide: all transcripts together can have more bytes than those count.
+    return pc.fill_null(table["text"].cast(pa.large_string()), "").take(pa.array(order))
+
+
+def _only_fingerprint(run_dir: str, dataset: pads.Dataset) -> dict[str, Any] | None:
+    found = {(fragment.physical_schema.metadata or {}).get(b"urgency_ray") for fragment in dataset.get_fragments()}
+    if len(found) > 1:
+        raise ConfigError(f"--run-dir {run_dir}: its embeddings were made with {len(found)} different settings; extract afresh")
+    return read_fingerprint(dataset.schema)
+
+
+def _read_vectors(dataset: pads.Dataset, name: str, embedded: pc.Expression, order: NDArray[np.int64]) -> NDArray[np.float32]:
+    # The final place of each row as it comes from the scan: the vectors are written there once, never sorted in memory.
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    vectors = np.empty((len(order), dataset.schema.field(name).type.list_size), np.float32)
+    start = 0
+    for batch in dataset.to_batches(columns=[name], filter=embedded):
+        column: pa.FixedSizeListArray = batch.column(name)
+        if len(column):
+            vectors[places[start : start + len(column)]] = column.flatten().to_numpy().reshape(len(column), -1)
+            start += len(column)
+    return vectors
+
+
+def _hash_texts(dataset: pads.Dataset, embedded: pc.Expression) -> Iterator[str | None]:
+    """A hash of each transcript, in the order of the scan; the words themselves are not kept."""
+    for batch in dataset.to_batches(columns=["text"], filter=embedded):
+        for text in batch.column("text").to_pylist():
+            words = " ".join(normalize("NFC", text or "").split())
+            yield hashlib.sha256(words.encode()).hexdigest() if len(words) >= MIN_TEXT_CHARS else None
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Row numbers of each split, ascending; rows without an urgency label are in none."""
+
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+    def items(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """(name, row numbers) of the three splits."""
+        return ((name, getattr(self, name)) for name in SPLITS)
+
+
+def class_counts(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
+    """Rows of each class (num_classes,); unknown labels (-1) do not count."""
+    return np.bincount(labels[labels >= 0], minlength=num_classes)
+
+
+def label_counts(examples: Examples, splits: Splits) -> dict[str, list[int]]:
+    """Rows of each urgency class, in their order, by split."""
+    return {name: class_counts(examples.urgency[rows], NUM_CLASSES).tolist() for name, rows in splits.items()}
+
+
+def column_statistics(values: NDArray[np.float32], rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of each column over `rows`, both (D,); a constant column gets deviation 1.
+
+    Columns that hold no number at all (imported data without acoustic features) get mean 0 and deviation 1.
+    """
+    total = np.zeros(values.shape[1])
+    squares = np.zeros(values.shape[1])
+    count = np.zeros(values.shape[1])
+    # In pieces: a million rows in float64 at once would be as large as the data again.
+    for piece in np.array_split(rows, max(1, len(rows) // 8192)):
+        part = values[piece].astype(np.float64)
+        known = np.isfinite(part)
+        part[~known] = 0.0
+        total += part.sum(axis=0)
+        squares += (part**2).sum(axis=0)
+        count += known.sum(axis=0)
+    mean = total / np.maximum(count, 1)
+    variance = squares / np.maximum(count, 1) - mean**2
+    std = np.sqrt(np.maximum(variance, 0.0))
+    std[std <= 1e-6 * np.maximum(np.abs(mean), 1e-6)] = 1.0
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def epoch_order(labels: NDArray[np.int64], config: SamplerConfig, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Positions into `labels` in the order of one epoch, (N,): a pure function of (seed, epoch), whatever the workers.
+
+    `weighted` draws N times with replacement, a row of class c with weight (N / (3 n_c)) ** power (UrgencySense's sampler);
+    `none` visits each row once.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    if config.name == "none":
+        return rng.permutation(len(labels))
+    counts = class_counts(labels, NUM_CLASSES)
+    weights = (len(labels) / (NUM_CLASSES * np.maximum(counts, 1))) ** config.power
+    row_weights = weights[labels]
+    return rng.choice(len(labels), size=len(labels), replace=True, p=row_weights / row_weights.sum())
+
+
+def worker_batches(order: NDArray[np.int64], batch_size: int, rank: int, world_size: int) -> Iterator[NDArray[np.int64]]:
+    """The batches of one worker: the global batch of `batch_size * world_size` rows, cut evenly among the workers.
+
+    The last global batch may be short. When it has fewer rows than there are workers, every worker takes all of it: the global
+    mean over numerators and normalisers stays what one worker would compute, and no worker misses a step.
+    """
+    size = batch_size * world_size
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        yield batch if len(batch) < world_size else np.array_split(batch, world_size)[rank]

@@ -1,0 +1,51 @@
+"""Signs that a score is a leak: what should be on one side of a split and is on two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from urgency_ray.examples.dataset import Examples, Splits
+
+
+def leak_warnings(examples: Examples, splits: Splits) -> list[str]:
+    """A line for each split and kind of evidence, with the number of rows; empty where nothing looks like a leak.
+
+    Rows are held against those of the splits that the model or its choice has seen: val against train, test against both. They
+    are suspicious where the call is the same; where the audio is, by its hash or, for imported data without one, by its
+    embedding, bit for bit (all zeros stand for no audio); or where the transcript is, word for word, unless it is too short
+    to tell (`dataset.MIN_TEXT_CHARS`).
+    """
+    lines = []
+    for what, keys in _evidence(examples):
+        for name, rows, seen in (
+            ("val", splits.val, [splits.train]),
+            ("test", splits.test, [splits.train, splits.val]),
+        ):
+            pool = np.concatenate(seen)
+            twins = np.zeros(len(rows), bool)
+            for key in keys:
+                twins |= np.isin(key[rows], key[pool]) & (key[rows] >= 0)
+            if twins.any():
+                others = "train" if name == "val" else "train or val"
+                share = f"{twins.sum():,} of {len(rows):,} {name} rows"
+                lines.append(f"possible leak: {share} have the same {what} as a row of {others}; their scores flatter")
+    return lines
+
+
+def _evidence(examples: Examples) -> Iterator[tuple[str, list[NDArray[np.int64]]]]:
+    """Kinds of evidence, each with numberings of the rows (N,) by what they have in common; -1 is nothing."""
+    for what, column in (("call", "call_id"), ("audio", "audio_sha256"), ("transcript", "text_sha256")):
+        codes = pd.factorize(examples.keys[column])[0].astype(np.int64)
+        by_vector = what == "audio" and examples.utterances is None
+        yield what, [codes, _vector_keys(examples.audio)] if by_vector else [codes]
+
+
+def _vector_keys(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+    """63 bits of a hash of each vector's bytes; -1 where it is all zeros."""
+    # One by one: a sort of whole vectors would hold them all a second time.
+    keys = np.fromiter((hash(row.tobytes()) for row in vectors), np.int64, count=len(vectors)) & np.iinfo(np.int64).max
+    return np.where(vectors.any(axis=1), keys, -1)

@@ -1,0 +1,5 @@
+"""The classifiers over embeddings: `UrgencyClassifier.from_pretrained`, and the `Batch` that it takes."""
+
+from urgency_ray.model.classifier import Batch, UrgencyClassifier, load_model
+
+__all__ = ["Batch", "UrgencyClassifier", "load_model"]

@@ -1,0 +1,152 @@
+"""The README.md of a saved model: data, metrics, intended use, limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.schema import URGENCY_LABELS
+
+TEMPLATE = """---
+{{ card_data }}
+---
+
+# Urgency of Korean 119 emergency calls
+
+Classifies a call's urgency ({{ labels }}) from the embeddings of its recording and transcript.
+Trunk `{{ model.name }}`, modalities `{{ model.modalities }}`, hidden width {{ width }}.
+{% if finetuned -%}
+The text encoder `{{ model.text_encoder }}` was trained as a part of it: it reads the transcript itself, at most
+{{ model.max_tokens }} tokens.
+{%- endif %}
+
+## Use
+
+{% if is_imported -%}
+It was trained on imported embeddings and does not know what made them: give it embeddings from the same source.
+
+{%- else %}    urgency-ray predict --model THIS_FOLDER --data.root NEW_CALLS --output predictions.parquet
+
+The transform that made the training embeddings is kept in `config.json` and applied to new calls.
+{%- endif %}
+{%- if model.name == "hierarchical" %}
+
+An example is a call. It is classified from its utterances, and `predict` gives the weight of each: its share in the vector that
+the decision is made from, within the call. A weight says where the model looked, not that a caller's words were the reason.
+{%- endif %}
+
+{% if model.name != "hierarchical" and not finetuned -%}
+On embeddings, in Python (float32 tensors, a row an example: {{ widths.audio }} numbers of audio, {{ widths.text }} of text, and
+the five acoustic features, as extracted):
+
+    from urgency_ray.model import Batch, UrgencyClassifier
+
+    model = UrgencyClassifier.from_pretrained("THIS_FOLDER")
+    probabilities = model.probabilities(model(Batch(audio, text, acoustic)))["urgency"]  # of 하, 중, 상
+
+{% endif -%}
+
+## Data
+
+Korean 119 calls, one row a {{ "call" if model.name == "hierarchical" else data.unit }}, the words of \
+{{ "the caller" if data.speakers == "caller" else "both speakers" }}. All rows of a call are in one split.
+
+| split | rows | {{ names|join(" | ") }} |
+|---|---|{{ "---|" * names|length }}
+{% for name, counts in label_counts.items() -%}
+| {{ name }} | {{ counts|sum }} | {{ counts|join(" | ") }} |
+{% endfor %}
+{% if is_imported -%}
+The embeddings ({{ widths.audio }} numbers of audio, {{ widths.text }} of text) were imported.
+{%- else -%}
+| embedding | encoder | revision | weights | pooling | width | reads |
+|---|---|---|---|---|---|---|
+{% for name, encoder in encoders.items() -%}
+| {{ name }} | `{{ encoder.name }}` | {{ encoder.revision or "default" }} | {{ encoder.weights }} | {{ encoder.pooling }} \
+| {{ widths[name] }} | {{ encoder.reads }} |
+{% endfor -%}
+{%- endif %}
+{% if warnings %}
+Warnings of the training:
+
+{% for line in warnings -%}
+- {{ line }}
+{% endfor -%}
+{% endif %}
+## Figures
+
+The best epoch was chosen on the validation split; the test split was scored once.
+
+| task | split | rows | macro-F1 | 95 % interval | accuracy | recall of 상 | 상 called 하 |
+|---|---|---|---|---|---|---|---|
+{% for task, name, block in blocks -%}
+| {{ task }} | {{ name }} | {{ block.num_rows }} | {{ "%.3f"|format(block.macro_f1) }} \
+| {{ "%.3f to %.3f"|format(*block.macro_f1_interval) }} | {{ "%.3f"|format(block.accuracy) }} \
+| {{ share(block.recall_high) }} | {{ share(block.high_called_low) }} |
+{% endfor %}
+{% if folds -%}
+Cross-validated over {{ folds.each|length }} folds, grouped by call: macro-F1 {{ "%.3f"|format(folds.macro_f1_mean) }} ± \
+{{ "%.3f"|format(folds.macro_f1_std) }} (standard deviation), {{ "%.3f"|format(folds.pooled.macro_f1) }} on all \
+{{ folds.pooled.num_rows }} rows together.
+
+{% endif -%}
+## Intended use and limits
+
+For research on call triage and for decision support under human supervision. It must not decide on its own which call is
+answered. It knows the callers, regions, microphones and annotators of its training data only; the labels are one annotator's
+judgement after the fact. Masked private words are not part of the text.
+
+Probabilities are softmax(logits / {{ "%.3f"|format(temperature) }}), the temperature fitted on the validation split \
+(`model.probabilities(model(batch))`): {{ calibration }}. They hold for calls like those of \
+the training data only.
+"""
+
+
+def write_model_card(path: Path, model: UrgencyClassifier, metrics: dict[str, Any], counts: dict[str, list[int]]) -> None:
+    """Write the card of `model`.
+
+    Args:
+        path: where to.
+        model: its transform says what made the embeddings.
+        metrics: as in metrics.json.
+        counts: rows of each urgency class by split, as `dataset.label_counts` gives them.
+    """
+    fingerprint = model.transform["fingerprint"]
+    card = ModelCard.from_template(
+        ModelCardData(language="ko", library_name="urgency_ray", tags=["audio-text-classification", "emergency-calls"]),
+        template_str=TEMPLATE,
+        labels=" < ".join(URGENCY_LABELS),
+        model=model.model.model_dump(),
+        finetuned=model.tokenizer is not None,
+        width=model.model.hidden_dim if model.model.text_encoder is None else model.trunk.out_dim,
+        is_imported=fingerprint is None,
+        data=model.transform["data"],
+        names=URGENCY_LABELS,
+        label_counts=counts,
+        widths={"audio": len(model.standardize_audio.mean), "text": len(model.standardize_text.mean)},
+        encoders=_encoders(fingerprint) if fingerprint is not None else {},
+        warnings=metrics["warnings"],
+        blocks=[(task, name, block) for name, tasks in metrics["splits"].items() for task, block in tasks.items()],
+        folds=metrics.get("folds"),
+        temperature=float(model.temperature[0]),
+        calibration="; ".join(
+            f"expected calibration error on {name} {tasks['urgency']['expected_calibration_error']:.3f}, "
+            f"{tasks['urgency']['expected_calibration_error_uncalibrated']:.3f} without it"
+            for name, tasks in metrics["splits"].items()
+        ),
+        share=lambda value: "-" if value is None else f"{value:.3f}",
+    )
+    card.save(path)
+
+
+def _encoders(fingerprint: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What made each embedding, and the longest stretch that it reads at once."""
+    audio, text = fingerprint["audio_encoder"], fingerprint["text_encoder"]
+    window = audio["window_sec"]
+    return {
+        "audio": audio | {"reads": "the whole recording" if window is None else f"windows of {window:g} s"},
+        "text": text | {"reads": f"at most {text['max_tokens']} tokens"},
+    }

@@ -1,0 +1,315 @@
+"""The classifiers over embeddings: forward, save, load.
+
+Shapes: B examples, R embedding rows (one an example, or one an utterance of a call), A audio_dim, T text_dim, H hidden_dim, M
+modalities in use (1 or 2), C classes.
+"""
+
+# No `from __future__ import annotations`: the Hub's mixin reads the types of __init__ to decode config.json.
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from urgency_ray import storage
+from urgency_ray.config import ConfigError, ModelConfig
+from urgency_ray.examples.tokens import Tokens
+from urgency_ray.examples.utterances import Utterances
+from urgency_ray.model.call_attention import CallAttention, Turns, batch_turns
+from urgency_ray.model.layers import Dropout, FewTokensLayer
+from urgency_ray.model.text_trunk import KoElectraCrossModal, load_saved_tokenizer
+from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS
+
+ROWS_PER_FORWARD = 2048
+
+TASKS = ("urgency", "sentiment")
+
+
+class Batch(NamedTuple):
+    """Inputs of a classifier: audio (R, A), text (R, T), acoustic (R, 5), all float32 and as extracted.
+
+    `turns` says which rows make which call; it is None where an example is one row. A model with a text encoder also takes the
+    token ids (B, L), L those of the longest text, and a mask (B, L), both int64.
+    """
+
+    audio: Tensor
+    text: Tensor
+    acoustic: Tensor
+    turns: Turns | None = None
+    token_ids: Tensor | None = None
+    token_mask: Tensor | None = None
+
+
+def gather_batch(
+    embeddings: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+    utterances: Utterances | None,
+    examples: NDArray[np.int64],
+    device: torch.device,
+    tokens: Tokens | None = None,
+) -> Batch:
+    """The inputs of some examples, out of audio (R, A), text (R, T) and acoustic (R, 5) of all, gathered by index.
+
+    Args:
+        embeddings: audio, text, acoustic.
+        utterances: which rows make which call; None where an example is a row.
+        examples: numbers of calls, or of rows.
+        device: where to.
+        tokens: the transcripts, for a model that reads them itself.
+    """
+    rows = examples if utterances is None else utterances.rows(examples)
+    turns = None if utterances is None else batch_turns(utterances, examples, device)
+    audio, text, acoustic = (torch.from_numpy(values[rows]).to(device) for values in embeddings)
+    padded = [None, None] if tokens is None else [torch.from_numpy(part).to(device) for part in tokens.pad(examples)]
+    return Batch(audio, text, acoustic, turns, *padded)
+
+
+def inference_batches(
+    examples: NDArray[np.int64], utterances: Utterances | None, tokens: Tokens | None
+) -> Iterable[NDArray[np.int64]]:
+    """`examples` in batches for forward passes without gradients; those of like length together, since padding is work."""
+    if tokens is not None:
+        return tokens.batches(examples)
+    counts = np.ones(len(examples), np.int64) if utterances is None else utterances.counts[examples]
+    order = np.argsort(counts, kind="stable")
+    full = np.flatnonzero(np.diff((np.cumsum(counts[order]) - 1) // ROWS_PER_FORWARD)) + 1
+    return (batch for batch in np.split(examples[order], full) if len(batch))
+
+
+class Standardize(nn.Module):
+    """(x - mean) / std with statistics of the training split, which are saved with the model; missing values become 0."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+
+    def set_statistics(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
+        """Take the statistics of the training split, both (D,)."""
+        self.mean.copy_(torch.from_numpy(mean))
+        self.std.copy_(torch.from_numpy(std))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(R, D) to (R, D)."""
+        return torch.nan_to_num((values - self.mean) / self.std, nan=0.0)
+
+
+def _project(in_dim: int, out_dim: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(in_dim, out_dim), nn.LayerNorm(out_dim), nn.GELU(), Dropout(dropout))
+
+
+class CrossAttention(nn.Module):
+    """UrgencySense's `CrossAttentionFusionOrdinal` trunk: the modalities' tokens attend to each other, then meet.
+
+    (R, M, H) through a transformer encoder; two tokens a, t leave as concat(a, t, |a - t|, a * t), a single one as it is.
+    """
+
+    def __init__(self, config: ModelConfig, num_tokens: int) -> None:
+        super().__init__()
+        layer = FewTokensLayer(config.hidden_dim, config.num_heads, config.feedforward_dim, config.encoder_dropout)
+        self.encoder = nn.TransformerEncoder(layer, config.num_layers, enable_nested_tensor=False)
+        self.out_dim = config.hidden_dim * (4 if num_tokens == 2 else 1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(R, M, H) to (R, 4 H) or (R, H)."""
+        tokens = self.encoder(tokens)
+        if tokens.shape[1] == 1:
+            return tokens[:, 0]
+        audio, text = tokens[:, 0], tokens[:, 1]
+        return torch.cat([audio, text, (audio - text).abs(), audio * text], dim=-1)
+
+
+class Concat(nn.Module):
+    """The baseline's late fusion: the modalities side by side."""
+
+    def __init__(self, config: ModelConfig, num_tokens: int) -> None:
+        super().__init__()
+        self.out_dim = config.hidden_dim * num_tokens
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(R, M, H) to (R, M H)."""
+        return tokens.flatten(1)
+
+
+class CrossModal(nn.Module):
+    """UrgencyDetect's fusion on frozen embeddings: text queries audio, residual, layer norm, dropout.
+
+    With one audio vector a call there is one key, so attention passes the audio value on whole; the residual keeps the text.
+    """
+
+    def __init__(self, config: ModelConfig, num_tokens: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(config.hidden_dim, config.num_heads, config.encoder_dropout, batch_first=True)
+        self.norm = nn.LayerNorm(config.hidden_dim)
+        self.dropout = Dropout(config.dropout)
+        self.out_dim = config.hidden_dim
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(R, M, H) to (R, H)."""
+        query, audio = tokens[:, -1:], tokens[:, :1]
+        heard, _ = self.attention(query, audio, audio, need_weights=False)
+        fused: Tensor = self.dropout(self.norm(query + heard))
+        return fused[:, 0]
+
+
+TRUNKS: dict[str, type[CrossAttention] | type[Concat] | type[CrossModal]] = {
+    "cross_attention": CrossAttention,
+    "concat": Concat,
+    "cross_modal": CrossModal,
+    "hierarchical": CrossAttention,
+}
+
+
+class CornHead(nn.Linear):
+    """CORN's head for C ordered classes (Shi, Cao and Raschka 2021, arXiv:2111.08851), as log-probabilities of the classes.
+
+    The linear layer gives f_k = logit P(y > k | y >= k) for k < C - 1; the chain rule makes of them log P(y = k) =
+    log P(y <= k | y >= k) + sum over j < k of log P(y > j | y >= j). A softmax leaves log-probabilities as they are, so losses
+    and predictions take them for logits. The class called is the most probable one, as everywhere here, where the paper counts
+    the P(y > k) above 1/2 (the median).
+    """
+
+    def __init__(self, in_dim: int, num_classes: int) -> None:
+        super().__init__(in_dim, num_classes - 1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, in_dim) to (B, C)."""
+        conditional = super().forward(hidden).float()
+        beyond = nn.functional.logsigmoid(conditional).cumsum(dim=-1)
+        # The last class has no task of its own: whoever is beyond all others is there.
+        return nn.functional.pad(nn.functional.logsigmoid(-conditional), (0, 1)) + nn.functional.pad(beyond, (1, 0))
+
+
+class UrgencyClassifier(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="urgency_ray",
+    coders={ModelConfig: (lambda config: config.model_dump(), ModelConfig.model_validate)},
+):
+    """Projects each modality, fuses them in a trunk and classifies; the Hub's mixin gives `save_pretrained`, `from_pretrained`.
+
+    Args:
+        model: sizes, trunk and modalities.
+        audio_dim: width of the audio embeddings (A).
+        text_dim: width of the text embeddings (T).
+        with_sentiment: add the second head.
+        transform: what made the embeddings (data and encoder sections, fingerprint), kept in config.json so that new calls get
+            exactly the same.
+        architecture: of the text encoder that is part of the model, where `model` names one: its transformers configuration as
+            plain values, so that neither loading nor use needs the checkpoint that training started from.
+
+    Attributes:
+        tokenizer: that text encoder's, saved beside the weights; None without one.
+        temperature: (2,), one for each of `TASKS`: what logits are divided by before they become probabilities, 1 until it is
+            fitted on val (`train.calibrate`).
+    """
+
+    tokenizer: Any = None
+    temperature: Tensor
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        audio_dim: int,
+        text_dim: int,
+        with_sentiment: bool = False,
+        transform: dict[str, Any] | None = None,
+        *,
+        architecture: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.transform = transform or {}
+        self.standardize_audio = Standardize(audio_dim)
+        self.standardize_text = Standardize(text_dim)
+        self.standardize_acoustic = Standardize(len(ACOUSTIC_FEATURES))
+        self.hears = model.modalities != "text"
+        self.reads = model.modalities != "audio"
+        in_dim = audio_dim + (len(ACOUSTIC_FEATURES) if model.acoustic_features else 0)
+        self.trunk: KoElectraCrossModal | CrossAttention | Concat | CrossModal
+        if model.text_encoder is not None:
+            self.trunk = KoElectraCrossModal(model, in_dim, architecture)
+            self.head: nn.Module = nn.Identity()
+            width = self.trunk.out_dim
+        else:
+            if self.hears:
+                self.project_audio = _project(in_dim, model.hidden_dim, model.dropout)
+            if self.reads:
+                self.project_text = _project(text_dim, model.hidden_dim, model.dropout)
+            self.trunk = TRUNKS[model.name](model, num_tokens=self.hears + self.reads)
+            self.head = _project(self.trunk.out_dim, model.head_dim, model.dropout)
+            width = model.head_dim
+        self.attention = CallAttention(model, self.trunk.out_dim) if model.name == "hierarchical" else None
+        self.urgency = (CornHead if model.urgency_head == "corn" else nn.Linear)(width, len(URGENCY_LABELS))
+        self.sentiment = nn.Linear(width, len(SENTIMENT_LABELS)) if with_sentiment else None
+        self.register_buffer("temperature", torch.ones(len(TASKS)))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Logits by task: `urgency` (B, 3; of CORN's head, log-probabilities) and, with that head, `sentiment` (B, 4)."""
+        return self.explain(batch)[0]
+
+    def explain(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
+        """`forward`'s logits, and of a hierarchical model the weights (R,) of the utterances, which sum to 1 over a call."""
+        fused, weights = self._fuse(batch), None
+        if self.attention is not None:
+            assert batch.turns is not None, "a hierarchical model takes the utterances of calls"
+            fused, weights = self.attention(fused, batch.turns)
+        hidden = self.head(fused)
+        logits = {"urgency": self.urgency(hidden)}
+        if self.sentiment is not None:
+            logits["sentiment"] = self.sentiment(hidden)
+        return logits, weights
+
+    def _fuse(self, batch: Batch) -> Any:
+        audio = self.standardize_audio(batch.audio) if self.hears else None
+        if audio is not None and self.model.acoustic_features:
+            audio = torch.cat([audio, self.standardize_acoustic(batch.acoustic)], dim=-1)
+        if isinstance(self.trunk, KoElectraCrossModal):
+            return self.trunk(audio, batch.token_ids, batch.token_mask)
+        tokens = [self.project_audio(audio)] if self.hears else []
+        if self.reads:
+            tokens.append(self.project_text(self.standardize_text(batch.text)))
+        return self.trunk(torch.stack(tokens, dim=1))
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(save_directory)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
+        # The mixin prints where the weights come from; that is not this program's output.
+        with contextlib.redirect_stdout(io.StringIO()):
+            model: Self = super()._from_pretrained(model_id=model_id, **options)
+        if isinstance(model.trunk, KoElectraCrossModal) and model.reads:
+            source = {key: options[key] for key in ("revision", "cache_dir", "force_download", "local_files_only", "token")}
+            model.tokenizer = load_saved_tokenizer(model_id, **source)
+        return model
+
+    def probabilities(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Calibrated class probabilities by task, float32 (B, C), of what `forward` gave."""
+        temperature = dict(zip(TASKS, self.temperature, strict=True))
+        return {task: (values.float() / temperature[task]).softmax(dim=-1) for task, values in logits.items()}
+
+
+def load_model(location: str) -> UrgencyClassifier:
+    """A model saved by `train`, from a folder or URI.
+
+    Raises:
+        ConfigError: there is no model.
+    """
+    if not storage.exists(storage.join(location, "model.safetensors")):
+        raise ConfigError(f"--model {location}: holds no model.safetensors; give the model folder of a trained run")
+    with tempfile.TemporaryDirectory() as folder:
+        storage.copy_dir(location, folder)
+        model: UrgencyClassifier = UrgencyClassifier.from_pretrained(folder)
+    return model.eval()

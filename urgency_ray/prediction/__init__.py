@@ -1,0 +1,1 @@
+"""A saved model over the rows of new calls."""

@@ -1,0 +1,1 @@
+"""What a trained classifier is worth: figures with intervals, calibration, decisions."""

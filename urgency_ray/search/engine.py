@@ -1,0 +1,278 @@
+"""The engine of the search: Ray Tune runs trials, Optuna's multivariate TPE says which, ASHA stops those that fall behind."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import time
+import uuid
+import warnings
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+import ray
+import ray.tune
+from optuna.trial import TrialState
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from urgency_ray import cluster, storage
+from urgency_ray.config import Config, ConfigError
+from urgency_ray.search.space import SearchSpace
+from urgency_ray.search.study import Journal, ended_trials
+from urgency_ray.search.trial import METRIC, DistributedTrial, Parts, Trial
+from urgency_ray.training.shared import SharedData
+
+log = logging.getLogger(__name__)
+
+
+class StudySearch(OptunaSearch):
+    """OptunaSearch that keeps all that is known of a trial in the study, and goes on with trials that a former run began."""
+
+    def __init__(self, space: SearchSpace, study: optuna.Study, sampler: Any, journal: Journal) -> None:
+        super().__init__(
+            space, metric=METRIC, mode="max", sampler=sampler, study_name=study.study_name, storage=journal.storage
+        )
+        # That of the base class has the sampler.
+        self.study: Any = self._ot_study
+        self.publish = journal.publish
+        self.begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        self.epochs: dict[str, dict[int, float]] = {}
+        self.last: dict[str, dict[str, Any]] = {}
+        self.spent = study.user_attrs.get("seconds", 0.0)
+        self.started = time.monotonic()
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The next point: that of a trial that was begun and not ended, else a new one."""
+        if trial_id not in self._ot_trials and self.begun:
+            # Optuna gives a parameter that such a trial has already as it is.
+            self._ot_trials[trial_id] = optuna.Trial(self.study, self.begun.pop(0)._trial_id)
+        return super().suggest(trial_id)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Note an epoch; one that a trial repeats, since its process was lost, stays as it was."""
+        self.last[trial_id] = result
+        if "failed" in result or trial_id in self._completed_trials:
+            return
+        self.epochs.setdefault(trial_id, {})[result["epoch"]] = result["val_macro_f1"]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The reported value is ignored")
+            self._ot_trials[trial_id].report(result[METRIC], result["epoch"])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """End a trial: complete, pruned (by ASHA or the time budget) or failed."""
+        if trial_id in self._completed_trials:
+            return
+        if result and METRIC in result:
+            self.on_trial_result(trial_id, result)
+        trial, last = self._ot_trials[trial_id], self.last.get(trial_id, {})
+        scores = self.epochs.get(trial_id, {})
+        trial.set_user_attr("val_macro_f1", [scores[epoch] for epoch in sorted(scores)])
+        for name in ("started", "seconds", "spread", "failed"):
+            if name in last:
+                trial.set_user_attr(name, last[name])
+        if error or "failed" in last:
+            state = TrialState.FAIL
+        else:
+            state = TrialState.COMPLETE if last.get("finished") else TrialState.PRUNED
+        self.study.tell(trial, last[METRIC] if state == TrialState.COMPLETE else None, state=state)
+        self._completed_trials.add(trial_id)
+        self.study.set_user_attr("seconds", self.spent + time.monotonic() - self.started)
+        self.publish()
+
+    def close(self) -> None:
+        """End the trials that the time budget cut short, which Ray Tune tells nobody of."""
+        for trial_id in self._ot_trials:
+            self.on_trial_complete(trial_id)
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing: the study is what a search is resumed from."""
+
+
+class _TrialLog(ray.tune.Callback):
+    def __init__(self, num_done: int, num_trials: int) -> None:
+        self.num_done = num_done
+        self.num_trials = num_trials
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        result = trial.last_result
+        scores = f"validation macro-F1 {result.get(METRIC, 0.0):.3f} after {result.get('epoch', 0)} epochs"
+        how = "finished" if result.get("finished") else "stopped by ASHA"
+        self._say(f"failed: {result['failed']}" if "failed" in result else f"{scores}, {how}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._say("failed: its process was lost or ended in an error")
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        log.warning("warning: a process of a trial was lost or ended in an error; the trial begins anew")
+
+    def _say(self, words: str) -> None:
+        self.num_done += 1
+        log.info("trial %d of %d: %s", self.num_done, self.num_trials, words)
+
+
+class _Placements(ray.tune.Callback):
+    """Frees what a trial of several workers held whose process was lost or killed, lest others wait for it for ever."""
+
+    def __init__(self) -> None:
+        self.groups: dict[str, Any] = {}
+
+    def note(self, messages: list[tuple[str, Any]]) -> None:
+        """Take (trial id, placement group) of trials whose workers have started."""
+        self.groups |= dict(messages)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._free(trial.trial_id)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._free(trial.trial_id)
+
+    def close(self) -> None:
+        """Free those of all trials: Ray Tune kills one whose epoch goes on after the time budget."""
+        for trial_id in list(self.groups):
+            self._free(trial_id)
+
+    def _free(self, trial_id: str) -> None:
+        if trial_id in self.groups:
+            ray.util.remove_placement_group(self.groups.pop(trial_id))
+
+
+def num_concurrent(config: Config) -> int:
+    """How many trials run at once.
+
+    Raises:
+        ConfigError: the cluster holds none.
+    """
+    tune = config.tune
+    nodes = cluster.nodes()
+    if not cluster.fit(nodes, tune.cpus_per_trial):
+        most_cpus = max(node.cpus for node in nodes)
+        raise ConfigError(
+            f"tune.cpus_per_trial: {tune.cpus_per_trial:g} CPUs fit no node of the cluster; set at most {most_cpus:g}"
+        )
+    workers = cluster.fit(nodes, tune.cpus_per_trial, tune.gpus_per_trial)
+    if not workers:
+        raise ConfigError(
+            f"tune.gpus_per_trial: {tune.gpus_per_trial:g} GPUs, but the cluster has {cluster.num_gpus()}, and no node that "
+            f"many beside {tune.cpus_per_trial:g} CPUs"
+        )
+    if workers < tune.workers_per_trial:
+        raise ConfigError(
+            f"tune.workers_per_trial: {tune.workers_per_trial} workers of {tune.cpus_per_trial:g} CPUs do not fit the cluster, "
+            f"which holds {workers}; lower it or tune.cpus_per_trial"
+        )
+    most = workers // tune.workers_per_trial
+    return min(tune.max_concurrent or most, most)
+
+
+def run_search(
+    config: Config, data: SharedData, parts: Parts, *, study: optuna.Study, journal: Journal, folder: str
+) -> list[str]:
+    """Run the trials that `study` lacks of `tune.num_trials`, within what is left of `tune.time_budget_sec`.
+
+    Args:
+        config: the base of all trials; the point of its own values is the first.
+        data: the trials' `TrainingData`, in the object store.
+        parts: as `trial_rows` takes them.
+        study: new, or one to go on with: trials that were begun and not ended run again, in their own place.
+        journal: where the study is kept.
+        folder: takes what trials of several workers leave.
+
+    Returns:
+        What Ray says of trials that failed for no reason of their own, a line each.
+    """
+    tune = config.tune
+    ended = ended_trials(study)
+    left_sec = None if tune.time_budget_sec is None else tune.time_budget_sec - study.user_attrs.get("seconds", 0.0)
+    left = tune.num_trials - len(ended)
+    if left <= 0 or (left_sec is not None and left_sec <= 0):
+        return []
+    space = SearchSpace(tune.space)
+    if ended:
+        log.info("%d of %d trials have been run already", len(ended), tune.num_trials)
+    elif not study.get_trials(deepcopy=False):
+        try:
+            study.enqueue_trial(space.locate(config))
+        except ValueError as outside:
+            log.warning("warning: %s: the config's own values are not the first trial", outside)
+    searcher = StudySearch(space, study, build_sampler(config, study), journal)
+    # Ray Tune's own files serve nobody, and it must not take a Ctrl-C for the end of the search.
+    os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
+    # Its traceback of a lost process says less than the line of `_TrialLog`.
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
+    placements = _Placements()
+    relay: Any = cluster.Relay(placements.note, 0.2) if tune.workers_per_trial > 1 else contextlib.nullcontext()
+    with tempfile.TemporaryDirectory() as scratch, relay as send:
+        results = ray.tune.Tuner(
+            _trainable(config, folder, data=data, parts=parts, send=send),
+            tune_config=ray.tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=rebuild_scheduler(config, study),
+                num_samples=left,
+                max_concurrent_trials=num_concurrent(config),
+                time_budget_s=left_sec,
+                reuse_actors=tune.workers_per_trial == 1,
+            ),
+            run_config=ray.tune.RunConfig(
+                name=f"search-{uuid.uuid4().hex[:8]}",
+                storage_path=scratch,
+                failure_config=ray.tune.FailureConfig(max_failures=tune.max_failures),
+                # Trials leave no checkpoint: one that is lost begins anew.
+                checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
+                callbacks=[_TrialLog(len(ended), tune.num_trials), placements],
+                verbose=0,
+            ),
+        ).fit()
+    searcher.close()
+    placements.close()
+    return [(str(error).strip().splitlines() or [repr(error)])[-1] for error in results.errors]
+
+
+def _trainable(config: Config, folder: str, **shared: Any) -> Any:
+    tune = config.tune
+    shared["base"] = config.model_dump()
+    if tune.workers_per_trial == 1:
+        resources = {"cpu": tune.cpus_per_trial, "gpu": tune.gpus_per_trial}
+        return ray.tune.with_resources(ray.tune.with_parameters(Trial, **shared), resources)
+    # The trial only waits for its workers, and any part of a CPU could be what they lack: it asks for a byte.
+    shared["folder"] = storage.absolute(storage.join(folder, "ray"))
+    return ray.tune.with_resources(ray.tune.with_parameters(DistributedTrial, **shared), {"memory": 1.0})
+
+
+def build_sampler(config: Config, study: optuna.Study) -> Any:
+    """A multivariate TPE that takes running trials for bad ones, lest the next ones crowd around them."""
+    tune = config.tune
+    # A search that goes on must not draw the numbers of its beginning again.
+    seeds = np.random.SeedSequence([tune.seed, len(study.get_trials(deepcopy=False))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=int(seeds.generate_state(1)[0]),
+            n_startup_trials=tune.startup_trials,
+            multivariate=True,
+            group=any(dimension.when for dimension in tune.space.values()),
+            constant_liar=True,
+        )
+
+
+def rebuild_scheduler(config: Config, study: optuna.Study) -> Any:
+    """ASHA, which has seen what the study's trials have reached."""
+    scheduler: Any = ASHAScheduler(
+        time_attr="epoch",
+        metric=METRIC,
+        mode="max",
+        max_t=config.train.epochs,
+        grace_period=min(config.tune.grace_epochs, config.train.epochs),
+        reduction_factor=config.tune.reduction_factor,
+    )
+    for trial in ended_trials(study):
+        seen = SimpleNamespace(trial_id=f"study-{trial.number}")
+        scheduler.on_trial_add(None, seen)
+        for epoch, score in sorted(trial.intermediate_values.items()):
+            scheduler.on_trial_result(None, seen, {"epoch": epoch, METRIC: score})
+        scheduler.on_trial_remove(None, seen)
+    return scheduler

@@ -1,0 +1,357 @@
+"""The training loop, for one worker or many: Ray Train workers and Ray Tune trials call it. It knows torch.distributed, no Ray.
+
+What is drawn at random (order of rows, loss of a step) is a function of (seed, epoch, step), never of the number of workers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from urgency_ray.config import Config, ConfigError
+from urgency_ray.examples.dataset import (
+    NUM_CLASSES,
+    Examples,
+    Splits,
+    class_counts,
+    column_statistics,
+    epoch_order,
+    worker_batches,
+)
+from urgency_ray.examples.tokens import Tokens
+from urgency_ray.examples.utterances import Utterances
+from urgency_ray.model.classifier import Batch, UrgencyClassifier, gather_batch, inference_batches
+from urgency_ray.model.text_trunk import KoElectraCrossModal, load_text_encoder, load_tokenizer
+from urgency_ray.schema import SENTIMENT_LABELS
+from urgency_ray.scoring.metrics import macro_f1_from_confusion
+from urgency_ray.training.loss import UrgencyLoss
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the loop may see: all embeddings, but labels and row numbers of train and val only.
+
+    The workers of a node share one copy, read-only (`shared.SharedData`).
+
+    Attributes:
+        audio, text, acoustic: as in `dataset.Examples`, (R, ...).
+        urgency, sentiment: int64 (N,); -1 on every test example.
+        train, val: numbers of examples.
+        utterances: as in `dataset.Examples`: the rows of each call, or None where an example is a row.
+        tokens: the transcripts, where the model reads them itself.
+    """
+
+    audio: NDArray[np.float32]
+    text: NDArray[np.float32]
+    acoustic: NDArray[np.float32]
+    urgency: NDArray[np.int64]
+    sentiment: NDArray[np.int64]
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+    utterances: Utterances | None = None
+    tokens: Tokens | None = None
+
+    @classmethod
+    def from_examples(cls, examples: Examples, splits: Splits) -> TrainingData:
+        """Hide the test labels, so that nothing in the loop could use them."""
+        hidden = np.ones(len(examples), bool)
+        hidden[splits.train] = hidden[splits.val] = False
+        return cls(
+            examples.audio,
+            examples.text,
+            examples.acoustic,
+            np.where(hidden, -1, examples.urgency),
+            np.where(hidden, -1, examples.sentiment),
+            splits.train,
+            splits.val,
+            examples.utterances,
+            examples.tokens,
+        )
+
+    def rows(self, examples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of the embedding rows of some examples."""
+        return examples if self.utterances is None else self.utterances.rows(examples)
+
+    def batch(self, examples: NDArray[np.int64], device: torch.device) -> tuple[Batch, dict[str, Tensor]]:
+        """Inputs and targets of some examples, gathered by index."""
+        inputs = gather_batch((self.audio, self.text, self.acoustic), self.utterances, examples, device, self.tokens)
+        labels = {"urgency": self.urgency, "sentiment": self.sentiment}
+        return inputs, {task: torch.from_numpy(values[examples]).to(device) for task, values in labels.items()}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What `fit` hands to its caller after each epoch, on every rank.
+
+    Attributes:
+        metrics: a row of history.json, plus `best_val_macro_f1`, that of the best epoch so far.
+        improved: whether this epoch is the best so far.
+        last: whether training ends here.
+        state: makes the checkpoint's content: model, optimizer, scheduler, history (which counts the epochs), best, best epoch,
+            ended. No random state is in it: each epoch seeds its own from (seed, epoch), dropout's from the rank, too.
+    """
+
+    metrics: dict[str, Any]
+    improved: bool
+    last: bool
+    state: Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Where this process stands among the data-parallel workers, and the device it trains on."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @classmethod
+    def current(cls, device: torch.device) -> Worker:
+        """The place in torch.distributed's group, or a worker on its own."""
+        if dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size(), device)
+        return cls(0, 1, device)
+
+
+def build_model(config: Config, data: TrainingData, transform: dict[str, Any] | None = None) -> UrgencyClassifier:
+    """A fresh classifier for `data`, its weights a function of the seed, its statistics those of the training rows.
+
+    A text encoder that is part of it starts from its checkpoint.
+
+    Args:
+        config: its model, loss and train sections.
+        data: embeddings, which give the widths and the statistics.
+        transform: what made the embeddings, to be saved with the model.
+    """
+    finetunes = config.model.text_encoder is not None and config.model.modalities != "audio"
+    architecture, weights = load_text_encoder(config.model) if finetunes else (None, {})
+    torch.manual_seed(config.train.seed)
+    with_sentiment = config.loss.sentiment_weight > 0
+    widths = data.audio.shape[1], data.text.shape[1]
+    model = UrgencyClassifier(config.model, *widths, with_sentiment, transform, architecture=architecture)
+    if isinstance(model.trunk, KoElectraCrossModal) and finetunes:
+        model.trunk.text_encoder.load_state_dict(weights)
+        model.tokenizer = load_tokenizer(config.model)
+    rows = data.rows(data.train)
+    model.standardize_acoustic.set_statistics(*column_statistics(data.acoustic, rows))
+    if config.model.standardize_embeddings:
+        model.standardize_audio.set_statistics(*column_statistics(data.audio, rows))
+        model.standardize_text.set_statistics(*column_statistics(data.text, rows))
+    return model
+
+
+def _build_schedule(config: Config, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    schedulers = torch.optim.lr_scheduler
+    train = config.train
+    if train.schedule == "cosine_warm_restarts":
+        return schedulers.CosineAnnealingWarmRestarts(
+            optimizer, train.restart_epochs, train.restart_factor, train.min_learning_rate
+        )
+    if train.schedule == "cosine":
+        return schedulers.CosineAnnealingLR(optimizer, train.epochs, train.min_learning_rate)
+    return schedulers.ConstantLR(optimizer, factor=1.0)
+
+
+def fit(
+    config: Config,
+    data: TrainingData,
+    report: Callable[[Epoch], None],
+    *,
+    device: torch.device | None = None,
+    resume: dict[str, Any] | None = None,
+) -> None:
+    """Train as `epochs` does; call `report` after each epoch, on every rank."""
+    for epoch in epochs(config, data, device=device, resume=resume):
+        report(epoch)
+
+
+def epochs(
+    config: Config,
+    data: TrainingData,
+    *,
+    device: torch.device | None = None,
+    resume: dict[str, Any] | None = None,
+) -> Iterator[Epoch]:
+    """Train until the last epoch or the early stop, an epoch at each step of the iterator, on every rank.
+
+    All random draws of an epoch are a function of its number: what runs between two steps does not change them.
+
+    Args:
+        config: its model, loss, sampler and train sections.
+        data: shared embeddings.
+        device: where to train; None is the CPU.
+        resume: a checkpoint's content, to go on after its epoch.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+        ConfigError: the text encoder cannot be loaded, or the best epoch cannot be picked as wished.
+    """
+    if config.train.select_by == "mean_of_tasks" and not (data.sentiment[data.val] >= 0).any():
+        raise ConfigError("train.select_by: mean_of_tasks, but no row of the val split has a sentiment; set urgency_macro_f1")
+    worker = Worker.current(device or torch.device("cpu"))
+    model = build_model(config, data).to(worker.device)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True)
+    schedule = _build_schedule(config, optimizer)
+    counts = class_counts(data.urgency[data.train], NUM_CLASSES)
+    loss_fn = UrgencyLoss(config.loss, counts, class_counts(data.sentiment[data.train], len(SENTIMENT_LABELS))).to(
+        worker.device
+    )
+    history: list[dict[str, Any]] = []
+    best, best_epoch = -1.0, 0
+    if resume is not None:
+        model.load_state_dict(resume["model"])
+        optimizer.load_state_dict(resume["optimizer"])
+        schedule.load_state_dict(resume["schedule"])
+        history, best, best_epoch = resume["history"], resume["best"], resume["best_epoch"]
+        if resume["ended"]:
+            return
+    wrapped = nn.parallel.DistributedDataParallel(model) if worker.world_size > 1 else model
+
+    for epoch in range(len(history) + 1, config.train.epochs + 1):
+        started = time.monotonic()
+        # Dropout masks are a function of (seed, epoch, rank), so a resumed run draws the same ones.
+        torch.manual_seed(int(np.random.SeedSequence([config.train.seed, epoch, worker.rank]).generate_state(1)[0]))
+        learning_rate = optimizer.param_groups[0]["lr"]
+        train_loss = _train_epoch(config, data, wrapped, loss_fn, optimizer, epoch=epoch, worker=worker)
+        val_loss, confusions = _validate(config, data, model, worker)
+        schedule.step()
+        scores = _val_scores(confusions)
+        by_task = [scores[name] for name in ("val_macro_f1", "val_sentiment_macro_f1") if name in scores]
+        score = float(np.mean(by_task)) if config.train.select_by == "mean_of_tasks" else scores["val_macro_f1"]
+        improved = score > best
+        if not np.isfinite(val_loss):
+            raise FloatingPointError(f"epoch {epoch}: the validation loss is {val_loss}; try a lower train.learning_rate")
+        if improved:
+            best, best_epoch = score, epoch
+        stale = epoch - best_epoch
+        last = epoch == config.train.epochs or (
+            config.train.early_stop_epochs is not None and stale >= config.train.early_stop_epochs
+        )
+        row = {
+            "modalities": config.model.modalities,
+            "epoch": epoch,
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            **scores,
+            "val_score": score,
+            "learning_rate": learning_rate,
+            "seconds": round(time.monotonic() - started, 4),
+        }
+        history = [*history, row]
+
+        def state(
+            history: list[dict[str, Any]] = history, best: float = best, best_epoch: int = best_epoch, last: bool = last
+        ) -> dict[str, Any]:
+            return {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "history": history,
+                "best": best,
+                "best_epoch": best_epoch,
+                "ended": last,
+            }
+
+        yield Epoch(row | {"best_val_macro_f1": history[best_epoch - 1]["val_macro_f1"]}, improved, last, state)
+        if last:
+            return
+
+
+def _train_epoch(
+    config: Config,
+    data: TrainingData,
+    model: nn.Module,
+    loss_fn: UrgencyLoss,
+    optimizer: torch.optim.Optimizer,
+    *,
+    epoch: int,
+    worker: Worker,
+) -> float:
+    model.train()
+    order = data.train[epoch_order(data.urgency[data.train], config.sampler, config.train.seed, epoch)]
+    draws = np.random.default_rng([config.train.seed, epoch, 1])
+    total, num_steps = torch.zeros((), device=worker.device), 0
+    for rows in worker_batches(order, config.train.batch_size, worker.rank, worker.world_size):
+        inputs, targets = data.batch(rows, worker.device)
+        terms = loss_fn.terms(_forward(config, model, inputs), targets, draws.random())
+        normalisers = terms.normalisers
+        if worker.world_size > 1:
+            dist.all_reduce(normalisers)
+        # DDP averages gradients over workers; numerators are sums, so the average is undone.
+        loss = terms.total(normalisers) * worker.world_size
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if config.train.clip_norm is not None:
+            _clip_in_step(optimizer, config.train.clip_norm)
+        optimizer.step()
+        total += loss.detach()
+        num_steps += 1
+    if worker.world_size > 1:
+        dist.all_reduce(total)
+    mean = float(total) / (num_steps * worker.world_size)
+    if not np.isfinite(mean):
+        raise FloatingPointError(f"epoch {epoch}: the training loss is {mean}; try a lower train.learning_rate")
+    return mean
+
+
+def _clip_in_step(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+    """`nn.utils.clip_grad_norm_` as part of a fused optimizer's own pass over the gradients: one pass less over memory."""
+    grads = [weight.grad.flatten() for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
+    norm = torch.stack([torch.dot(grad, grad) for grad in grads]).sum().sqrt()
+    # What a gradient scaler would set: the step divides the gradients by it.
+    optimizer.grad_scale = ((norm + 1e-6) / max_norm).clamp(min=1.0)  # type: ignore[attr-defined]
+
+
+def _forward(config: Config, model: nn.Module, inputs: Batch) -> dict[str, Tensor]:
+    """Float32 logits of a forward pass in the precision that the config asks for."""
+    device = inputs.audio.device.type
+    # bfloat16 products run a hundred times slower than float32 on CPUs without the instructions for them.
+    auto = config.train.precision == "auto" and config.model.text_encoder is not None and device == "cuda"
+    with torch.autocast(device, torch.bfloat16, enabled=auto or config.train.precision == "bfloat16"):
+        logits = model(inputs)
+    return {task: values.float() for task, values in logits.items()}
+
+
+@torch.inference_mode()
+def _validate(
+    config: Config, data: TrainingData, model: nn.Module, worker: Worker
+) -> tuple[float, dict[str, NDArray[np.int64]]]:
+    """Over all workers: urgency's mean negative log-likelihood, which compares runs of any loss; each task's confusions."""
+    model.eval()
+    sizes = {"urgency": NUM_CLASSES, "sentiment": len(SENTIMENT_LABELS)}
+    loss = torch.zeros((), dtype=torch.float64, device=worker.device)
+    tasks = sizes if config.loss.sentiment_weight > 0 else ["urgency"]
+    confusions = {task: torch.zeros(sizes[task] ** 2, dtype=torch.int64, device=worker.device) for task in tasks}
+    for examples in inference_batches(data.val[worker.rank :: worker.world_size], data.utterances, data.tokens):
+        inputs, targets = data.batch(examples, worker.device)
+        logits = _forward(config, model, inputs)
+        loss += nn.functional.cross_entropy(logits["urgency"], targets["urgency"], reduction="sum")
+        for task, values in logits.items():
+            size, known = sizes[task], targets[task] >= 0
+            cells = (targets[task] * size + values.argmax(dim=-1))[known]
+            confusions[task] += torch.bincount(cells, minlength=size**2)
+    if worker.world_size > 1:
+        for total in (loss, *confusions.values()):
+            dist.all_reduce(total)
+    return float(loss) / len(data.val), {
+        task: counts.view(sizes[task], -1).cpu().numpy() for task, counts in confusions.items()
+    }
+
+
+def _val_scores(confusions: dict[str, NDArray[np.int64]]) -> dict[str, float]:
+    """Macro-F1 and accuracy of each task that has rows, by their names in history.json."""
+    scores = {}
+    for task, prefix in (("urgency", "val_"), ("sentiment", "val_sentiment_")):
+        if task in confusions and (confusion := confusions[task]).sum():
+            scores[f"{prefix}macro_f1"] = float(macro_f1_from_confusion(confusion))
+            scores[f"{prefix}accuracy"] = float(np.trace(confusion) / confusion.sum())
+    return scores
