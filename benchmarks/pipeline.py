@@ -31,6 +31,7 @@ from urgency_ray.calls.plan import plan_calls
 from urgency_ray.calls.transcript import join_transcript
 from urgency_ray.config import Config
 from urgency_ray.embedding.pipeline import embed_calls
+from urgency_ray.embedding.transform import make_fingerprint
 from urgency_ray.encoders.load import load_audio_encoder, load_text_encoder
 
 # Small blocks, so that a few calls are enough batches to take a rate from; and the recipe does every third call.
@@ -70,7 +71,7 @@ def pipeline_rate(config: Config, audio_sec: float) -> float:
         seen.extend((now, seconds) for _, seconds in batches)
 
     with cluster.Relay(note, every_sec=0.05) as send:
-        embed_calls(plan_calls(config.data), config, {}, send).materialize()
+        embed_calls(plan_calls(config.data), config, make_fingerprint(config), send).materialize()
     assert abs(sum(seconds for _, seconds in seen) - audio_sec) < 1
     first, last = seen[0][0], seen[-1][0]
     return sum(seconds for moment, seconds in seen if moment > first) / (last - first)

@@ -82,7 +82,8 @@ def pass_rows(root: str) -> dict[str, float]:
     from urgency_ray.calls.plan import plan_calls
     from urgency_ray.config import Config
     from urgency_ray.embedding import ledger
-    from urgency_ray.embedding.pipeline import embed_calls, make_fingerprint
+    from urgency_ray.embedding.pipeline import embed_calls
+    from urgency_ray.embedding.transform import make_fingerprint
 
     config = Config().replace({"data.root": root, "text_encoder.hashing_dim": 1248, "ray.address": "local"})
     cluster.connect(config.ray)

@@ -37,11 +37,12 @@ from optuna.storages.journal import JournalFileBackend
 
 from urgency_ray import cluster
 from urgency_ray.commands.interchange import import_artefacts
-from urgency_ray.commands.train import prepare
 from urgency_ray.commands.tune import tune
 from urgency_ray.config import Config
 from urgency_ray.search.space import SearchSpace
-from urgency_ray.training.fit import Epoch, TrainingData, fit
+from urgency_ray.training.data import TrainingData
+from urgency_ray.training.fit import Epoch, fit
+from urgency_ray.training.run import open_run
 
 NUM_ROWS, DIM = 12_000, 96
 PLAIN_TRIALS, OUR_TRIALS = 30, 120
@@ -205,7 +206,7 @@ def main() -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     with tempfile.TemporaryDirectory() as run_dir:
         write_embeddings(run_dir)
-        config, examples, splits = prepare(Config().replace(BASE), run_dir)
+        config, examples, splits = open_run(Config().replace(BASE), run_dir)
         data = TrainingData.from_examples(examples, splits)
         cluster.connect(config.ray)
         if "target" in options.part:

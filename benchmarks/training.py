@@ -33,9 +33,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from urgency_ray.config import Config
 from urgency_ray.encoders.cpu import keep_freed_memory
-from urgency_ray.model.classifier import Batch
+from urgency_ray.model.batch import Batch
 from urgency_ray.model.layers import Dropout, FewTokensLayer
-from urgency_ray.training.fit import TrainingData, build_model, epochs
+from urgency_ray.training.data import TrainingData
+from urgency_ray.training.fit import build_model, epochs
 
 WIDTH = 768
 NUM_VAL = 64
@@ -195,18 +196,19 @@ def step_gflop(config: Config, data: TrainingData, batch_size: int) -> float:
 def ray_overhead(config: Config, data: TrainingData) -> None:
     """Ray Train's start-up, and what it adds to an epoch, on a small model whose epochs are short."""
     from urgency_ray import cluster
-    from urgency_ray.commands.train import train_model
+    from urgency_ray.fingerprint import Transform
     from urgency_ray.training.shared import SharedInputs
+    from urgency_ray.training.trainer import train_model
 
     small = {"model.hidden_dim": 64, "model.num_layers": 1, "model.feedforward_dim": 128, "model.head_dim": 64}
     short, long = (config.replace({**small, "train.epochs": number}) for number in (1, 1 + RAY_EPOCHS))
     cluster.connect(config.ray)
-    shared = SharedInputs(config.ray).share(data)
+    shared, transform = SharedInputs(config.ray).share(data), Transform.of(config, None)
     took: dict[str, list[float]] = {"short": [], "long": [], "bare": []}
     for _ in range(3):
         for name, wanted in (("short", short), ("long", long)):
             with tempfile.TemporaryDirectory() as folder:
-                took[name].append(timed(lambda w=wanted, f=folder: train_model(w, f, data, shared, {})))  # type: ignore[misc]
+                took[name].append(timed(lambda w=wanted, f=folder: train_model(w, f, data, shared, transform)))  # type: ignore[misc]
         took["bare"].append(timed(lambda: list(fit_seconds(long, data))))
     start = statistics.median(took["short"])
     epoch = statistics.median((b - a) / RAY_EPOCHS for a, b in zip(took["short"], took["long"], strict=True))

@@ -61,7 +61,7 @@ def corpus(tmp_path_factory):
 @pytest.fixture(scope="session")
 def extracted(ray_session, corpus, demo_config, tmp_path_factory):
     """(run folder, summary, config) of an extracted corpus; read only."""
-    from urgency_ray.embedding.pipeline import extract
+    from urgency_ray.commands.extract import extract
 
     run_dir = str(tmp_path_factory.mktemp("extracted") / "run")
     config = demo_config.replace({"data.root": str(corpus[0])})

@@ -7,9 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from urgency_ray import cli
-from urgency_ray.commands.train import evaluate_run, make_transform, prepare
+from urgency_ray.commands.evaluate import evaluate_run
 from urgency_ray.config import iter_fields
+from urgency_ray.fingerprint import Transform
 from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.training.run import open_run
 
 
 def run(*arguments):
@@ -108,9 +110,13 @@ def test_a_recall_that_cannot_be_asked_for_is_refused(recall, capsys):
 
 def test_evaluate_prints_both_tasks(extracted, capsys, tmp_path):
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
-    config, examples, _ = prepare(extracted[2], str(run_dir))
+    config, examples, _ = open_run(extracted[2], str(run_dir))
     model = UrgencyClassifier(
-        config.model, examples.audio.shape[1], examples.text.shape[1], True, make_transform(config, examples.fingerprint)
+        config.model,
+        examples.audio.shape[1],
+        examples.text.shape[1],
+        True,
+        Transform.of(config, examples.fingerprint).model_dump(),
     )
     model.save_pretrained(run_dir / "model")
     assert run("evaluate", "--run-dir", run_dir) == 0

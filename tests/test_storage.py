@@ -1,7 +1,7 @@
 import pytest
 
 from urgency_ray import storage
-from urgency_ray.config import ConfigError
+from urgency_ray.errors import RequestError
 
 
 def test_the_options_of_a_uri_stay_at_its_end():
@@ -20,7 +20,7 @@ def test_local_paths_become_absolute_and_uris_stay(tmp_path, monkeypatch):
 
 
 def test_an_unknown_scheme_is_one_line():
-    with pytest.raises(ConfigError, match=r"^foo://bar: cannot be opened: [^\n]+$"):
+    with pytest.raises(RequestError, match=r"^foo://bar: cannot be opened: [^\n]+$"):
         storage.exists("foo://bar")
 
 

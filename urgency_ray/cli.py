@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from urgency_ray import __version__, storage
-from urgency_ray.config import Config, ConfigError, describe, iter_fields, load_config, parse_config, parse_yaml
+from urgency_ray.config import Config, describe, iter_fields, load_config, parse_config, parse_yaml
+from urgency_ray.errors import RequestError
+from urgency_ray.run_folder import RunFolder
 
 log = logging.getLogger("urgency_ray")
 
@@ -41,12 +43,12 @@ def _synthesize(config: Config, options: argparse.Namespace) -> None:
     from urgency_ray.synthesize.corpus import synthesize
 
     if config.data.root is None:
-        raise ConfigError("--data.root: say where to write the corpus")
+        raise RequestError("--data.root: say where to write the corpus")
     synthesize(config.data.root, config.synthesize)
 
 
 def _extract(config: Config, options: argparse.Namespace) -> None:
-    from urgency_ray.embedding.pipeline import extract
+    from urgency_ray.commands.extract import extract
 
     extract(config, options.run_dir)
 
@@ -65,7 +67,7 @@ def _tune(config: Config, options: argparse.Namespace) -> None:
 
 def _evaluate(config: Config, options: argparse.Namespace) -> None:
     recall = None if options.recall_of_high is None else _parse_recall(options.recall_of_high)
-    from urgency_ray.commands.train import evaluate_run
+    from urgency_ray.commands.evaluate import evaluate_run
     from urgency_ray.scoring.calibration import format_operating_point
     from urgency_ray.scoring.metrics import format_report
 
@@ -81,7 +83,7 @@ def _parse_recall(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0.0 < float(text) <= 1.0:
             return float(text)
-    raise ConfigError(f"--recall-of-high: must be a number > 0 and <= 1 but got {text!r}")
+    raise RequestError(f"--recall-of-high: must be a number > 0 and <= 1 but got {text!r}")
 
 
 def _predict(config: Config, options: argparse.Namespace) -> None:
@@ -123,7 +125,7 @@ def _print_scores(metrics: dict[str, Any], run_dir: str) -> None:
     if folds := metrics.get("folds"):
         spread = f"macro-F1 {folds['macro_f1_mean']:.3f} ± {folds['macro_f1_std']:.3f} (standard deviation)"
         print(f"folds urgency   {spread} over {len(folds['each'])} folds, n {folds['pooled']['num_rows']:,}")
-    print(f"model: {storage.join(run_dir, 'model')}")
+    print(f"model: {RunFolder(run_dir).model}")
 
 
 OPTIONS = {
@@ -163,7 +165,7 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line and exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{self.prog}: {message}")
+        raise RequestError(f"{self.prog}: {message}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -215,12 +217,13 @@ def resolve_config(options: argparse.Namespace) -> Config:
     """--config, else the config.yaml of the run folder (of its search, to resume it), else the defaults; then the overrides.
 
     Raises:
-        ConfigError: a file or a field is refused.
+        RequestError: a file or a field is refused.
     """
     overrides = {name: value for name, value in vars(options).items() if "." in name}
-    found = storage.join(options.run_dir, "config.yaml") if "run_dir" in options else None
-    if getattr(options, "resume", False) and storage.exists(searched := storage.join(options.run_dir, "tune", "config.yaml")):
-        found = searched
+    folder = RunFolder(options.run_dir) if "run_dir" in options else None
+    found = folder.config if folder is not None else None
+    if folder is not None and getattr(options, "resume", False) and storage.exists(folder.search.config):
+        found = folder.search.config
     kept = None
     if found is not None and storage.exists(found):
         kept = parse_config(parse_yaml(storage.read_text(found)), source=found)
@@ -240,19 +243,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options, unknown = build_parser().parse_known_args(arguments)
         if unknown:
-            raise ConfigError(_unknown_option(unknown[0]))
+            raise RequestError(_unknown_option(unknown[0]))
         COMMANDS[options.command].run(resolve_config(options), options)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 1
     except Exception as error:
         # What a user can mend is one line, also when it happened in a worker; anything else is a bug and keeps its traceback.
-        known = next((cause for cause in _causes(error) if isinstance(cause, ConfigError | OSError | FloatingPointError)), None)
+        known = next(
+            (cause for cause in _causes(error) if isinstance(cause, RequestError | OSError | FloatingPointError)), None
+        )
         if known is None:
             raise
         # Ray Data adds lines on settings of its own to what a task raises.
         print(f"error: {str(known).partition(RETRY_ADVICE)[0]}", file=sys.stderr)
-        return 2 if isinstance(known, ConfigError) else 1
+        return 2 if isinstance(known, RequestError) else 1
     return 0
 
 

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from urgency_ray.config import ConfigError, RayConfig
+from urgency_ray.config import RayConfig
+from urgency_ray.errors import RequestError
 
 # Ray Train takes a worker's report when it next polls it: the default of 2 s dwarfs a small epoch. Read when ray is imported.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -137,13 +138,13 @@ def nodes() -> list[Node]:
     """The nodes that have CPUs, ascending.
 
     Raises:
-        ConfigError: there are none.
+        RequestError: there are none.
     """
     found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     resources = [node["Resources"] for node in found if node["Alive"]]
     having = sorted(Node(float(each["CPU"]), float(each.get("GPU", 0.0))) for each in resources if each.get("CPU"))
     if not having:
-        raise ConfigError("ray.address: no node with CPUs has joined the cluster yet; start its workers first")
+        raise RequestError("ray.address: no node with CPUs has joined the cluster yet; start its workers first")
     return having
 
 

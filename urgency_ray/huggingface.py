@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from urgency_ray.config import ConfigError
+from urgency_ray.errors import RequestError
 
 Loaded = TypeVar("Loaded")
 
@@ -19,14 +19,14 @@ def load_pretrained(kind: str, name: str, load: Callable[[], Loaded]) -> Loaded:
         load: calls a `from_pretrained`.
 
     Raises:
-        ConfigError: there is no such model or folder, or transformers cannot read it.
+        RequestError: there is no such model or folder, or transformers cannot read it.
     """
     try:
         return load()
     except (OSError, ValueError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         advice = "give a local folder, or a name that can be downloaded here"
-        raise ConfigError(f"{kind} encoder {name}: cannot be loaded: {first_line} ({advice})") from error
+        raise RequestError(f"{kind} encoder {name}: cannot be loaded: {first_line} ({advice})") from error
 
 
 def longest_input(tokenizer: Any, architecture: Any, wanted: int) -> int:

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from urgency_ray.config import ConfigError
+from urgency_ray.errors import RequestError
 
 
 def open_location(location: str | Path) -> tuple[fs.FileSystem, str]:
     """The filesystem of a path or URI, and the path inside it (absolute for local paths).
 
     Raises:
-        ConfigError: the URI's scheme is unknown to pyarrow, or its credentials are refused.
+        RequestError: the URI's scheme is unknown to pyarrow, or its credentials are refused.
     """
     text = os.fspath(location)
     if "://" not in text:
@@ -25,7 +25,7 @@ def open_location(location: str | Path) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, path = fs.FileSystem.from_uri(text)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ConfigError(f"{text}: cannot be opened: {' '.join(str(error).split())}") from None
+        raise RequestError(f"{text}: cannot be opened: {' '.join(str(error).split())}") from None
     return filesystem, path
 
 

@@ -13,7 +13,8 @@ import pytest
 import soundfile
 
 from urgency_ray.calls.audio import acoustic_features, cut, decode_wav, peak_normalize
-from urgency_ray.schema import ACOUSTIC_FEATURES, Reason, Reject
+from urgency_ray.errors import Reason, Reject
+from urgency_ray.schema import ACOUSTIC_FEATURES
 
 # librosa.load imports audioread, which imports modules that Python 3.13 drops.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:audioread")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from urgency_ray.calls.label import Utterance, parse_label
-from urgency_ray.schema import Reason, Reject
+from urgency_ray.errors import Reason, Reject
 
 SECRET = "광주광역시 북구 용봉동 12번지"
 

@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
-from urgency_ray.calls import plan as calls
+from urgency_ray.calls import files
 from urgency_ray.calls.audio import cut, decode_wav
+from urgency_ray.calls.files import max_audio_bytes, read_file
 from urgency_ray.calls.label import MAX_LABEL_BYTES, parse_label
-from urgency_ray.calls.plan import UnreachableError, max_audio_bytes, plan_calls, read_file
+from urgency_ray.calls.plan import plan_calls
 from urgency_ray.calls.transcript import join_transcript
-from urgency_ray.config import ConfigError, DataConfig
-from urgency_ray.schema import MANIFEST_SCHEMA, Reason, Reject
+from urgency_ray.config import DataConfig
+from urgency_ray.errors import Reason, Reject, RequestError, UnreachableError
+from urgency_ray.schema import MANIFEST_SCHEMA
 
 SPOKEN_CALLS = Path(__file__).resolve().parents[3] / "shared" / "data" / "spoken_calls"
 
@@ -291,7 +293,7 @@ def test_files_larger_than_the_longest_call_are_rejected_before_they_are_read(tm
 )
 def test_a_root_without_calls_is_one_clear_line(tmp_path, make, says):
     root = make(tmp_path)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(RequestError) as caught:
         plan_calls(DataConfig(root=None if root is None else str(root)))
     assert str(caught.value).startswith("--data.root")
     assert says in str(caught.value)
@@ -317,7 +319,7 @@ def test_remote_locations_open_again_in_another_process(tmp_path, monkeypatch):
         assert address.isascii()
         return fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), unquote(address)
 
-    monkeypatch.setattr(calls, "open_location", open_location)
+    monkeypatch.setattr(files, "open_location", open_location)
     put(tmp_path / "bucket" / "원천 100%" / "c.wav", b"audio")
     put_zip(tmp_path / "bucket" / "TL_광주_구조.zip", "c.json", content=b"label")
     rows = plan("mem://bucket?region=kr")
@@ -396,25 +398,25 @@ def test_what_is_out_of_reach_for_a_while_is_read_in_the_end(tmp_path, monkeypat
     path = put_zip(tmp_path / "a.zip", "c.wav", content=b"sound") if member else put(tmp_path / "c.wav", b"sound")
     # Each attempt opens the file twice: to read it, and to see whether the file itself is at fault.
     unsteady = Unsteady(failures)
-    monkeypatch.setattr(calls, "_RETRY_SEC", (0.0, 0.0))
-    monkeypatch.setattr(calls, "open_location", lambda location: (unsteady, location))
-    calls._cached_archive.cache_clear()
+    monkeypatch.setattr(files, "_RETRY_SEC", (0.0, 0.0))
+    monkeypatch.setattr(files, "open_location", lambda location: (unsteady, location))
+    files._cached_archive.cache_clear()
     assert read_file(str(path), member, 100) == b"sound"
 
 
 @pytest.mark.parametrize("member", ["c.wav", None])
 def test_what_stays_out_of_reach_is_no_reject(tmp_path, monkeypatch, member):
     path = put_zip(tmp_path / "a.zip", "c.wav") if member else put(tmp_path / "c.wav")
-    monkeypatch.setattr(calls, "_RETRY_SEC", (0.0, 0.0))
+    monkeypatch.setattr(files, "_RETRY_SEC", (0.0, 0.0))
     unsteady = Unsteady(failures=100)
-    monkeypatch.setattr(calls, "open_location", lambda location: (unsteady, location))
-    calls._cached_archive.cache_clear()
+    monkeypatch.setattr(files, "open_location", lambda location: (unsteady, location))
+    files._cached_archive.cache_clear()
     with pytest.raises(UnreachableError, match=r"cannot be reached: OSError: AWS Error SLOW_DOWN .*; what is done is kept"):
         read_file(str(path), member, 100)
 
 
 def test_a_disk_that_is_not_mounted_is_no_reject(tmp_path, monkeypatch):
-    monkeypatch.setattr(calls, "_RETRY_SEC", ())
+    monkeypatch.setattr(files, "_RETRY_SEC", ())
     for container, member in ((tmp_path / "unmounted" / "a.zip", "c.wav"), (tmp_path / "unmounted" / "c.wav", None)):
         with pytest.raises(UnreachableError, match="cannot be reached: FileNotFoundError"):
             read_file(str(container), member, 100)
@@ -422,11 +424,11 @@ def test_a_disk_that_is_not_mounted_is_no_reject(tmp_path, monkeypatch):
 
 def test_an_archive_out_of_reach_stops_the_plan(tmp_path, monkeypatch):
     path = put_zip(tmp_path / "a.zip", "c.wav")
-    root = calls.open_location(str(tmp_path))
-    monkeypatch.setattr(calls, "_RETRY_SEC", (0.0, 0.0))
+    root = files.open_location(str(tmp_path))
+    monkeypatch.setattr(files, "_RETRY_SEC", (0.0, 0.0))
     for failures, reached in ((3, True), (100, False)):
         unsteady = Unsteady(failures)
-        monkeypatch.setattr(calls, "open_location", lambda at, its=unsteady: (its, at) if at == str(path) else root)
+        monkeypatch.setattr(files, "open_location", lambda at, its=unsteady: (its, at) if at == str(path) else root)
         with contextlib.nullcontext() if reached else pytest.raises(UnreachableError, match=r"a\.zip: cannot be reached"):
             assert plan_calls(DataConfig(root=str(tmp_path)))["reason"].to_pylist() == ["missing_label"]
 
@@ -441,7 +443,7 @@ def test_any_mutated_archive_is_planned_and_read_or_rejected(tmp_path, edits):
     content = bytearray(file.getvalue())
     for start, new in edits:
         content[start : start + len(new)] = new
-    calls._cached_archive.cache_clear()
+    files._cached_archive.cache_clear()
     put(tmp_path / "a.zip", bytes(content))
     put(tmp_path / "other.wav")
     for row in plan_calls(DataConfig(root=str(tmp_path))).to_pylist():

@@ -14,22 +14,26 @@ import ray
 
 from urgency_ray.calls.plan import plan_calls
 from urgency_ray.cli import main
-from urgency_ray.config import Config, ConfigError
+from urgency_ray.commands.extract import extract
+from urgency_ray.config import Config
 from urgency_ray.embedding.ledger import account, accounting_line
-from urgency_ray.embedding.pipeline import embed_calls, extract, make_fingerprint, pin_arithmetic, plan_actors
+from urgency_ray.embedding.pipeline import embed_calls, plan_actors
+from urgency_ray.embedding.transform import make_fingerprint, pin_arithmetic
+from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import load_examples
-from urgency_ray.schema import embedding_schema, read_fingerprint
+from urgency_ray.fingerprint import Fingerprint
+from urgency_ray.schema import embedding_schema
 
 
 def read_rows(run_dir):
     return pads.dataset(f"{run_dir}/embeddings", partitioning="hive").to_table().to_pandas()
 
 
-def test_the_arithmetic_of_a_run_is_that_of_its_cluster(ray_session):
-    config = pin_arithmetic(Config().replace({"audio_encoder.name": "models/a", "text_encoder.name": "models/t"}))
+def test_the_arithmetic_of_a_run_is_that_of_its_cluster():
+    config = pin_arithmetic(Config().replace({"audio_encoder.name": "models/a", "text_encoder.name": "models/t"}), 0)
     assert (config.audio_encoder.dtype, config.text_encoder.dtype) == ("float32", "float32")
     asked = Config().replace({"audio_encoder.name": "models/a", "audio_encoder.dtype": "int8"})
-    assert pin_arithmetic(asked) == asked
+    assert pin_arithmetic(asked, 0) == asked
 
 
 def test_every_call_read_is_embedded_or_rejected_with_its_reason(extracted, corpus):
@@ -49,7 +53,7 @@ def test_the_run_folder_is_laid_out_as_the_contract_says(extracted):
     run_dir, summary, _ = extracted
     assert {path.name for path in Path(run_dir, "embeddings").iterdir()} == {"status=embedded", "status=rejected"}
     rows = pads.dataset(f"{run_dir}/embeddings", partitioning="hive")
-    assert read_fingerprint(rows.schema) == summary["fingerprint"]
+    assert Fingerprint.of_schema(rows.schema).model_dump() == summary["fingerprint"]
     assert summary["fingerprint"]["audio_encoder"]["name"] == "spectral"
     assert pa.types.is_fixed_size_list(rows.schema.field("audio_embedding").type)
     assert summary["audio_sec"] == pytest.approx(read_rows(run_dir)["duration_sec"].sum(), abs=0.1)
@@ -64,10 +68,12 @@ def test_the_same_command_again_changes_nothing(extracted):
 
 def test_other_encoders_and_other_calls_are_refused_with_the_reason(extracted, tmp_path):
     run_dir, _, config = extracted
-    with pytest.raises(ConfigError, match=r"already holds other embeddings \(text_encoder\.hashing_dim: 512 there, 256 here\)"):
+    with pytest.raises(
+        RequestError, match=r"already holds other embeddings \(text_encoder\.hashing_dim: 512 there, 256 here\)"
+    ):
         extract(config.replace({"text_encoder.hashing_dim": 256}), run_dir)
     (tmp_path / "x_1.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ConfigError, match="the embeddings of other calls"):
+    with pytest.raises(RequestError, match="the embeddings of other calls"):
         extract(config.replace({"data.root": str(tmp_path)}), run_dir)
 
 
@@ -119,7 +125,7 @@ def change_labels(archive, old, new):
 def test_what_another_encoder_left_unfinished_is_refused(extracted, tmp_path):
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     interrupt(run_dir)
-    with pytest.raises(ConfigError, match=r"text_encoder\.hashing_dim: 512 there, 256 here"):
+    with pytest.raises(RequestError, match=r"text_encoder\.hashing_dim: 512 there, 256 here"):
         extract(extracted[2].replace({"text_encoder.hashing_dim": 256}), str(run_dir))
 
 
@@ -128,21 +134,21 @@ def test_calls_of_another_corpus_left_unfinished_are_refused(extracted, tmp_path
     interrupt(run_dir)
     (tmp_path / "calls").mkdir()
     (tmp_path / "calls" / "x_1.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"holds embeddings of calls that are not below data\.root"):
+    with pytest.raises(RequestError, match=r"holds embeddings of calls that are not below data\.root"):
         extract(extracted[2].replace({"data.root": str(tmp_path / "calls")}), str(run_dir))
 
 
 def test_an_unfinished_run_is_not_trained_on(extracted, tmp_path):
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     next(Path(run_dir, "embeddings", "status=embedded").iterdir()).unlink()
-    with pytest.raises(ConfigError, match="its extract has not finished, or files are missing"):
+    with pytest.raises(RequestError, match="its extract has not finished, or files are missing"):
         load_examples(str(run_dir))
 
 
 def test_a_killed_extract_is_named_before_its_files_are_read(extracted, tmp_path):
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     interrupt(run_dir)
-    with pytest.raises(ConfigError, match="its extract has not finished"):
+    with pytest.raises(RequestError, match="its extract has not finished"):
         load_examples(str(run_dir))
 
 
@@ -185,7 +191,7 @@ def test_a_disk_that_is_gone_ends_the_run_and_rejects_no_call(extracted, tmp_pat
         return manifest
 
     with monkeypatch.context() as patch:
-        patch.setattr("urgency_ray.embedding.pipeline.plan_calls", plan_and_unmount)
+        patch.setattr("urgency_ray.commands.extract.plan_calls", plan_and_unmount)
         assert main(arguments) == 1
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
@@ -201,7 +207,7 @@ def test_a_disk_that_is_gone_ends_the_run_and_rejects_no_call(extracted, tmp_pat
 def test_a_run_folder_among_the_calls_is_refused(extracted):
     config = extracted[2]
     for run_dir in (config.data.root, f"{config.data.root}/runs/x", f"{config.data.root}/../{Path(config.data.root).name}/y"):
-        with pytest.raises(ConfigError, match=r"lies below data\.root, where its files would be taken for calls"):
+        with pytest.raises(RequestError, match=r"lies below data\.root, where its files would be taken for calls"):
             extract(config, run_dir)
 
 
@@ -346,12 +352,12 @@ def test_encoders_on_gpus_leave_cpus_for_decoding(nodes):
 
 
 def test_a_decode_task_that_fits_nowhere_is_refused():
-    with pytest.raises(ConfigError, match=r"extract\.decode_cpus: 3 leaves no room .* set at most 0\.8"):
+    with pytest.raises(RequestError, match=r"extract\.decode_cpus: 3 leaves no room .* set at most 0\.8"):
         plan_actors(Config().replace({"extract.decode_cpus": 3.0}), [2.0], 0)
 
 
 def test_a_gpu_that_is_not_there_is_one_clear_line():
-    with pytest.raises(ConfigError, match=r"extract\.use_gpu: true, but the cluster has no GPU"):
+    with pytest.raises(RequestError, match=r"extract\.use_gpu: true, but the cluster has no GPU"):
         plan_actors(Config().replace({"extract.use_gpu": True}), [2.0], 0)
-    with pytest.raises(ConfigError, match=r"^text_encoder\.dtype: int8 runs on CPUs"):
-        plan_actors(Config().replace({"audio_encoder.name": "a", "text_encoder.dtype": "int8"}), [2.0], 1)
+    with pytest.raises(RequestError, match=r"^text_encoder\.dtype: int8 runs on CPUs"):
+        plan_actors(Config().replace({"text_encoder.name": "b", "text_encoder.dtype": "int8"}), [2.0], 1)

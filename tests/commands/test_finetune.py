@@ -12,10 +12,12 @@ from sklearn.metrics import f1_score
 from tiny_checkpoints import save_audio_checkpoint, save_text_checkpoint
 
 from urgency_ray.cli import main
+from urgency_ray.commands.evaluate import evaluate_run
 from urgency_ray.commands.predict import predict
-from urgency_ray.commands.train import evaluate_run, train
+from urgency_ray.commands.train import train
 from urgency_ray.commands.tune import tune
-from urgency_ray.config import Config, ConfigError, load_config
+from urgency_ray.config import Config, load_config
+from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import load_examples, load_transcripts
 from urgency_ray.model.classifier import load_model
 from urgency_ray.search.space import check_space
@@ -85,7 +87,7 @@ def test_predict_gives_the_run_s_own_probabilities_and_says_what_was_cut(finetun
 def test_the_encoder_and_its_tokens_cannot_be_searched(finetuned):
     _, _, config = finetuned
     space = {"model.max_tokens": {"type": "int", "low": 8, "high": 64}}
-    with pytest.raises(ConfigError, match=r"model\.max_tokens cannot be searched"):
+    with pytest.raises(RequestError, match=r"model\.max_tokens cannot be searched"):
         check_space(config.replace({"tune.space": space}))
 
 
@@ -117,7 +119,7 @@ def test_ablation_trains_audio_without_the_encoder_and_text_without_audio(ray_se
     metrics = train(config, run_dir)
     assert list(metrics["ablation"]) == ["audio", "fused", "text"]
     model = load_model(f"{run_dir}/model")
-    assert (model.model.modalities, model.tokenizer) == ("audio", None)
+    assert (model.config.modalities, model.tokenizer) == ("audio", None)
     shutil.rmtree(checkpoint)
     assert evaluate_run(config, run_dir)["splits"] == metrics["splits"]
 
@@ -139,5 +141,5 @@ def test_the_shipped_recipe_trains_from_extract_on(ray_session, corpus, tmp_path
     assert set(metrics["splits"]["test"]) == {"urgency", "sentiment"}
     model = load_model(f"{run_dir}/model")
     recipe = load_config(CONFIGS / "urgency_detect.yaml", {"model.text_encoder": names["model.text_encoder"]})
-    assert model.model == recipe.model
+    assert model.config == recipe.model
     assert model.trunk.text_encoder.config.model_type == "electra"

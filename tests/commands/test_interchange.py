@@ -10,15 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from urgency_ray import cli
+from urgency_ray.commands.evaluate import evaluate_run
+from urgency_ray.commands.extract import extract
 from urgency_ray.commands.interchange import export_artefacts, import_artefacts
-from urgency_ray.commands.predict import transform_config
-from urgency_ray.commands.train import evaluate_run, prepare, train
-from urgency_ray.config import Config, ConfigError, load_config
-from urgency_ray.embedding.pipeline import extract
+from urgency_ray.commands.train import train
+from urgency_ray.config import Config, load_config
+from urgency_ray.embedding.transform import repeat_transform
+from urgency_ray.errors import Reason, RequestError
 from urgency_ray.examples.dataset import load_examples
 from urgency_ray.examples.splits import group_examples
 from urgency_ray.model.classifier import load_model
-from urgency_ray.schema import ACOUSTIC_FEATURES, Reason, embedding_schema
+from urgency_ray.schema import ACOUSTIC_FEATURES, embedding_schema
+from urgency_ray.training.run import open_run
 
 # Words that CSV readers take for something else, or break a row at.
 HARD_TEXTS = [
@@ -334,14 +337,14 @@ def test_an_imported_run_trains_with_any_config_and_predict_refuses_its_model(ra
     config = Config().replace({**sizes, **OTHER_ENCODERS, "train.epochs": 1, "train.cpus_per_worker": 1.0})
     metrics = train(config, run_dir)
     assert evaluate_run(config, run_dir)["splits"] == metrics["splits"]
-    with pytest.raises(ConfigError, match="trained on imported embeddings"):
-        transform_config(Config(), load_model(f"{run_dir}/model").transform)
+    with pytest.raises(RequestError, match="trained on imported embeddings"):
+        repeat_transform(Config(), load_model(f"{run_dir}/model").transform)
 
 
 def test_an_imported_run_of_utterances_is_split_by_call_under_any_config(tmp_path):
     frame = pd.concat([make_detect().assign(_id=f"c{i:02d}", urgencyLevel=LEVELS[i % 3]) for i in range(30)])
     import_artefacts(Config(), *write_detect(tmp_path, frame), str(tmp_path / "run"))
-    _, examples, splits = prepare(Config().replace(OTHER_ENCODERS), str(tmp_path / "run"))
+    _, examples, splits = open_run(Config().replace(OTHER_ENCODERS), str(tmp_path / "run"))
     assert examples.fingerprint is None
     calls = [set(examples.keys["call_id"].iloc[rows]) for _, rows in splits.items()]
     assert sum(map(len, calls)) == len(set.union(*calls)) == 30
@@ -350,7 +353,7 @@ def test_an_imported_run_of_utterances_is_split_by_call_under_any_config(tmp_pat
 def test_extract_leaves_an_imported_run_alone(corpus, tmp_path):
     run_dir = str(tmp_path / "run")
     import_artefacts(Config(), *write_sense(tmp_path, make_sense(3)), run_dir)
-    with pytest.raises(ConfigError, match=r"already holds other embeddings .*imported there, spectral here"):
+    with pytest.raises(RequestError, match=r"already holds other embeddings .*imported there, spectral here"):
         extract(Config().replace({"data.root": str(corpus[0])}), run_dir)
     assert len(load_examples(run_dir)) == 3
 

@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from urgency_ray.commands.predict import OUTPUT_SCHEMA, predict, transform_config
-from urgency_ray.config import Config, ConfigError
+from urgency_ray.commands.predict import predict
+from urgency_ray.config import Config
+from urgency_ray.embedding.transform import repeat_transform
+from urgency_ray.errors import RequestError
 from urgency_ray.model.classifier import load_model
+from urgency_ray.prediction.by_row import OUTPUT_SCHEMA
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +59,9 @@ def test_csv_says_the_same(ray_session, trained, unlabelled, tmp_path):
 
 def test_bad_requests_are_one_line(trained, tmp_path):
     config = Config().replace({"data.root": str(tmp_path)})
-    with pytest.raises(ConfigError, match=r"--output x\.json: must end in"):
+    with pytest.raises(RequestError, match=r"--output x\.json: must end in"):
         predict(config, f"{trained[0]}/model", "x.json")
-    with pytest.raises(ConfigError, match=r"holds no model\.safetensors"):
+    with pytest.raises(RequestError, match=r"holds no model\.safetensors"):
         predict(config, str(tmp_path), "x.parquet")
 
 
@@ -67,26 +70,26 @@ def test_the_arithmetic_is_repeated_where_every_machine_can(trained, made_with, 
     transform = json.loads(json.dumps(load_model(f"{trained[0]}/model").transform))
     for part in (transform, transform["fingerprint"]):
         part["audio_encoder"]["dtype"] = made_with
-    assert transform_config(Config(), transform).audio_encoder.dtype == repeated_with
+    assert repeat_transform(Config(), transform).audio_encoder.dtype == repeated_with
 
 
 def test_what_would_be_another_transform_is_refused_and_what_is_the_machines_stands(trained):
     transform = load_model(f"{trained[0]}/model").transform
-    with pytest.raises(ConfigError, match=r"^--data\.max_call_sec: 60\.0, but the model's embeddings were made with 7200\.0"):
-        transform_config(Config().replace({"data.max_call_sec": 60.0}), transform)
-    with pytest.raises(ConfigError, match=r"^--text_encoder\.max_tokens: 16, but"):
-        transform_config(Config().replace({"text_encoder.max_tokens": 16}), transform)
-    smaller = transform_config(Config().replace({"audio_encoder.batch_size": 2, "data.root": "calls"}), transform)
+    with pytest.raises(RequestError, match=r"^--data\.max_call_sec: 60\.0, but the model's embeddings were made with 7200\.0"):
+        repeat_transform(Config().replace({"data.max_call_sec": 60.0}), transform)
+    with pytest.raises(RequestError, match=r"^--text_encoder\.max_tokens: 16, but"):
+        repeat_transform(Config().replace({"text_encoder.max_tokens": 16}), transform)
+    smaller = repeat_transform(Config().replace({"audio_encoder.batch_size": 2, "data.root": "calls"}), transform)
     assert (smaller.audio_encoder.batch_size, smaller.data.root) == (2, "calls")
 
 
 def test_a_transform_that_cannot_be_repeated_is_refused(trained, tmp_path):
     transform = load_model(f"{trained[0]}/model").transform
-    with pytest.raises(ConfigError, match="trained on imported embeddings"):
-        transform_config(Config(), transform | {"fingerprint": None})
+    with pytest.raises(RequestError, match="trained on imported embeddings"):
+        repeat_transform(Config(), transform | {"fingerprint": None})
     other = json.loads(json.dumps(transform))
     other["fingerprint"]["text_encoder"]["weights"] = "sha256:other"
-    with pytest.raises(ConfigError, match=r"text_encoder\.weights: sha256:other there, built-in here"):
-        transform_config(Config(), other)
-    assert not transform_config(Config(), transform).data.require_urgency
+    with pytest.raises(RequestError, match=r"text_encoder\.weights: sha256:other there, built-in here"):
+        repeat_transform(Config(), other)
+    assert not repeat_transform(Config(), transform).data.require_urgency
     shutil.rmtree(tmp_path)

@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from conftest import SPOKEN_CALLS
 
+from urgency_ray.commands.extract import extract
 from urgency_ray.commands.predict import predict
 from urgency_ray.commands.train import train
 from urgency_ray.commands.tune import tune
 from urgency_ray.config import Config
-from urgency_ray.embedding.pipeline import extract
 from urgency_ray.examples.dataset import load_examples
 from urgency_ray.examples.splits import split_examples
 from urgency_ray.report.page import write_report

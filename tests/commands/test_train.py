@@ -17,14 +17,18 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from urgency_ray.cli import main
 from urgency_ray.cluster import Node
-from urgency_ray.commands.train import evaluate_run, prepare, train
-from urgency_ray.config import Config, ConfigError
+from urgency_ray.commands.evaluate import evaluate_run
+from urgency_ray.commands.train import train
+from urgency_ray.config import Config
+from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import load_examples
 from urgency_ray.examples.splits import fold_splits, split_examples
 from urgency_ray.model.classifier import load_model
-from urgency_ray.schema import METADATA_KEY, PREDICTION_SCHEMA, read_fingerprint
-from urgency_ray.scoring.scores import predict_examples
-from urgency_ray.training.fit import TrainingData, build_model
+from urgency_ray.model.inference import predict_examples
+from urgency_ray.schema import METADATA_KEY, PREDICTION_SCHEMA
+from urgency_ray.training.data import TrainingData
+from urgency_ray.training.fit import build_model
+from urgency_ray.training.run import open_run
 from urgency_ray.training.trainer import Trainer, plan_workers
 
 
@@ -118,7 +122,7 @@ def test_evaluate_gives_the_same_figures(trained):
 
 def test_evaluate_refuses_another_split(trained):
     run_dir, _, config = trained
-    with pytest.raises(ConfigError, match="trained on another split"):
+    with pytest.raises(RequestError, match="trained on another split"):
         evaluate_run(config.replace({"split.seed": 5}), run_dir)
 
 
@@ -242,12 +246,12 @@ def test_two_ray_train_workers_share_the_work(ray_session, extracted, tmp_path):
 
 def test_embeddings_of_another_encoder_are_refused(extracted):
     run_dir, _, config = extracted
-    with pytest.raises(ConfigError, match=r"made with audio_encoder\.name spectral, not facebook/data2vec-audio-base"):
+    with pytest.raises(RequestError, match=r"made with audio_encoder\.name spectral, not facebook/data2vec-audio-base"):
         train(config.replace({"audio_encoder.name": "facebook/data2vec-audio-base"}), run_dir)
 
 
 def test_a_run_folder_without_embeddings_is_refused(tmp_path, demo_config):
-    with pytest.raises(ConfigError, match="holds no embeddings; run extract"):
+    with pytest.raises(RequestError, match="holds no embeddings; run extract"):
         train(demo_config, str(tmp_path))
 
 
@@ -255,12 +259,12 @@ def test_a_recipe_takes_over_which_commit_made_the_embeddings(extracted, tmp_pat
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     for path in Path(run_dir, "embeddings").rglob("*.parquet"):
         table = pq.read_table(path, partitioning=None)
-        fingerprint = read_fingerprint(table.schema)
+        fingerprint = json.loads(table.schema.metadata[METADATA_KEY])
         fingerprint["audio_encoder"]["revision"] = "v1"
         metadata = {METADATA_KEY: json.dumps(fingerprint, sort_keys=True)}
         pq.write_table(table.replace_schema_metadata(metadata), path)
-    config, examples, _ = prepare(extracted[2], str(run_dir))
-    assert config.audio_encoder.revision == examples.fingerprint["audio_encoder"]["revision"] == "v1"
+    config, examples, _ = open_run(extracted[2], str(run_dir))
+    assert config.audio_encoder.revision == examples.fingerprint.audio_encoder["revision"] == "v1"
 
 
 @pytest.mark.parametrize(
@@ -280,15 +284,15 @@ def test_workers_ask_for_what_a_node_holds(wanted, nodes, planned):
 
 def test_gpus_beside_too_few_cpus_are_refused():
     config = Config().replace({"train.use_gpu": True, "train.cpus_per_worker": 32})
-    with pytest.raises(ConfigError, match=r"1 workers of 32 CPUs and a GPU do not fit .* \(1 GPUs \+ 16, 0 GPUs \+ 64 CPUs\)"):
+    with pytest.raises(RequestError, match=r"1 workers of 32 CPUs and a GPU do not fit .* \(1 GPUs \+ 16, 0 GPUs \+ 64 CPUs\)"):
         plan_workers(config.train, [Node(16, 1), Node(64)])
 
 
 def test_workers_that_do_not_fit_are_refused_before_anything_waits(ray_session, extracted):
     run_dir, _, config = extracted
     with pytest.raises(
-        ConfigError, match=r"train\.num_workers: 64 workers of 1 CPUs do not fit the cluster's nodes \(2 CPUs\)"
+        RequestError, match=r"train\.num_workers: 64 workers of 1 CPUs do not fit the cluster's nodes \(2 CPUs\)"
     ):
         train(config.replace({"train.num_workers": 64}), run_dir)
-    with pytest.raises(ConfigError, match=r"train\.use_gpu: true with 1 workers, but the cluster has 0 GPUs"):
+    with pytest.raises(RequestError, match=r"train\.use_gpu: true with 1 workers, but the cluster has 0 GPUs"):
         train(config.replace({"train.use_gpu": True}), run_dir)

@@ -16,17 +16,21 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from urgency_ray.cluster import Node
-from urgency_ray.commands.train import prepare, train
+from urgency_ray.commands.train import train
 from urgency_ray.commands.tune import format_verdict, tune
-from urgency_ray.config import Config, ConfigError, load_config
+from urgency_ray.config import Config, load_config
+from urgency_ray.errors import RequestError
 from urgency_ray.examples.splits import group_examples, val_folds
 from urgency_ray.model.classifier import load_model
+from urgency_ray.model.inference import predict_examples
 from urgency_ray.scoring.metrics import paired_macro_f1_difference
-from urgency_ray.scoring.scores import predict_examples, score_splits
+from urgency_ray.scoring.scores import score_splits
 from urgency_ray.search import study
 from urgency_ray.search.engine import num_concurrent, run_search
 from urgency_ray.search.space import SearchSpace
-from urgency_ray.training.fit import TrainingData, fit
+from urgency_ray.training.data import TrainingData
+from urgency_ray.training.fit import fit
+from urgency_ray.training.run import open_run
 from urgency_ray.training.shared import SharedInputs
 
 
@@ -82,13 +86,13 @@ def test_a_trial_that_fails_cannot_win(ray_session, extracted, tmp_path):
 
 
 def test_a_trial_that_fits_nowhere_is_refused(ray_session, extracted):
-    with pytest.raises(ConfigError, match=r"tune\.cpus_per_trial: 3 CPUs fit no node of the cluster; set at most 2"):
+    with pytest.raises(RequestError, match=r"tune\.cpus_per_trial: 3 CPUs fit no node of the cluster; set at most 2"):
         tune(extracted[2].replace({"tune.cpus_per_trial": 3.0}), extracted[0])
 
 
 def test_the_winner_s_model_is_saved_and_scored_on_test(searched):
     run_dir, summary, config = searched
-    _, examples, splits = prepare(config, run_dir)
+    _, examples, splits = open_run(config, run_dir)
     model = load_model(f"{run_dir}/tune/model")
     blocks = score_splits(model, predict_examples(model, examples), examples, splits, num_resamples=100, seed=0)
     assert summary["test"]["macro_f1"] == pytest.approx(blocks["test"]["urgency"]["macro_f1"])
@@ -132,7 +136,7 @@ def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched):
     own = train(config, run_dir)["splits"]
     for part in ("val", "test"):
         assert summary["defaults"][part] == own[part]["urgency"]
-    _, examples, splits = prepare(config, run_dir)
+    _, examples, splits = open_run(config, run_dir)
     called = [
         predict_examples(load_model(f"{run_dir}/{folder}"), examples)["urgency"].argmax(1)[splits.test]
         for folder in ("tune/model", "model")
@@ -181,7 +185,7 @@ def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(ray_session, extracted
     config = extracted[2].replace({"train.epochs": 2, "tune.num_trials": 1, "tune.folds": 2, "tune.repeats": 2})
     summary = tune(config, run_dir)
     (row,) = pd.read_parquet(f"{run_dir}/tune/trials.parquet").to_dict("records")
-    _, examples, splits = prepare(config, run_dir)
+    _, examples, splits = open_run(config, run_dir)
     best = []
     for fold in val_folds(examples, splits, config.split, 2):
         for seed in (0, 1):
@@ -235,22 +239,24 @@ def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(ray_sess
 
 def test_what_a_search_cannot_go_on_with_is_refused(ray_session, interrupted, tmp_path):
     run_dir, config, _ = interrupted
-    with pytest.raises(ConfigError, match="holds a search that has not ended; go on with it by --resume, or delete"):
+    with pytest.raises(RequestError, match="holds a search that has not ended; go on with it by --resume, or delete"):
         tune(config, run_dir)
-    with pytest.raises(ConfigError, match=r"--resume: tune\.grace_epochs: 1 there, 2 here; resume with the config"):
+    with pytest.raises(RequestError, match=r"--resume: tune\.grace_epochs: 1 there, 2 here; resume with the config"):
         tune(config.replace({"tune.grace_epochs": 2}), run_dir, resume=True)
-    with pytest.raises(ConfigError, match=r"--resume: split\.seed: 0 there, 5 here"):
+    with pytest.raises(RequestError, match=r"--resume: split\.seed: 0 there, 5 here"):
         tune(config.replace({"split.seed": 5}), run_dir, resume=True)
     for path in Path(run_dir, "embeddings").rglob("*.parquet"):
         table = pq.read_table(path, partitioning=None)
         if "duration_sec" in table.column_names and table["duration_sec"].null_count < len(table):
             longer = pc.add(table["duration_sec"], 1.0).cast(pa.float32())
             pq.write_table(table.set_column(table.schema.get_field_index("duration_sec"), "duration_sec", longer), path)
-    with pytest.raises(ConfigError, match=r"--resume: the embeddings or labels in .* are not those that the search began with"):
+    with pytest.raises(
+        RequestError, match=r"--resume: the embeddings or labels in .* are not those that the search began with"
+    ):
         tune(config, run_dir, resume=True)
     assert len(load_study(run_dir).trials) == 2
     shutil.rmtree(Path(run_dir, "tune"))
-    with pytest.raises(ConfigError, match=r"--resume: .* holds no search; start one without --resume"):
+    with pytest.raises(RequestError, match=r"--resume: .* holds no search; start one without --resume"):
         tune(config, run_dir, resume=True)
 
 
@@ -260,7 +266,7 @@ def test_a_time_budget_ends_the_search_and_counts_what_was_spent(ray_session, ex
     config = config.replace({"tune.num_trials": 4, "tune.grace_epochs": 2000, "train.epochs": 2000})
     with study.open_journal(f"{run_dir}/tune") as journal:
         begun = study.begin_study(journal, config, "data", resume=False, run_dir=run_dir)
-        _, examples, splits = prepare(config, run_dir)
+        _, examples, splits = open_run(config, run_dir)
         data = TrainingData.from_examples(examples, splits)
         arguments = {"study": begun, "journal": journal, "folder": f"{run_dir}/tune"}
         run_search(config, SharedInputs(config.ray).share(data), [(splits.train, splits.val)], **arguments)
@@ -275,7 +281,7 @@ def test_a_time_budget_ends_the_search_and_counts_what_was_spent(ray_session, ex
 def test_a_time_budget_too_short_for_an_epoch_is_named(ray_session, extracted, tmp_path):
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     with pytest.raises(
-        ConfigError, match=r"^tune\.time_budget_sec: 0\.001 s were over before the first epoch of a trial; raise it"
+        RequestError, match=r"^tune\.time_budget_sec: 0\.001 s were over before the first epoch of a trial; raise it"
     ):
         tune(extracted[2].replace({"tune.time_budget_sec": 0.001}), str(run_dir))
 
@@ -288,7 +294,7 @@ def test_a_time_budget_too_short_for_an_epoch_is_named(ray_session, extracted, t
     ],
 )
 def test_what_the_cluster_does_not_hold_is_refused(ray_session, extracted, fields, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(RequestError, match=message):
         tune(extracted[2].replace(fields), extracted[0])
 
 
@@ -297,7 +303,7 @@ def test_gpus_and_cpus_of_a_trial_are_of_the_same_node(monkeypatch):
     config = Config().replace({"tune.gpus_per_trial": 0.5})
     assert num_concurrent(config) == 2
     assert num_concurrent(config.replace({"tune.cpus_per_trial": 0.25})) == 8
-    with pytest.raises(ConfigError, match=r"tune\.gpus_per_trial: 0\.5 GPUs, but the cluster has 4, and no node that many"):
+    with pytest.raises(RequestError, match=r"tune\.gpus_per_trial: 0\.5 GPUs, but the cluster has 4, and no node that many"):
         num_concurrent(config.replace({"tune.cpus_per_trial": 4}))
 
 

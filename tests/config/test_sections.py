@@ -1,6 +1,7 @@
 import pytest
 
-from urgency_ray.config import Config, ConfigError, describe, iter_fields, load_config, parse_config, parse_yaml
+from urgency_ray.config import Config, describe, iter_fields, load_config, parse_config, parse_yaml
+from urgency_ray.errors import RequestError
 
 
 def test_defaults_then_file_then_command_line(tmp_path):
@@ -51,7 +52,7 @@ def test_yaml_numbers_are_those_of_yaml_1_2(text, value):
     ],
 )
 def test_a_wrong_value_names_the_field_and_what_it_takes(overrides, message):
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises(RequestError, match=message) as caught:
         load_config(None, overrides)
     assert "\n" not in str(caught.value)
 
@@ -72,17 +73,17 @@ def test_a_wrong_value_names_the_field_and_what_it_takes(overrides, message):
 def test_a_wrong_file_is_one_line(tmp_path, text, message):
     path = tmp_path / "c.yaml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(RequestError, match=message):
         load_config(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"--config .*nowhere\.yaml: No such file"):
+    with pytest.raises(RequestError, match=r"--config .*nowhere\.yaml: No such file"):
         load_config(tmp_path / "nowhere.yaml")
 
 
 def test_every_fault_of_a_file_gets_a_line():
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(RequestError) as caught:
         parse_config({"train": {"epochs": 0}, "model": {"dropout": 2.0}}, source="x.yaml")
     assert len(str(caught.value).splitlines()) == 2
 
@@ -100,5 +101,5 @@ def test_a_config_is_frozen():
 
 def test_trials_share_one_gpu_or_have_whole_ones():
     assert Config().replace({"tune.gpus_per_trial": 0.25}).tune.gpus_per_trial == 0.25
-    with pytest.raises(ConfigError, match=r"tune: gpus_per_trial must be at most 1 or a whole number but got 1\.5"):
+    with pytest.raises(RequestError, match=r"tune: gpus_per_trial must be at most 1 or a whole number but got 1\.5"):
         Config().replace({"tune.gpus_per_trial": 1.5})

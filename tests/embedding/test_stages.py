@@ -13,7 +13,11 @@ import pytest
 from urgency_ray.calls.plan import plan_calls
 from urgency_ray.config import AudioEncoderConfig, DataConfig, TextEncoderConfig
 from urgency_ray.embedding.stages import EncodeAudio, EncodeText, decode_calls
-from urgency_ray.schema import ACOUSTIC_FEATURES, read_fingerprint
+from urgency_ray.fingerprint import Fingerprint
+from urgency_ray.schema import ACOUSTIC_FEATURES
+
+MADE_HERE = Fingerprint(audio_encoder={"name": "a"}, text_encoder={"name": "t"}, code_version="0")
+
 
 SPEAKERS = (0, 1, 1, 1, 1)
 SPANS = ((0, 900), (1000, 2000), (2000, 2300), (2500, 9000), (2000, 1000))
@@ -105,12 +109,12 @@ def test_only_the_caller_s_utterances_are_rows(call):
 def test_encoding_keeps_rejects_and_gives_the_contract_s_columns(call):
     sent = []
     table = EncodeAudio(AudioEncoderConfig(), "cpu", 1)(decode_calls(plan_calls(call), call))
-    table = EncodeText(TextEncoderConfig(), "cpu", 1, {"made": "here"}, sent.append)(table)
+    table = EncodeText(TextEncoderConfig(), "cpu", 1, MADE_HERE, sent.append)(table)
     contract = "example_id call_id utterance_id provider_split start_ms end_ms speaker text urgency sentiment disaster_large"
     contract += " disaster_medium region audio_sha256 audio_embedding text_embedding status reason detail"
     assert {*contract.split(), *ACOUSTIC_FEATURES} <= set(table.schema.names)
     assert table.schema.field("audio_embedding").type == pa.list_(pa.float32(), 288)
-    assert read_fingerprint(table.schema) == {"made": "here"}
+    assert Fingerprint.of_schema(table.schema) == MADE_HERE
     assert [row is None for row in table["audio_embedding"].to_pylist()] == [False, True]
     assert [row is None for row in table["text_embedding"].to_pylist()] == [False, True]
     assert sent == [(2.0, 3.0)]
@@ -120,7 +124,7 @@ def test_an_embedding_that_is_not_finite_is_a_reject(call, tmp_path):
     for name in ("c_3", "d_4"):
         for suffix in ("wav", "json"):
             (tmp_path / f"{name}.{suffix}").write_bytes((tmp_path / f"a_1.{suffix}").read_bytes())
-    hear, read = EncodeAudio(AudioEncoderConfig(), "cpu", 1), EncodeText(TextEncoderConfig(), "cpu", 1, {}, print)
+    hear, read = EncodeAudio(AudioEncoderConfig(), "cpu", 1), EncodeText(TextEncoderConfig(), "cpu", 1, None, print)
     healthy = read(hear(decode_calls(plan_calls(call), call))).to_pylist()
     overflow(hear, row=1, value=np.inf)
     overflow(read, row=1, value=np.nan)  # of those that the audio encoder left
@@ -213,5 +217,5 @@ def test_hostile_files_are_rejected_in_little_memory(call, tmp_path):
 
 def test_a_batch_of_rejects_alone_passes(call):
     rejects = decode_calls(plan_calls(call).slice(1), call)
-    table = EncodeText(TextEncoderConfig(), "cpu", 1, {}, print)(EncodeAudio(AudioEncoderConfig(), "cpu", 1)(rejects))
+    table = EncodeText(TextEncoderConfig(), "cpu", 1, None, print)(EncodeAudio(AudioEncoderConfig(), "cpu", 1)(rejects))
     assert table["status"].to_pylist() == ["rejected"]

@@ -12,10 +12,11 @@ from sklearn.random_projection import SparseRandomProjection
 from tiny_checkpoints import SENTENCES, save_audio_checkpoint, save_text_checkpoint
 from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer
 
-from urgency_ray.config import AudioEncoderConfig, ConfigError, TextEncoderConfig
+from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
 from urgency_ray.encoders.base import normalize_rows
 from urgency_ray.encoders.cpu import FrontEnd, Int8Linear
 from urgency_ray.encoders.load import load_audio_encoder, load_text_encoder, resolve_weights
+from urgency_ray.errors import RequestError
 
 AUDIO = ("data2vec", "wav2vec2_layer", "wav2vec2_group", "ast")
 TEXT = ("roberta", "electra")
@@ -195,9 +196,9 @@ def test_a_long_text_is_read_in_windows(checkpoints, pooling):
 def test_an_unknown_model_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"audio encoder .*empty: [^\n]+$"):
+    with pytest.raises(RequestError, match=r"audio encoder .*empty: [^\n]+$"):
         load_audio_encoder(AudioEncoderConfig(name=str(tmp_path / "empty")))
-    with pytest.raises(ConfigError, match=r"^[^\n]+$"):
+    with pytest.raises(RequestError, match=r"^[^\n]+$"):
         resolve_weights(TextEncoderConfig(name="nobody/no-such-model"))
 
 
@@ -209,9 +210,9 @@ def test_a_model_of_the_hub_is_its_commit(checkpoints, tmp_path):
     (folder / "refs" / "main").write_text(commit, encoding="utf-8")
     # In a process of its own: the cache's place is read once, when it starts.
     code = (
-        "from urgency_ray.config import Config; from urgency_ray.embedding.pipeline import make_fingerprint, pin_revisions;"
+        "from urgency_ray.config import Config; from urgency_ray.embedding.transform import make_fingerprint, pin_revisions;"
         "config = pin_revisions(Config().replace({'text_encoder.name': 'nobody/tiny'}));"
-        "print(config.text_encoder.revision, make_fingerprint(config)['text_encoder']['weights'])"
+        "print(config.text_encoder.revision, make_fingerprint(config).text_encoder['weights'])"
     )
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)

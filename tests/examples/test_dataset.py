@@ -2,9 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from urgency_ray.config import Config, ConfigError, SamplerConfig, SplitConfig
-from urgency_ray.examples.dataset import Examples, column_statistics, epoch_order, worker_batches
+from urgency_ray.config import Config, SamplerConfig, SplitConfig
+from urgency_ray.errors import RequestError
+from urgency_ray.examples.dataset import Examples
 from urgency_ray.examples.splits import fold_splits, group_examples, split_examples, val_folds
+from urgency_ray.training.data import column_statistics, epoch_order, worker_batches
 
 
 def make_examples(urgency, call_id=None, provider=None, sha=None):
@@ -86,7 +88,7 @@ def test_a_split_is_a_function_of_the_seed_alone():
 
 def test_a_missing_class_is_an_error_unless_allowed():
     examples = make_examples(np.arange(100) % 2)
-    with pytest.raises(ConfigError, match=r"no row has urgency 상: .*split\.allow_missing_classes"):
+    with pytest.raises(RequestError, match=r"no row has urgency 상: .*split\.allow_missing_classes"):
         split_examples(examples, SplitConfig())
     splits = split_examples(examples, SplitConfig(allow_missing_classes=True))
     assert len(splits.train) + len(splits.val) + len(splits.test) == 100
@@ -94,14 +96,14 @@ def test_a_missing_class_is_an_error_unless_allowed():
 
 def test_a_corpus_of_the_provider_s_validation_part_alone_is_a_clear_error():
     examples = make_examples(draw_urgency(60), provider=["validation"] * 60)
-    with pytest.raises(ConfigError, match=r"all are the provider's Validation part.*split\.use_provider_test"):
+    with pytest.raises(RequestError, match=r"all are the provider's Validation part.*split\.use_provider_test"):
         split_examples(examples, SplitConfig())
     split_examples(examples, SplitConfig(use_provider_test=False, test_fraction=0.2, val_fraction=0.2))
 
 
 @pytest.mark.parametrize("urgency", [[], [-1, -1], [0], [0, 1, 2], [0, 1, 2] * 2])
 def test_too_little_data_is_a_clear_error(urgency):
-    with pytest.raises(ConfigError, match=r"give more data|no labelled rows"):
+    with pytest.raises(RequestError, match=r"give more data|no labelled rows"):
         split_examples(make_examples(urgency), SplitConfig())
 
 
@@ -145,11 +147,11 @@ def test_folds_are_a_function_of_the_seed_alone():
 
 def test_too_few_calls_for_the_folds_is_a_clear_error_unless_allowed():
     examples = make_examples([0] * 20 + [1] * 20 + [2] * 3)
-    with pytest.raises(ConfigError, match=r"train\.folds: too few calls of urgency 상 for 5 folds"):
+    with pytest.raises(RequestError, match=r"train\.folds: too few calls of urgency 상 for 5 folds"):
         fold_splits(examples, SplitConfig(), 5)
     folds = fold_splits(examples, SplitConfig(allow_missing_classes=True), 5)
     assert sorted(np.concatenate([splits.test for splits in folds])) == list(range(43))
-    with pytest.raises(ConfigError, match=r"train\.folds: too few calls"):
+    with pytest.raises(RequestError, match=r"train\.folds: too few calls"):
         fold_splits(examples, SplitConfig(allow_missing_classes=True), 50)
 
 
@@ -167,7 +169,7 @@ def test_folds_for_tuning_leave_test_alone_and_hold_each_other_row_once():
         assert sorted([*fold.train, *fold.val]) == sorted([*splits.train, *splits.val])
         assert not set(calls[fold.train]) & set(calls[fold.val])
         assert len(fold.val) == pytest.approx((len(splits.train) + len(splits.val)) / 4, rel=0.25)
-    with pytest.raises(ConfigError, match=r"tune\.folds: too few calls of urgency"):
+    with pytest.raises(RequestError, match=r"tune\.folds: too few calls of urgency"):
         val_folds(examples, splits, config, 90)
 
 
@@ -190,7 +192,7 @@ def test_the_weighted_sampler_needs_no_row_of_a_class():
 
 @pytest.mark.parametrize("power", [-0.1, 1.1])
 def test_a_power_out_of_range_is_refused(power):
-    with pytest.raises(ConfigError, match=r"sampler\.power: must be a number >= 0 and <= 1 but got"):
+    with pytest.raises(RequestError, match=r"sampler\.power: must be a number >= 0 and <= 1 but got"):
         Config().replace({"sampler.power": power})
 
 

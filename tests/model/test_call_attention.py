@@ -13,16 +13,19 @@ import torch
 from fitting import NO_DROPOUT, SMALL, check_two_workers_are_one, rounding_noise, run
 from sklearn.metrics import f1_score
 
-from urgency_ray.config import Config, ConfigError, ModelConfig, SplitConfig
+from urgency_ray.config import Config, ModelConfig, SplitConfig
+from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import load_examples
 from urgency_ray.examples.splits import split_examples
 from urgency_ray.examples.utterances import UNKNOWN_SPEAKER, Utterances, group_utterances
-from urgency_ray.model.classifier import UrgencyClassifier, gather_batch, load_model
+from urgency_ray.model.batch import gather_batch
+from urgency_ray.model.classifier import UrgencyClassifier, load_model
+from urgency_ray.model.inference import explain_probabilities, predict_examples
 from urgency_ray.prediction.by_call import CALL_OUTPUT_SCHEMA
 from urgency_ray.schema import PREDICTION_SCHEMA, embedding_schema
 from urgency_ray.scoring.metrics import paired_macro_f1_difference
-from urgency_ray.scoring.scores import explain_probabilities, predict_examples
-from urgency_ray.training.fit import TrainingData, build_model
+from urgency_ray.training.data import TrainingData
+from urgency_ray.training.fit import build_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -89,7 +92,7 @@ def test_utterances_are_grouped_by_call_with_their_share_of_its_time():
 @pytest.mark.parametrize("modalities", ["fused", "audio", "text"])
 def test_a_call_of_one_utterance_is_what_the_trunk_makes_of_that_utterance(modalities):
     model = build(modalities=modalities)
-    plain = UrgencyClassifier(model.model.model_copy(update={"name": "cross_attention"}), 6, 5).eval()
+    plain = UrgencyClassifier(model.config.model_copy(update={"name": "cross_attention"}), 6, 5).eval()
     plain.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith("attention.")})
     embeddings, calls = make_embeddings(4), np.arange(4)
     probs, weights = explain_probabilities(model, *embeddings, make_utterances([1, 1, 1, 1]))
@@ -139,7 +142,7 @@ def test_results_are_those_of_the_calls_also_when_they_fill_several_batches(monk
     model, counts = build(), [3, 1, 17, 2, 1, 9, 30]
     utterances, embeddings = make_utterances(counts), make_embeddings(sum(counts))
     whole, weights = explain_probabilities(model, *embeddings, utterances)
-    monkeypatch.setattr("urgency_ray.model.classifier.ROWS_PER_FORWARD", 4)
+    monkeypatch.setattr("urgency_ray.model.batch.ROWS_PER_FORWARD", 4)
     pieces, piece_weights = explain_probabilities(model, *embeddings, utterances)
     np.testing.assert_allclose(pieces["urgency"], whole["urgency"], atol=1e-5)
     np.testing.assert_allclose(piece_weights, weights, atol=1e-5)
@@ -268,7 +271,7 @@ def test_an_example_is_a_call_and_its_rows_stand_together(tmp_path):
 
 def test_rows_of_whole_calls_are_refused(tmp_path):
     run_dir = write_run(tmp_path, [("a", "a", None, None, 0, 1000, 1)])
-    with pytest.raises(ConfigError, match=r"holds a row a call, but model\.name hierarchical .* data\.unit utterance$"):
+    with pytest.raises(RequestError, match=r"holds a row a call, but model\.name hierarchical .* data\.unit utterance$"):
         load_examples(run_dir, by_call=True)
 
 
@@ -288,8 +291,8 @@ def test_splits_and_probabilities_are_of_calls(tmp_path):
 @pytest.fixture(scope="module")
 def trained_calls(ray_session, corpus, demo_config, tmp_path_factory):
     """(run folder, metrics, config): the session's corpus as utterances, and a hierarchical model of it."""
+    from urgency_ray.commands.extract import extract
     from urgency_ray.commands.train import train
-    from urgency_ray.embedding.pipeline import extract
 
     run_dir = str(tmp_path_factory.mktemp("calls") / "run")
     changes = {"data.root": str(corpus[0]), "data.unit": "utterance", "data.min_utterance_sec": 0.6}
@@ -299,7 +302,7 @@ def trained_calls(ray_session, corpus, demo_config, tmp_path_factory):
 
 
 def test_a_run_keeps_the_contract_with_a_row_a_call(trained_calls):
-    from urgency_ray.commands.train import evaluate_run
+    from urgency_ray.commands.evaluate import evaluate_run
 
     run_dir, metrics, config = trained_calls
     table = pq.read_table(f"{run_dir}/predictions.parquet")
@@ -363,9 +366,9 @@ def test_a_search_and_an_ablation_train_on_calls(trained_calls, tmp_path):
 
 @pytest.mark.slow
 def test_where_one_utterance_tells_it_beats_the_pooled_model_and_finds_that_utterance(ray_session, demo_config, tmp_path):
+    from urgency_ray.commands.extract import extract
     from urgency_ray.commands.predict import predict
     from urgency_ray.commands.train import train
-    from urgency_ray.embedding.pipeline import extract
     from urgency_ray.synthesize.corpus import synthesize
     from urgency_ray.synthesize.words import REPORTING
 

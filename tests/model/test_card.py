@@ -39,7 +39,7 @@ def make_fingerprint():
     tree = Config().model_dump(include={"audio_encoder", "text_encoder"})
     tree["audio_encoder"] |= {"weights": "sha256:aa", "window_sec": 30.0, "revision": "v1"}
     tree["text_encoder"] |= {"weights": "built-in"}
-    return tree
+    return tree | {"code_version": "0.2.0"}
 
 
 def test_the_card_states_data_figures_use_and_limits(tmp_path):

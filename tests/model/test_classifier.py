@@ -6,8 +6,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from urgency_ray.config import Config, ConfigError, ModelConfig
-from urgency_ray.model.classifier import Batch, CornHead, UrgencyClassifier, load_model
+from urgency_ray.config import Config, ModelConfig
+from urgency_ray.errors import RequestError
+from urgency_ray.model.batch import Batch
+from urgency_ray.model.classifier import CornHead, UrgencyClassifier, load_model
 
 SMALL = {"hidden_dim": 16, "num_heads": 2, "num_layers": 2, "feedforward_dim": 24, "head_dim": 12}
 
@@ -33,7 +35,7 @@ def test_a_saved_model_gives_the_same_logits(tmp_path, name, modalities, urgency
     batch = make_batch()
     for task, logits in model(batch).items():
         torch.testing.assert_close(loaded(batch)[task], logits, rtol=0, atol=0)
-    assert (loaded.transform, loaded.model) == ({"unit": "call"}, model.model)
+    assert (loaded.transform, loaded.config) == ({"unit": "call"}, model.config)
     assert {path.suffix for path in tmp_path.iterdir()} <= {".json", ".safetensors", ".md"}
 
 
@@ -78,7 +80,7 @@ def test_corn_s_head_is_stable_far_out():
 
 def test_the_corn_loss_is_refused_without_its_head():
     message = "^config: loss.corn_weight: 0.5 needs model.urgency_head corn but got softmax$"
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(RequestError, match=message):
         Config().replace({"loss.corn_weight": 0.5})
 
 
@@ -149,5 +151,5 @@ def test_a_model_saved_before_there_were_temperatures_has_temperature_one(tmp_pa
 
 
 def test_a_folder_without_a_model_is_one_line(tmp_path):
-    with pytest.raises(ConfigError, match=r"--model .*: holds no model\.safetensors"):
+    with pytest.raises(RequestError, match=r"--model .*: holds no model\.safetensors"):
         load_model(str(tmp_path))

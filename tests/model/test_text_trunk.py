@@ -11,12 +11,14 @@ from tiny_checkpoints import SENTENCES, save_text_checkpoint
 from torch.nn import functional
 from transformers import AutoTokenizer, ElectraModel
 
-from urgency_ray.config import Config, ConfigError
+from urgency_ray.config import Config
+from urgency_ray.errors import RequestError
 from urgency_ray.examples.tokens import tokenize
 from urgency_ray.model.classifier import load_model
+from urgency_ray.model.inference import predict_probabilities
 from urgency_ray.model.text_trunk import load_tokenizer
-from urgency_ray.scoring.scores import predict_probabilities
-from urgency_ray.training.fit import TrainingData, build_model, fit
+from urgency_ray.training.data import TrainingData
+from urgency_ray.training.fit import build_model, fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -321,7 +323,7 @@ def test_a_pooler_is_left_out(tmp_path):
     ],
 )
 def test_fields_that_do_not_fit_are_refused(changes, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(RequestError, match=message):
         Config().replace(changes)
 
 
@@ -336,7 +338,7 @@ def test_fields_that_do_not_fit_are_refused(changes, message):
 def test_an_encoder_that_cannot_be_used_is_refused(checkpoint, changes, message):
     config = make_config(checkpoint)
     data = make_data(config)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(RequestError, match=message):
         build_model(config.replace(changes), data)
 
 
@@ -344,7 +346,7 @@ def test_without_sentiments_in_val_the_mean_of_tasks_is_refused(checkpoint):
     config = make_config(checkpoint, train__select_by="mean_of_tasks")
     data = make_data(config)
     data.sentiment[data.val] = -1
-    with pytest.raises(ConfigError, match="no row of the val split has a sentiment"):
+    with pytest.raises(RequestError, match="no row of the val split has a sentiment"):
         run(config, data)
 
 

@@ -9,9 +9,9 @@ from fitting import SMALL
 from urgency_ray.config import ModelConfig
 from urgency_ray.examples.utterances import group_utterances
 from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.model.inference import explain_probabilities
 from urgency_ray.prediction.by_call import CALL_OUTPUT_SCHEMA, classify_calls, whole_calls
 from urgency_ray.schema import ACOUSTIC_FEATURES, embedding_schema
-from urgency_ray.scoring.scores import explain_probabilities
 
 
 @pytest.fixture

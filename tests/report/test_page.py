@@ -20,12 +20,13 @@ import yaml
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, precision_recall_fscore_support
 
 from urgency_ray import __version__, storage
-from urgency_ray.config import Config, ConfigError
+from urgency_ray.config import Config
+from urgency_ray.errors import Reason, RequestError
 from urgency_ray.report import charts, space_charts
 from urgency_ray.report.page import write_report
 from urgency_ray.report.tuning import cost, importances, rungs, search_seconds
 from urgency_ray.report.words import EXPLANATIONS, fusion_verdict, tuning_verdict, value
-from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_LABELS, Reason
+from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_LABELS
 from urgency_ray.scoring.metrics import expected_calibration_error
 
 SPACE = {
@@ -476,9 +477,9 @@ def test_a_section_appears_only_with_its_file(full_run, tmp_path, names, shown):
 
 
 def test_folders_that_hold_no_run_are_refused(full_run, tmp_path):
-    with pytest.raises(ConfigError, match=r"not a run folder \(it has no config.yaml\)"):
+    with pytest.raises(RequestError, match=r"not a run folder \(it has no config.yaml\)"):
         write_report(str(tmp_path))
-    with pytest.raises(ConfigError, match="nothing to report yet"):
+    with pytest.raises(RequestError, match="nothing to report yet"):
         write_report(str(keep_only(full_run, tmp_path)))
 
 
@@ -495,7 +496,7 @@ def test_folders_that_hold_no_run_are_refused(full_run, tmp_path):
 def test_a_damaged_file_is_named(full_run, tmp_path, name, content):
     run = keep_only(full_run, tmp_path, "metrics.json")
     storage.write_text(str(run / name), content)
-    with pytest.raises(ConfigError, match=f"{name}: cannot be read: ") as caught:
+    with pytest.raises(RequestError, match=f"{name}: cannot be read: ") as caught:
         write_report(str(run))
     assert "\n" not in str(caught.value)
 

@@ -18,8 +18,9 @@ from sklearn.metrics import (
 from urgency_ray.config import ModelConfig
 from urgency_ray.examples.dataset import Examples, Splits
 from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.model.inference import predict_examples
 from urgency_ray.schema import SENTIMENT_LABELS, URGENCY_LABELS
-from urgency_ray.scoring.scores import predict_examples, predictions_table, score_splits
+from urgency_ray.scoring.scores import predictions_table, score_splits
 
 SMALL = {"hidden_dim": 16, "num_heads": 2, "num_layers": 1, "feedforward_dim": 16, "head_dim": 8}
 TASKS = {"urgency": URGENCY_LABELS, "sentiment": SENTIMENT_LABELS}

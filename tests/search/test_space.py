@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from urgency_ray.config import Config, ConfigError, searched_fields
+from urgency_ray.config import Config, searched_fields
+from urgency_ray.errors import RequestError
 from urgency_ray.search.space import SearchSpace, check_space
 
 SIMPLEX = {"mixture": {"type": "simplex", "fields": ["loss.kl_weight", "loss.focal_weight", "loss.cross_entropy_weight"]}}
@@ -80,7 +81,7 @@ def test_the_config_s_own_values_are_a_point_of_the_space():
     ],
 )
 def test_a_space_that_the_config_refuses_stops_before_any_trial(space, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(RequestError, match=message):
         check_space(Config().replace({"tune.space": space}))
 
 
@@ -145,18 +146,18 @@ def test_the_recipe_s_point_holds_no_field_whose_condition_fails():
 )
 def test_a_condition_that_makes_no_sense_stops_before_any_trial(field, when, message):
     space = {**CONDITIONAL, field: {**CONDITIONAL[field], "when": when}}
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(RequestError, match=message):
         check_space(Config().replace({"tune.space": space}))
 
 
 def test_conditions_that_never_hold_together_are_refused():
     both = {"type": "float", "low": 0.0, "high": 0.5, "when": {"model.feedforward_dim": 64, "model.num_layers": 1}}
-    with pytest.raises(ConfigError, match=r"tune\.space\.sampler\.power: is never searched"):
+    with pytest.raises(RequestError, match=r"tune\.space\.sampler\.power: is never searched"):
         check_space(Config().replace({"tune.space": {**CONDITIONAL, "sampler.power": both}}))
 
 
 def test_a_conditional_value_that_the_config_refuses_under_its_condition_is_found():
     # A weight without its head is refused by the config; with it, a weight below 0 is.
     space = {**CONDITIONAL, "loss.corn_weight": {**CONDITIONAL["loss.corn_weight"], "low": -0.1}}
-    with pytest.raises(ConfigError, match=r"loss\.corn_weight: must be a number >= 0 but got -0\.1"):
+    with pytest.raises(RequestError, match=r"loss\.corn_weight: must be a number >= 0 but got -0\.1"):
         check_space(Config().replace({"tune.space": space}))

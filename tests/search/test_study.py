@@ -6,7 +6,8 @@ import optuna
 import pandas as pd
 import pytest
 
-from urgency_ray.config import Config, ConfigError
+from urgency_ray.config import Config
+from urgency_ray.errors import RequestError
 from urgency_ray.search.space import SearchSpace
 from urgency_ray.search.study import begin_study, history_table, open_journal, trials_table
 
@@ -90,11 +91,11 @@ def test_a_journal_behind_a_uri_is_published_and_read_back(tmp_path):
 
 def test_a_search_that_has_ended_leaves_room_for_another_beside_it(tmp_path):
     first = begin(tmp_path, resume=False)
-    with pytest.raises(ConfigError, match="has not ended; go on with it by --resume"):
+    with pytest.raises(RequestError, match="has not ended; go on with it by --resume"):
         begin(tmp_path, resume=False)
     first.set_user_attr("ended", True)
     second = begin(tmp_path, resume=False)
     assert second.study_name != first.study_name
     assert begin(tmp_path, resume=True).study_name == second.study_name
-    with pytest.raises(ConfigError, match="has not ended"):
+    with pytest.raises(RequestError, match="has not ended"):
         begin(tmp_path, resume=False)

@@ -6,7 +6,8 @@ from fitting import SMALL
 
 from urgency_ray.config import Config
 from urgency_ray.search.trial import METRIC, trial_config, trial_rows
-from urgency_ray.training.fit import TrainingData, fit
+from urgency_ray.training.data import TrainingData
+from urgency_ray.training.fit import fit
 
 TRIAL = SMALL | {"train.epochs": 6, "train.early_stop_epochs": 2}
 

@@ -18,8 +18,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import urgency_ray.synthesize.corpus as synthesize_module
-from urgency_ray.config import ConfigError, SynthesizeConfig
-from urgency_ray.schema import SENTIMENT_LABELS, URGENCY_LABELS, Reason
+from urgency_ray.config import SynthesizeConfig
+from urgency_ray.errors import Reason, RequestError
+from urgency_ray.schema import SENTIMENT_LABELS, URGENCY_LABELS
 from urgency_ray.synthesize.corpus import CORPUS_FILE, Corpus, synthesize
 from urgency_ray.synthesize.cues import CLASS_SHARES, VOICE_RELIABILITY, WORDS_RELIABILITY, ceiling
 from urgency_ray.synthesize.files import FLAWS, SENTIMENT_SHARES
@@ -211,20 +212,20 @@ def test_a_corpus_of_the_same_config_is_not_written_again(tmp_path, monkeypatch)
     monkeypatch.setattr(synthesize_module, "make_files", lambda *_: pytest.fail("written again"))
     found = synthesize(str(tmp_path), SMALL)
     assert isinstance(found, Corpus) and found == made
-    with pytest.raises(ConfigError, match=r"another config or version; remove it, or name another folder$"):
+    with pytest.raises(RequestError, match=r"another config or version; remove it, or name another folder$"):
         synthesize(str(tmp_path), SMALL.model_copy(update={"num_calls": 31}))
 
 
 def test_somebodys_files_are_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     for place in (tmp_path, tmp_path / "thesis.txt"):
-        with pytest.raises(ConfigError, match=r"must be an empty folder or a synthetic corpus"):
+        with pytest.raises(RequestError, match=r"must be an empty folder or a synthetic corpus"):
             synthesize(str(place), SMALL)
     (tmp_path / CORPUS_FILE).write_text("{}")
-    with pytest.raises(ConfigError, match=r"must be an empty folder or a synthetic corpus"):
+    with pytest.raises(RequestError, match=r"must be an empty folder or a synthetic corpus"):
         synthesize(str(tmp_path), SMALL)
     assert sorted(path.name for path in tmp_path.iterdir()) == [CORPUS_FILE, "thesis.txt"]
-    with pytest.raises(ConfigError, match="local folder"):
+    with pytest.raises(RequestError, match="local folder"):
         synthesize("s3://bucket/corpus", SMALL)
 
 

@@ -7,11 +7,12 @@ import torch
 from fitting import NO_DROPOUT, SMALL, check_two_workers_are_one, rounding_noise, run
 from sklearn.metrics import f1_score
 
-from urgency_ray.commands.train import calibrate
 from urgency_ray.config import Config
 from urgency_ray.model.classifier import UrgencyClassifier
-from urgency_ray.scoring.scores import predict_probabilities
-from urgency_ray.training.fit import TrainingData, _clip_in_step, build_model
+from urgency_ray.model.inference import predict_probabilities
+from urgency_ray.training.data import TrainingData
+from urgency_ray.training.fit import _clip_in_step, build_model
+from urgency_ray.training.trainer import calibrate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,7 +10,7 @@ import ray
 from urgency_ray.config import RayConfig
 from urgency_ray.examples.tokens import Tokens
 from urgency_ray.examples.utterances import Utterances
-from urgency_ray.training.fit import TrainingData
+from urgency_ray.training.data import TrainingData
 from urgency_ray.training.shared import SharedInputs
 
 NUM_ROWS = 4000

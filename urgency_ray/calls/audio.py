@@ -15,7 +15,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from urgency_ray.schema import Reason, Reject
+from urgency_ray.errors import Reason, Reject
 
 Waveform = NDArray[np.float32]
 

@@ -10,7 +10,8 @@ from unicodedata import normalize
 
 from pydantic import BaseModel, FailFast, Field, ValidationError
 
-from urgency_ray.schema import URGENCY_LABELS, Reason, Reject
+from urgency_ray.errors import Reason, Reject
+from urgency_ray.schema import URGENCY_LABELS
 
 MAX_LABEL_BYTES = 16 << 20
 """Largest label file that is read; a real one has about 5 KB."""

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from urgency_ray import storage
+from urgency_ray.commands.extract import extract
 from urgency_ray.commands.train import train
 from urgency_ray.commands.tune import format_verdict, tune
 from urgency_ray.config import Config
-from urgency_ray.embedding.pipeline import extract
 from urgency_ray.report.page import write_report
+from urgency_ray.run_folder import RunFolder
 from urgency_ray.synthesize.corpus import synthesize
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def demo(config: Config, run_dir: str) -> None:
     assert config.data.root is not None
     corpus = _timed("synthesize", lambda: synthesize(str(config.data.root), config.synthesize))
     _timed("extract", lambda: extract(config, run_dir))
-    storage.write_text(storage.join(run_dir, "ceiling.json"), corpus.ceiling.model_dump_json())
+    storage.write_text(RunFolder(run_dir).ceiling, corpus.ceiling.model_dump_json())
     metrics = _timed("train", lambda: train(config, run_dir))
     search = _timed("tune", lambda: tune(config, run_dir))
     report = _timed("report", lambda: write_report(run_dir))

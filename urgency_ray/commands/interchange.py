@@ -15,6 +15,7 @@ import json
 import logging
 import math
 import os
+import posixpath
 import time
 import zipfile
 import zlib
@@ -33,12 +34,16 @@ from numpy.typing import NDArray
 
 from urgency_ray import __version__, schema, storage
 from urgency_ray.calls.transcript import clean
-from urgency_ray.config import Config, ConfigError
+from urgency_ray.config import Config
 from urgency_ray.embedding import ledger
-from urgency_ray.embedding.stages import EncodeText, embedded_rows, scatter_vectors
-from urgency_ray.encoders.load import BUILT_IN_TEXT, resolve_weights
+from urgency_ray.embedding.rows import embedded_rows, scatter_vectors
+from urgency_ray.embedding.stages import EncodeText
+from urgency_ray.encoders.load import is_built_in, resolve_weights
+from urgency_ray.errors import Reason, RequestError
 from urgency_ray.examples.dataset import load_examples
-from urgency_ray.schema import URGENCY_LABELS, Reason, Status
+from urgency_ray.fingerprint import IMPORTED, deciding_fields
+from urgency_ray.run_folder import RunFolder
+from urgency_ray.schema import URGENCY_LABELS, Status
 
 log = logging.getLogger(__name__)
 
@@ -98,21 +103,21 @@ DETECT = Layout(
 def _choose_layout(embeddings: str) -> Layout:
     suffix = storage.suffix(embeddings)
     if suffix not in (".npz", ".npy"):
-        raise ConfigError(f"--embeddings {embeddings}: must end in .npz ({SENSE.pair}) or .npy ({DETECT.pair})")
+        raise RequestError(f"--embeddings {embeddings}: must end in .npz ({SENSE.pair}) or .npy ({DETECT.pair})")
     return SENSE if suffix == ".npz" else DETECT
 
 
 @contextlib.contextmanager
 def _reading(option: str, location: str, wanted: str) -> Iterator[Any]:
-    """The open file; whatever is wrong with it leaves as a ConfigError of one line."""
+    """The open file; whatever is wrong with it leaves as a RequestError of one line."""
     try:
         filesystem, path = storage.open_location(location)
         with filesystem.open_input_file(path) as stream:
             yield stream
     except FileNotFoundError:
-        raise ConfigError(f"{option} {location}: no such file") from None
+        raise RequestError(f"{option} {location}: no such file") from None
     except _READ_ERRORS as error:
-        raise ConfigError(f"{option} {location}: cannot be read as {wanted}: {' '.join(str(error).split())}") from None
+        raise RequestError(f"{option} {location}: cannot be read as {wanted}: {' '.join(str(error).split())}") from None
 
 
 def _read_cells(location: str, layout: Layout) -> pd.DataFrame:
@@ -130,7 +135,7 @@ def _read_cells(location: str, layout: Layout) -> pd.DataFrame:
     elif raw.empty:
         fault = "holds no rows"
     if fault:
-        raise ConfigError(f"--metadata {location}: {fault}")
+        raise RequestError(f"--metadata {location}: {fault}")
     columns = {field.name: layout.column(field.name) for field in FIELDS}
     return pd.DataFrame({field: raw[column] for field, column in columns.items() if column in raw})
 
@@ -152,7 +157,7 @@ def _read_arrays(location: str, layout: Layout, num_rows: int, metadata: str) ->
         elif len(array) != num_rows:
             fault = f"must have a row for each of the {num_rows} of --metadata {metadata} but got {len(array)}"
         if fault:
-            raise ConfigError(f"--embeddings {location}: {name}: {fault}")
+            raise RequestError(f"--embeddings {location}: {name}: {fault}")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and its row a reject
         return {name: arrays[name].astype(np.float32, copy=False) for name in layout.arrays}
 
@@ -223,7 +228,7 @@ def _parse_rows(config: Config, cells: pd.DataFrame, finite: NDArray[np.bool_], 
                 columns[field.name] = _parse_column(cell_texts, field)
             except (ValueError, OverflowError):
                 fault = f"{layout.column(field.name)}: must be numbers that fit {field.type}, or empty"
-                raise ConfigError(f"--metadata {metadata}: {fault}") from None
+                raise RequestError(f"--metadata {metadata}: {fault}") from None
     return pa.table(columns, schema=pa.schema([*FIELDS, *schema.OUTCOME_FIELDS]))
 
 
@@ -241,13 +246,15 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
         run_dir: run folder or URI that holds no embeddings.
 
     Raises:
-        ConfigError: a file cannot be read, a column or an array is missing, values or shapes do not fit, the text encoder
+        RequestError: a file cannot be read, a column or an array is missing, values or shapes do not fit, the text encoder
             cannot be loaded, or the run folder holds embeddings.
     """
     started = time.monotonic()
-    for name in ("embeddings", "extract.json"):
-        if storage.exists(storage.join(run_dir, name)):
-            raise ConfigError(f"--run-dir {run_dir}: already holds {name}; choose another run folder")
+    folder = RunFolder(run_dir)
+    for there in (folder.embeddings, folder.extract):
+        if storage.exists(there):
+            name = posixpath.basename(storage.without_options(there))
+            raise RequestError(f"--run-dir {run_dir}: already holds {name}; choose another run folder")
     layout = _choose_layout(embeddings)
     cells = _read_cells(metadata, layout)
     arrays = _read_arrays(embeddings, layout, len(cells), metadata)
@@ -256,14 +263,13 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
         digest.update(np.ascontiguousarray(values).data)
     finite = np.logical_and.reduce([np.isfinite(values).all(axis=1) for values in arrays.values()])
     rows = _parse_rows(config, cells, finite, layout, metadata)
-    encode, text_fingerprint = None, {"name": "imported"}
+    encode, text_encoder = None, IMPORTED
     if "text" not in layout.arrays:
-        encode = EncodeText(config.text_encoder, _choose_device(config), os.cpu_count() or 1, {}, lambda _: None)
-        weights = resolve_weights(config.text_encoder)
-        text_fingerprint = {**config.text_encoder.model_dump(exclude={"batch_size"}), "weights": weights}
+        encode = EncodeText(config.text_encoder, _choose_device(config), os.cpu_count() or 1, None, lambda _: None)
+        text_encoder = deciding_fields(config)["text_encoder"] | {"weights": resolve_weights(config.text_encoder)}
         rows = rows.drop_columns(["num_tokens", "num_tokens_dropped", "num_text_windows"])
 
-    storage.write_text(storage.join(run_dir, "config.yaml"), config.to_yaml())
+    storage.write_text(folder.config, config.to_yaml())
     counted = []
     for start in range(0, len(rows), ROWS_PER_FILE):
         table = rows.slice(start, ROWS_PER_FILE)
@@ -280,27 +286,27 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
         for status in Status:
             piece = table.filter(pc.equal(table["status"], status)).drop_columns(["status"])
             if len(piece):
-                file = f"embeddings/status={status}/part-{start // ROWS_PER_FILE:05d}.parquet"
-                storage.write_table(storage.join(run_dir, file), piece)
+                file = f"part-{start // ROWS_PER_FILE:05d}.parquet"
+                storage.write_table(storage.join(folder.embeddings, f"status={status}", file), piece)
         counted.append(table.drop_columns(["text", "audio_embedding", "text_embedding"]))
     summary = {
         **ledger.count_rows(pa.concat_tables(counted)),
         "wall_sec": round(time.monotonic() - started, 3),
-        "fingerprint": {"audio_encoder": {"name": "imported"}, "text_encoder": text_fingerprint, "code_version": __version__},
+        "fingerprint": {"audio_encoder": IMPORTED, "text_encoder": text_encoder, "code_version": __version__},
         "manifest_sha256": digest.hexdigest(),
     }
-    storage.write_text(storage.join(run_dir, "extract.json"), json.dumps(summary, ensure_ascii=False, indent=2))
+    storage.write_text(folder.extract, json.dumps(summary, ensure_ascii=False, indent=2))
     log.info(ledger.accounting_line(summary))
     return summary
 
 
 def _choose_device(config: Config) -> str:
-    if config.text_encoder.name == BUILT_IN_TEXT or config.extract.use_gpu is False:
+    if is_built_in(config.text_encoder) or config.extract.use_gpu is False:
         return "cpu"
     import torch
 
     if config.extract.use_gpu and not torch.cuda.is_available():
-        raise ConfigError("extract.use_gpu: true, but this machine has no GPU; set it to false or null")
+        raise RequestError("extract.use_gpu: true, but this machine has no GPU; set it to false or null")
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -319,11 +325,11 @@ def export_artefacts(config: Config, run_dir: str, metadata: str, embeddings: st
         rows_exported, and columns of the CSV.
 
     Raises:
-        ConfigError: no usable embeddings, another suffix, or rows that are not utterances for UrgencyDetect's pair.
+        RequestError: no usable embeddings, another suffix, or rows that are not utterances for UrgencyDetect's pair.
     """
     layout = _choose_layout(embeddings)
     examples = load_examples(run_dir)
-    filesystem, path = storage.open_location(storage.join(run_dir, "embeddings"))
+    filesystem, path = storage.open_location(RunFolder(run_dir).embeddings)
     dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
     names = [field.name for field in FIELDS]
     rows = dataset.to_table(columns=names, filter=pc.field("status") == Status.EMBEDDED).sort_by("example_id")
@@ -337,7 +343,7 @@ def export_artefacts(config: Config, run_dir: str, metadata: str, embeddings: st
         np.savez(buffer, audio=examples.audio, text=examples.text)
     else:
         if rows["utterance_id"].null_count:
-            raise ConfigError(f"--embeddings {embeddings}: {layout.pair} hold utterances, but --run-dir {run_dir} holds calls")
+            raise RequestError(f"--embeddings {embeddings}: {layout.pair} hold utterances, but --run-dir {run_dir} holds calls")
         columns["wav_file_path"] = pc.binary_join_element_wise(rows["call_id"], ".wav", "")
         columns["urgency_label"] = rows["urgency"]
         columns["urgencyLevel"] = pa.array(URGENCY_LABELS).take(rows["urgency"].combine_chunks())

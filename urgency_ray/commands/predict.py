@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,109 +18,25 @@ from ray.data import ActorPoolStrategy
 
 from urgency_ray import cluster, storage
 from urgency_ray.calls.plan import plan_calls
-from urgency_ray.config import ENCODERS, Config, ConfigError
-from urgency_ray.embedding.ledger import fingerprint_differences
-from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls, make_fingerprint
-from urgency_ray.embedding.stages import embedded_rows, read_inputs
-from urgency_ray.examples.tokens import describe_cut, tokenize
-from urgency_ray.model.classifier import UrgencyClassifier, load_model
+from urgency_ray.config import Config
+from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
+from urgency_ray.embedding.transform import repeat_transform
+from urgency_ray.errors import RequestError
+from urgency_ray.examples.tokens import describe_cut
+from urgency_ray.fingerprint import Fingerprint
+from urgency_ray.model.classifier import load_model
 from urgency_ray.prediction.by_call import CALL_OUTPUT_SCHEMA, classify_calls, whole_calls
-from urgency_ray.schema import PREDICTION_SCHEMA, URGENCY_KEYS
-from urgency_ray.scoring.scores import predict_probabilities
+from urgency_ray.prediction.by_row import OUTPUT_SCHEMA, Classify
+from urgency_ray.schema import URGENCY_KEYS
 
 log = logging.getLogger(__name__)
-
-OUTPUT_SCHEMA = pa.schema([*PREDICTION_SCHEMA, pa.field("reason", pa.string()), pa.field("detail", pa.string())])
-"""`PREDICTION_SCHEMA` and, for rejected calls, why."""
-
-
-def transform_config(config: Config, transform: dict[str, Any]) -> Config:
-    """`config` with the encoders and call handling of a model's transform; unlabelled calls are welcome.
-
-    Raises:
-        ConfigError: the model does not say what made its embeddings (it was trained on imported ones), its encoder's weights
-            are not the ones found here, or `config` asks for another transform.
-    """
-    fingerprint = transform.get("fingerprint")
-    if fingerprint is None:
-        raise ConfigError(
-            "--model: was trained on imported embeddings and does not know what made them; it cannot hear new calls"
-        )
-    made_with = {f"{section}.{field}": value for section in ("data", *ENCODERS) for field, value in transform[section].items()}
-    given, default = config.model_dump(), Config().model_dump()
-    # The same weights may lie elsewhere here, their digest decides; and this machine may hold smaller batches.
-    free = {f"{section}.{field}" for section in ENCODERS for field in ("name", "batch_size")}
-    fields, named = {}, []
-    for name, value in made_with.items():
-        section, field = name.split(".")
-        wanted = given[section][field]
-        if name in ("data.root", "data.require_urgency") or wanted == value:
-            continue
-        if wanted == default[section][field]:
-            fields[name] = value
-        elif name not in free:
-            raise ConfigError(
-                f"--{name}: {wanted}, but the model's embeddings were made with {value}, and predict repeats what made them; "
-                "leave it out"
-            )
-        elif field == "name":
-            named.append(section)
-    # bfloat16 was the choice of a GPU, and a CPU without it takes float32: the same transform but for rounding.
-    by_device = [key for key in ENCODERS if transform[key]["dtype"] == "bfloat16"]
-    fields |= {f"{key}.dtype": "auto" for key in by_device}
-    config = config.replace(fields | {"data.require_urgency": False})
-    ignored = {"require_urgency", "code_version", *(f"{key}.name" for key in named), *(f"{key}.dtype" for key in by_device)}
-    differences = [
-        line for line in fingerprint_differences(fingerprint, make_fingerprint(config)) if line.split(":")[0] not in ignored
-    ]
-    if differences:
-        raise ConfigError(f"--model: its transform cannot be repeated here: {'; '.join(differences)}")
-    return config
-
-
-class Classify:
-    """Ray Data stage around a classifier: embedding rows to rows of `OUTPUT_SCHEMA`.
-
-    Args:
-        model: the classifier.
-        send: told the tokens cut off each transcript, (N,), where the model reads transcripts.
-    """
-
-    def __init__(self, model: UrgencyClassifier, send: Callable[[Any], None]) -> None:
-        self.model = model
-        self.send = send
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        rows = embedded_rows(table)
-        size = len(table)
-        probs = np.zeros((size, len(URGENCY_KEYS)), np.float32)
-        missing = np.ones(size, bool)
-        missing[rows] = False
-        if len(rows):
-            heard = table.take(pa.array(rows))
-            tokens = None
-            if self.model.tokenizer is not None:
-                tokens, num_cut = tokenize(self.model.tokenizer, heard["text"])
-                self.send(num_cut)
-            probs[rows] = predict_probabilities(self.model, *read_inputs(heard), tokens)["urgency"]
-        columns = {
-            "example_id": table["example_id"],
-            "call_id": table["call_id"],
-            "split": pa.array(["new"] * size),
-            "urgency": table["urgency"],
-            "urgency_pred": pa.array(probs.argmax(axis=1).astype(np.int8), mask=missing),
-            **{f"prob_{key}": pa.array(probs[:, index], mask=missing) for index, key in enumerate(URGENCY_KEYS)},
-            "reason": table["reason"],
-            "detail": table["detail"],
-        }
-        return pa.table(columns, schema=OUTPUT_SCHEMA)
 
 
 def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     """Classify every call below `config.data.root`; write `output` (.parquet or .csv), rejects included.
 
-    A row is what the model was trained on, a call or an utterance (`OUTPUT_SCHEMA`). Of a hierarchical model it is a call, with
-    the utterances that drove the decision (`attention.CALL_OUTPUT_SCHEMA`; a .csv has the one that weighs most).
+    A row is what the model was trained on, a call or an utterance (`by_row.OUTPUT_SCHEMA`). Of a hierarchical model it is a
+    call, with the utterances that drove the decision (`by_call.CALL_OUTPUT_SCHEMA`; a .csv has the one that weighs most).
 
     Args:
         config: its data.root, extract and ray sections; the transform comes from the model.
@@ -132,17 +48,17 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
         label key); of a hierarchical model also utterances and utterances_rejected.
 
     Raises:
-        ConfigError: no model, no calls, an output of another kind, or a transform that cannot be repeated here.
+        RequestError: no model, no calls, an output of another kind, or a transform that cannot be repeated here.
     """
     if storage.suffix(output) not in (".parquet", ".csv"):
-        raise ConfigError(f"--output {output}: must end in .parquet or .csv")
+        raise RequestError(f"--output {output}: must end in .parquet or .csv")
     model = load_model(model_location)
-    config = transform_config(config, model.transform)
+    config = repeat_transform(config, model.transform)
     manifest = plan_calls(config.data)
     cluster.connect(config.ray)
     cut: list[NDArray[np.int64]] = []
     with cluster.Relay(Progress(manifest.num_rows), PROGRESS_SEC) as send, cluster.Relay(cut.extend, 1.0) as send_cut:
-        rows = embed_calls(manifest, config, model.transform["fingerprint"], send)
+        rows = embed_calls(manifest, config, Fingerprint.model_validate(model.transform["fingerprint"]), send)
         if model.attention is None:
             classified = rows.map_batches(
                 Classify,

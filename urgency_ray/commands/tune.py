@@ -20,20 +20,26 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from urgency_ray import cluster, storage
-from urgency_ray.commands.train import make_transform, prepare, read_transcripts, save_model, train_model
-from urgency_ray.config import Config, ConfigError
+from urgency_ray.config import Config, read_field
+from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import Examples, Splits, label_counts
 from urgency_ray.examples.leaks import leak_warnings
 from urgency_ray.examples.splits import group_examples, val_folds
+from urgency_ray.fingerprint import Transform
+from urgency_ray.model.card import save_model
 from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.model.inference import predict_examples
 from urgency_ray.model.text_trunk import load_tokenizer
+from urgency_ray.run_folder import RunFolder, SearchFolder
 from urgency_ray.scoring.metrics import paired_macro_f1_difference
-from urgency_ray.scoring.scores import predict_examples, score_splits
+from urgency_ray.scoring.scores import score_splits
 from urgency_ray.search.engine import num_concurrent, run_search
-from urgency_ray.search.space import check_space, read_field
+from urgency_ray.search.space import check_space
 from urgency_ray.search.study import begin_study, ended_trials, history_table, open_journal, trials_table
-from urgency_ray.training.fit import TrainingData
+from urgency_ray.training.data import TrainingData
+from urgency_ray.training.run import open_run, read_transcripts
 from urgency_ray.training.shared import SharedData, SharedInputs
+from urgency_ray.training.trainer import train_model
 
 log = logging.getLogger(__name__)
 
@@ -47,16 +53,16 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
         resume: go on with the run folder's last search: to its end, or, where it has ended, up to more trials.
 
     Raises:
-        ConfigError: the space or the run folder cannot be used, or a search there stands in the way.
+        RequestError: the space or the run folder cannot be used, or a search there stands in the way.
         RuntimeError: every trial failed.
     """
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_space(config)
     inputs = SharedInputs(config.ray)
-    config, examples, splits = prepare(config, run_dir, inputs)
+    config, examples, splits = open_run(config, run_dir, inputs.keep)
     folds = val_folds(examples, splits, config.split, config.tune.folds) if config.tune.folds is not None else [splits]
-    examples = read_transcripts(examples, run_dir, load_tokenizer(config.model), inputs)
+    examples = read_transcripts(examples, run_dir, load_tokenizer(config.model), inputs.keep)
     cluster.connect(config.ray)
     num_concurrent(config)
     warnings = leak_warnings(examples, splits)
@@ -64,12 +70,12 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
         log.warning("warning: %s", line)
     data = TrainingData.from_examples(examples, splits)
     shared = inputs.share(data)
-    folder = storage.join(run_dir, "tune")
+    folder = RunFolder(run_dir).search
     with open_journal(folder) as journal:
         study = begin_study(journal, config, shared.digest, resume=resume, run_dir=run_dir)
-        storage.write_text(storage.join(folder, "config.yaml"), config.to_yaml())
+        storage.write_text(folder.config, config.to_yaml())
         # Figures of an earlier search, or of this one before it went on, would stand beside trials that they do not know.
-        storage.remove_file(storage.join(folder, "metrics.json"))
+        storage.remove_file(folder.metrics)
         searched_sec = study.user_attrs.get("seconds", 0.0)
         parts = [(fold.train, fold.val) for fold in folds]
         errors = run_search(config, shared, parts, study=study, journal=journal, folder=folder)
@@ -77,7 +83,7 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
         _write_tables(study, config, folder)
         if not trials["val_macro_f1"].notna().any():
             if not (trials["state"] == "failed").any():
-                raise ConfigError(
+                raise RequestError(
                     f"tune.time_budget_sec: {config.tune.time_budget_sec:g} s were over before the first epoch of a trial; "
                     "raise it, and go on with --resume"
                 )
@@ -85,13 +91,13 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
             raise RuntimeError(f"all {len(trials)} trials failed; the first said: {[*said, *errors, 'nothing'][0]}")
         winner = _winner(study)
         best = _best_config(config, winner)
-        storage.write_text(storage.join(folder, "best.yaml"), best.to_yaml())
+        storage.write_text(folder.best, best.to_yaml())
 
         found = _retrain(best, run_dir, (data, shared), examples, splits)
         defaults = found if best == config else _retrain(config, run_dir, (data, shared), examples, splits)
         save_model(
             found.model,
-            storage.join(folder, "model"),
+            folder.model,
             {"splits": found.blocks, "warnings": warnings},
             label_counts(examples, splits),
         )
@@ -112,14 +118,12 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
             "wall_sec": round(searched_sec + time.monotonic() - started, 3),
             "seed": config.tune.seed,
         }
-        storage.write_text(
-            storage.join(folder, "metrics.json"), json.dumps(summary, ensure_ascii=False, indent=1, allow_nan=False)
-        )
+        storage.write_text(folder.metrics, json.dumps(summary, ensure_ascii=False, indent=1, allow_nan=False))
         study.set_user_attr("ended", True)
         journal.publish()
     for line in format_verdict(summary):
         log.info("%s", line)
-    log.info("retrain it with --config %s", storage.join(folder, "best.yaml"))
+    log.info("retrain it with --config %s", folder.best)
     return summary
 
 
@@ -147,7 +151,7 @@ class _Scored:
 def _retrain(
     config: Config, run_dir: str, data: tuple[TrainingData, SharedData], examples: Examples, splits: Splits
 ) -> _Scored:
-    model = train_model(config, run_dir, *data, make_transform(config, examples.fingerprint)).model
+    model = train_model(config, run_dir, *data, Transform.of(config, examples.fingerprint)).model
     probabilities = predict_examples(model, examples)
     scoring: dict[str, Any] = {"num_resamples": config.train.bootstrap_samples, "seed": config.split.seed}
     blocks = score_splits(model, probabilities, examples, splits, **scoring)
@@ -190,6 +194,6 @@ def _difference(found: _Scored, defaults: _Scored, examples: Examples, splits: S
     return {"macro_f1": difference, "interval": interval, "verdict": "better" if interval[0] > 0 else "not_better"}
 
 
-def _write_tables(study: optuna.Study, config: Config, folder: str) -> None:
-    for name, table in (("trials", trials_table(study, config)), ("history", history_table(study))):
-        storage.write_table(storage.join(folder, f"{name}.parquet"), pa.Table.from_pandas(table, preserve_index=False))
+def _write_tables(study: optuna.Study, config: Config, folder: SearchFolder) -> None:
+    for location, table in ((folder.trials, trials_table(study, config)), (folder.history, history_table(study))):
+        storage.write_table(location, pa.Table.from_pandas(table, preserve_index=False))

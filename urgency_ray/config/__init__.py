@@ -1,39 +1,32 @@
 """Every knob of urgency_ray, and how it is read from YAML and the command line."""
 
+from urgency_ray.config.embedding_sections import AudioEncoderConfig, DataConfig, TextEncoderConfig
 from urgency_ray.config.sections import (
-    ENCODERS,
-    AudioEncoderConfig,
+    ENCODER_SECTIONS,
     CategoricalDimension,
     Config,
-    ConfigError,
-    DataConfig,
     Dimension,
     FloatDimension,
     IntDimension,
-    LossConfig,
-    ModelConfig,
     RayConfig,
-    SamplerConfig,
     SimplexDimension,
-    SplitConfig,
     SynthesizeConfig,
-    TextEncoderConfig,
-    TrainConfig,
-    describe,
     dimension_fields,
+    fields_of,
     iter_fields,
     load_config,
     parse_config,
-    parse_yaml,
+    read_field,
     searched_fields,
 )
+from urgency_ray.config.training_sections import LossConfig, ModelConfig, SamplerConfig, SplitConfig, TrainConfig
+from urgency_ray.config.tree import Role, describe, parse_yaml
 
 __all__ = [
-    "ENCODERS",
+    "ENCODER_SECTIONS",
     "AudioEncoderConfig",
     "CategoricalDimension",
     "Config",
-    "ConfigError",
     "DataConfig",
     "Dimension",
     "FloatDimension",
@@ -41,6 +34,7 @@ __all__ = [
     "LossConfig",
     "ModelConfig",
     "RayConfig",
+    "Role",
     "SamplerConfig",
     "SimplexDimension",
     "SplitConfig",
@@ -49,9 +43,11 @@ __all__ = [
     "TrainConfig",
     "describe",
     "dimension_fields",
+    "fields_of",
     "iter_fields",
     "load_config",
     "parse_config",
     "parse_yaml",
+    "read_field",
     "searched_fields",
 ]

@@ -14,44 +14,16 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from urgency_ray import storage
-from urgency_ray.config import ConfigError
-from urgency_ray.schema import Status, read_fingerprint
+from urgency_ray.errors import RequestError
+from urgency_ray.fingerprint import Fingerprint, refuse_other
+from urgency_ray.schema import Status
 
 log = logging.getLogger(__name__)
 
 FILES_AT_ONCE = 256
 
 
-def refuse_other_fingerprint(run_dir: str, found: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
-    """Compare what made the embeddings that are there with what would make the next ones.
-
-    Raises:
-        ConfigError: they differ; the text names each difference.
-    """
-    differences = fingerprint_differences(found or {}, wanted)
-    if differences:
-        what = "; ".join(differences)
-        raise ConfigError(f"--run-dir {run_dir}: already holds other embeddings ({what}); choose another run folder")
-
-
-def fingerprint_differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Lines such as `audio_encoder.name: spectral there, facebook/data2vec-audio-base here`."""
-    flat_found, flat_wanted = _flatten(found), _flatten(wanted)
-    return [
-        f"{key}: {flat_found.get(key)} there, {flat_wanted.get(key)} here"
-        for key in sorted(flat_found.keys() | flat_wanted.keys())
-        if flat_found.get(key) != flat_wanted.get(key)
-    ]
-
-
-def _flatten(tree: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= {f"{key}.{k}": v for k, v in _flatten(value).items()} if isinstance(value, dict) else {key: value}
-    return flat
-
-
-def recover(run_dir: str, embeddings: str, fingerprint: dict[str, Any], manifest: pa.Table) -> pa.Array:
+def recover(run_dir: str, embeddings: str, fingerprint: Fingerprint, manifest: pa.Table) -> pa.Array:
     """Make good what an interrupted extract left in `embeddings`; return the ids of the calls that have all their rows.
 
     A file that was being written is removed, and so are the rows of a call that lacks some (its utterances can be spread over
@@ -62,7 +34,7 @@ def recover(run_dir: str, embeddings: str, fingerprint: dict[str, Any], manifest
     not have to spare beside the encoders: the pipeline would wait for it for ever.
 
     Raises:
-        ConfigError: the rows were made by other encoders or settings, or are of calls that are not planned.
+        RequestError: the rows were made by other encoders or settings, or are of calls that are not planned.
     """
     filesystem, path = storage.open_location(embeddings)
     tables: dict[str, pa.Table] = {}
@@ -74,13 +46,13 @@ def recover(run_dir: str, embeddings: str, fingerprint: dict[str, Any], manifest
             log.info("removing a file that was not written to its end: %s", posixpath.basename(file))
             filesystem.delete_file(file)
             continue
-        refuse_other_fingerprint(run_dir, read_fingerprint(table.schema), fingerprint)
+        refuse_other(run_dir, Fingerprint.of_schema(table.schema), fingerprint)
         tables[file] = table.replace_schema_metadata()
     if not tables:
         return pa.array([], pa.string())
     found = pa.concat_tables(tables.values())
     if not pc.all(pc.is_in(found["call_id"], manifest["call_id"])).as_py():
-        raise ConfigError(
+        raise RequestError(
             f"--run-dir {run_dir}: holds embeddings of calls that are not below data.root; choose another run folder"
         )
     planned = _sources(manifest.rename_columns({"version": "source_version"}))

@@ -9,15 +9,11 @@ on as a row with `status=rejected`, a reason and a detail; an exception is a bug
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import logging
 import math
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -25,134 +21,19 @@ import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from urgency_ray import __version__, cluster, storage
-from urgency_ray.calls.plan import plan_calls
-from urgency_ray.config import ENCODERS, Config, ConfigError
-from urgency_ray.embedding import ledger
+from urgency_ray import cluster
+from urgency_ray.config import Config
 from urgency_ray.embedding.stages import EncodeAudio, EncodeText, decode_calls
-from urgency_ray.encoders.load import BUILT_IN_AUDIO, BUILT_IN_TEXT, resolve_weights
+from urgency_ray.embedding.transform import encoders_on_gpus
+from urgency_ray.encoders.load import is_built_in
+from urgency_ray.errors import RequestError
+from urgency_ray.fingerprint import Fingerprint
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SEC = 5.0
 SMALL_NODE_CPUS = 8
-ROWS_PER_DIGEST = 8192
-COMMIT = re.compile("[0-9a-f]{40}")
-
-
-def extract(config: Config, run_dir: str) -> dict[str, Any]:
-    """Embed every call below `config.data.root` into `<run_dir>/embeddings`; write `extract.json` and return its content.
-
-    A finished run folder of the same calls, encoders and settings is left as it is; in an unfinished one, calls that have their
-    rows are not done again.
-
-    Raises:
-        ConfigError: no calls there, an encoder cannot be loaded, or the run folder holds something else, or is among the calls.
-        UnreachableError: a file of a call cannot be reached; what is done is kept.
-    """
-    started = time.monotonic()
-    if config.data.root is not None and _is_below(run_dir, config.data.root):
-        raise ConfigError(
-            f"--run-dir {run_dir}: lies below data.root, where its files would be taken for calls; choose another"
-        )
-    config = pin_arithmetic(pin_revisions(config))
-    fingerprint = make_fingerprint(config)
-    manifest = plan_calls(config.data)
-    plan = {"fingerprint": fingerprint, "manifest_sha256": _digest(manifest)}
-    embeddings, summary_path = storage.join(run_dir, "embeddings"), storage.join(run_dir, "extract.json")
-    if storage.exists(summary_path):
-        summary: dict[str, Any] = json.loads(storage.read_text(summary_path))
-        ledger.refuse_other_fingerprint(run_dir, summary["fingerprint"], fingerprint)
-        if summary["manifest_sha256"] != plan["manifest_sha256"]:
-            raise ConfigError(f"--run-dir {run_dir}: holds the embeddings of other calls; choose another run folder")
-        if _is_whole(embeddings, manifest, summary):
-            log.info("%s holds the embeddings of these calls already: nothing to do", run_dir)
-            return summary
-        log.warning("warning: %s lacks files that it once had: their calls are done again", embeddings)
-
-    finished = ledger.recover(run_dir, embeddings, fingerprint, manifest)
-    unfinished = manifest
-    if len(finished):
-        unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], finished)))
-        log.info(
-            "%d of %d calls have their rows already: going on with the rest", len(manifest) - len(unfinished), len(manifest)
-        )
-    storage.write_text(storage.join(run_dir, "config.yaml"), config.to_yaml())
-    if len(unfinished):
-        cluster.connect(config.ray)
-        with cluster.Relay(Progress(len(unfinished)), PROGRESS_SEC) as send:
-            rows = embed_calls(unfinished, config, fingerprint, send)
-            filesystem, path = storage.open_location(embeddings)
-            rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
-
-    summary = {**ledger.account(embeddings, manifest), "wall_sec": round(time.monotonic() - started, 3), **plan}
-    line = ledger.accounting_line(summary)
-    storage.write_text(summary_path, json.dumps(summary, ensure_ascii=False, indent=2))
-    log.info(line)
-    return summary
-
-
-def _is_below(location: str, root: str) -> bool:
-    below, above = (storage.without_options(storage.absolute(place)).rstrip("/") + "/" for place in (location, root))
-    return below.startswith(above)
-
-
-def _is_whole(embeddings: str, manifest: pa.Table, summary: dict[str, Any]) -> bool:
-    try:
-        return ledger.account(embeddings, manifest).items() <= summary.items()
-    except (RuntimeError, FileNotFoundError, pa.ArrowInvalid):
-        return False
-
-
-def pin_revisions(config: Config) -> Config:
-    """`config` with the commits that the encoders' names stand for today, so that every actor, and `predict`, loads the same.
-
-    Raises:
-        ConfigError: an encoder's name stands for nothing that can be loaded.
-    """
-    sections = {key: getattr(config, key) for key in ENCODERS}
-    weights = {key: resolve_weights(section) for key, section in sections.items() if not Path(section.name).is_dir()}
-    commits = {f"{key}.revision": value for key, value in weights.items() if COMMIT.fullmatch(value)}
-    return config.replace(commits) if commits else config
-
-
-def pin_arithmetic(config: Config) -> Config:
-    """`config` with what `auto` stands for on this cluster: a rerun elsewhere must not mix bfloat16 with float32.
-
-    Raises:
-        ConfigError: there is no GPU, and the config wants one.
-    """
-    names = {"audio_encoder": BUILT_IN_AUDIO, "text_encoder": BUILT_IN_TEXT}
-    open_keys = [
-        key for key, built_in in names.items() if getattr(config, key).dtype == "auto" and getattr(config, key).name != built_in
-    ]
-    if not open_keys:
-        return config
-    cluster.connect(config.ray)
-    dtype = "bfloat16" if _uses_gpu(config, cluster.num_gpus()) else "float32"
-    return config.replace({f"{key}.dtype": dtype for key in open_keys})
-
-
-def make_fingerprint(config: Config) -> dict[str, Any]:
-    """What decides an embedding's value: unit, speakers, encoders with their weights, pooling, window, code version.
-
-    Raises:
-        ConfigError: an encoder's name stands for nothing that can be loaded.
-    """
-    encoders = {
-        key: section.model_dump(exclude={"batch_size"}) | {"weights": resolve_weights(section)}
-        for key, section in (("audio_encoder", config.audio_encoder), ("text_encoder", config.text_encoder))
-    }
-    return {**config.data.model_dump(exclude={"root"}), **encoders, "code_version": __version__}
-
-
-def _digest(manifest: pa.Table) -> str:
-    # Where the corpus lies does not matter, what it holds does.
-    columns = manifest.select(["call_id", "num_bytes", "version", "provider_split", "region", "reason"])
-    digest = hashlib.sha256()
-    for start in range(0, len(columns), ROWS_PER_DIGEST):
-        digest.update(json.dumps(columns.slice(start, ROWS_PER_DIGEST).to_pydict()).encode())
-    return digest.hexdigest()
+GPU_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -173,49 +54,45 @@ def plan_actors(config: Config, node_cpus: Sequence[float], num_gpus: int) -> tu
     """Audio and text encoder actors for nodes of `node_cpus` logical CPUs each, with `num_gpus` cards in all.
 
     The actors ask Ray for at most half of the CPUs, in pieces that fit the smallest node, whatever threads they use: a decode
-    task (at most 0.4 of a node), a write task and predict's classifier (0.1 CPUs) always find a slot. On GPUs all text encoders
-    together ask for a quarter of one card, and the audio encoders of a card for the rest of it: however Ray places the former,
-    the latter fit.
+    task (at most 0.4 of a node), a write task and predict's classifier (0.1 CPUs) always find a slot. Where both encoders are
+    on GPUs, all text encoders together ask for a quarter of one card, and the audio encoders of a card for the rest of it:
+    however Ray places the former, the latter fit.
 
     Raises:
-        ConfigError: the request does not fit the cluster.
+        RequestError: the request does not fit the cluster.
     """
     smallest, largest, total = min(node_cpus), max(node_cpus), sum(node_cpus)
-    if config.extract.decode_cpus > 0.4 * largest:
-        raise ConfigError(
-            f"extract.decode_cpus: {config.extract.decode_cpus:g} leaves no room for encoders on nodes of {largest:g} CPUs; "
+    extract = config.extract
+    if extract.decode_cpus > 0.4 * largest:
+        raise RequestError(
+            f"extract.decode_cpus: {extract.decode_cpus:g} leaves no room for encoders on nodes of {largest:g} CPUs; "
             f"set at most {0.4 * largest:g}"
         )
-    built_in = config.audio_encoder.name == BUILT_IN_AUDIO
-    if _uses_gpu(config, num_gpus):
-        for key in ENCODERS:
-            if getattr(config, key).dtype == "int8":
-                raise ConfigError(f"{key}.dtype: int8 runs on CPUs; choose auto, or set extract.use_gpu to false")
-        num_audio = config.extract.num_audio_encoders or num_gpus
-        num_text = config.extract.num_text_encoders or num_gpus
-        audio_gpus = _round_down(0.75 / math.ceil(num_audio / num_gpus))
-        hear_cpus, read_cpus = min(0.5, 0.4 * smallest / num_audio), min(0.25, 0.1 * smallest / num_text)
-        return (
-            Actors(num_audio, _round_down(hear_cpus), audio_gpus, 4),
-            Actors(num_text, _round_down(read_cpus), _round_down(0.25 / num_text), 4),
-        )
-    # Threads of one actor wait for the slowest, which on a small machine shares its core with the text encoder. On a large one,
-    # the weights and activations of an actor for each core would fill the memory.
-    cores = 2 if built_in else 1 if largest <= SMALL_NODE_CPUS else 4
-    num_audio = config.extract.num_audio_encoders or sum(max(1, int(cpus // cores)) for cpus in node_cpus)
-    num_text = config.extract.num_text_encoders or math.ceil(num_audio / 4)
-    threads = 1 if built_in else max(1, int(total // num_audio))
-    return (
-        Actors(num_audio, _round_down(min(0.4 * total / num_audio, 0.4 * smallest, threads)), 0, threads),
-        Actors(num_text, _round_down(min(0.1 * total / num_text, 0.1 * smallest, threads)), 0, threads),
-    )
+    on_gpus = encoders_on_gpus(config, num_gpus)
+    shared = len(on_gpus) > 1
+    if "audio_encoder" in on_gpus:
+        num_audio = extract.num_audio_encoders or num_gpus
+        cards = (0.75 if shared else 1.0) / math.ceil(num_audio / num_gpus)
+        audio = _actors(num_audio, min(0.5, 0.4 * smallest / num_audio), gpus=cards, threads=GPU_THREADS)
+    else:
+        # Threads of one actor wait for the slowest, which on a small machine shares its core with the text encoder. On a large
+        # one, the weights and activations of an actor for each core would fill the memory.
+        built_in = is_built_in(config.audio_encoder)
+        cores = 2 if built_in else 1 if largest <= SMALL_NODE_CPUS else 4
+        num_audio = extract.num_audio_encoders or sum(max(1, int(cpus // cores)) for cpus in node_cpus)
+        threads = 1 if built_in else max(1, int(total // num_audio))
+        audio = _actors(num_audio, min(0.4 * total / num_audio, 0.4 * smallest, threads), threads=threads)
+    if "text_encoder" in on_gpus:
+        num_text = extract.num_text_encoders or num_gpus
+        cards = 0.25 / num_text if shared else 1.0 / math.ceil(num_text / num_gpus)
+        return audio, _actors(num_text, min(0.25, 0.1 * smallest / num_text), gpus=cards, threads=GPU_THREADS)
+    num_text = extract.num_text_encoders or math.ceil(num_audio / 4)
+    threads = 1 if is_built_in(config.text_encoder) else max(1, int(total // num_audio))
+    return audio, _actors(num_text, min(0.1 * total / num_text, 0.1 * smallest, threads), threads=threads)
 
 
-def _uses_gpu(config: Config, num_gpus: int) -> bool:
-    wanted = config.extract.use_gpu if config.extract.use_gpu is not None else num_gpus > 0
-    if wanted and not num_gpus:
-        raise ConfigError("extract.use_gpu: true, but the cluster has no GPU; set it to false or null")
-    return wanted and config.audio_encoder.name != BUILT_IN_AUDIO
+def _actors(num_actors: int, cpus: float, *, gpus: float = 0.0, threads: int) -> Actors:
+    return Actors(num_actors, _round_down(cpus), _round_down(gpus) if gpus else 0.0, threads)
 
 
 def _round_down(share: float) -> float:
@@ -223,7 +100,7 @@ def _round_down(share: float) -> float:
     return max(0.001, math.floor(share * 1000) / 1000)
 
 
-def embed_calls(manifest: pa.Table, config: Config, fingerprint: dict[str, Any], send: Callable[[Any], None]) -> Dataset:
+def embed_calls(manifest: pa.Table, config: Config, fingerprint: Fingerprint, send: Callable[[Any], None]) -> Dataset:
     """The pipeline: manifest rows in, rows of `schema.embedding_schema` out, one a call or one an utterance.
 
     Args:

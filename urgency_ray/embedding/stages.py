@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from urgency_ray.calls.audio import acoustic_features, cut, decode_wav
+from urgency_ray.calls.files import max_audio_bytes, read_file
 from urgency_ray.calls.label import MAX_LABEL_BYTES, Label, Utterance, parse_label
-from urgency_ray.calls.plan import max_audio_bytes, read_file
 from urgency_ray.calls.transcript import clean, join_transcript
-from urgency_ray.config import AudioEncoderConfig, ConfigError, DataConfig, TextEncoderConfig
+from urgency_ray.config import AudioEncoderConfig, DataConfig, TextEncoderConfig
+from urgency_ray.embedding.rows import embedded_rows, finite_rows, reject_rows, scatter_counts, scatter_vectors
 from urgency_ray.encoders.base import AudioEmbeddings, TextEmbeddings
-from urgency_ray.encoders.load import BUILT_IN_AUDIO, BUILT_IN_TEXT, load_audio_encoder, load_text_encoder
-from urgency_ray.schema import ACOUSTIC_FEATURES, CALLER, OUTCOME_FIELDS, ROW_FIELDS, Reason, Reject, Status, embedding_schema
+from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text_encoder
+from urgency_ray.errors import Reason, Reject, RequestError
+from urgency_ray.fingerprint import Fingerprint
+from urgency_ray.schema import CALLER, OUTCOME_FIELDS, ROW_FIELDS, Status, embedding_schema
 
 SAMPLE_RATE_HZ = 16_000
 
@@ -115,19 +117,21 @@ class EncodeAudio:
     """Ray Data stage around an AudioEncoder: `waveform` becomes `audio_embedding` and `num_windows`."""
 
     def __init__(self, config: AudioEncoderConfig, device: str, threads: int) -> None:
-        if config.name != BUILT_IN_AUDIO:
+        if not is_built_in(config):
             _prepare_process(threads)
         self.encoder = load_audio_encoder(config, device)
         if self.encoder.sample_rate_hz != SAMPLE_RATE_HZ:
-            raise ConfigError(f"audio_encoder.name: {config.name} wants {self.encoder.sample_rate_hz} Hz, not {SAMPLE_RATE_HZ}")
+            raise RequestError(
+                f"audio_encoder.name: {config.name} wants {self.encoder.sample_rate_hz} Hz, not {SAMPLE_RATE_HZ}"
+            )
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = embedded_rows(table)
         samples = table["waveform"].combine_chunks()
         waveforms = [np.frombuffer(samples[row].as_buffer(), np.float32) for row in rows]
         encoded = self.encoder.encode(waveforms) if waveforms else AudioEmbeddings.none(self.encoder.dim)
-        finite = _finite_rows(encoded.vectors)
-        table = _reject_rows(table.drop_columns(["waveform"]), rows[~finite], "the audio encoder gave NaN or infinite values")
+        finite = finite_rows(encoded.vectors)
+        table = reject_rows(table.drop_columns(["waveform"]), rows[~finite], "the audio encoder gave NaN or infinite values")
         rows, size = rows[finite], len(table)
         table = table.append_column("audio_embedding", scatter_vectors(rows, encoded.vectors[finite], size, self.encoder.dim))
         return table.append_column("num_windows", scatter_counts(rows, encoded.num_windows[finite], size))
@@ -137,9 +141,9 @@ class EncodeText:
     """Ray Data stage around a TextEncoder: adds `text_embedding` and token counts, and gives rows their final schema."""
 
     def __init__(
-        self, config: TextEncoderConfig, device: str, threads: int, fingerprint: dict[str, Any], send: Callable[[Any], None]
+        self, config: TextEncoderConfig, device: str, threads: int, fingerprint: Fingerprint | None, send: Callable[[Any], None]
     ) -> None:
-        if config.name != BUILT_IN_TEXT:
+        if not is_built_in(config):
             _prepare_process(threads)
         self.encoder = load_text_encoder(config, device)
         self.fingerprint = fingerprint
@@ -149,65 +153,18 @@ class EncodeText:
         rows = embedded_rows(table)
         texts = table["text"].take(pa.array(rows)).to_pylist()
         encoded = self.encoder.encode(texts) if texts else TextEmbeddings.none(self.encoder.dim)
-        finite = _finite_rows(encoded.vectors)
-        table = _reject_rows(table, rows[~finite], "the text encoder gave NaN or infinite values")
+        finite = finite_rows(encoded.vectors)
+        table = reject_rows(table, rows[~finite], "the text encoder gave NaN or infinite values")
         rows, size = rows[finite], len(table)
         table = table.append_column("text_embedding", scatter_vectors(rows, encoded.vectors[finite], size, self.encoder.dim))
         table = table.append_column("num_tokens", scatter_counts(rows, encoded.num_tokens[finite], size))
         table = table.append_column("num_tokens_dropped", scatter_counts(rows, encoded.num_tokens_dropped[finite], size))
         table = table.append_column("num_text_windows", scatter_counts(rows, encoded.num_windows[finite], size))
         audio_dim = table.schema.field("audio_embedding").type.list_size
-        schema = embedding_schema(audio_dim, self.encoder.dim, self.fingerprint)
+        made_with = None if self.fingerprint is None else self.fingerprint.model_dump()
+        schema = embedding_schema(audio_dim, self.encoder.dim, made_with)
         seconds = table["duration_sec"].combine_chunks().drop_null()
         # The utterances of a call can come in several batches.
         num_calls = float(np.sum(1.0 / table["num_call_rows"].to_numpy()))
         self.send((num_calls, float(np.sum(seconds.to_numpy()))))
         return table.select(schema.names).cast(schema)
-
-
-def embedded_rows(table: pa.Table) -> NDArray[np.int64]:
-    """Positions of the rows that are not rejected, (K,)."""
-    return np.flatnonzero(np.asarray(table["status"].to_pylist()) == Status.EMBEDDED)
-
-
-def read_inputs(rows: pa.Table) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """What a classifier takes of K embedded rows, at least one: audio (K, A), text (K, T) and acoustic features (K, 5)."""
-    audio, text = (
-        rows[name].combine_chunks().flatten().to_numpy().reshape(len(rows), -1)
-        for name in ("audio_embedding", "text_embedding")
-    )
-    return audio, text, np.stack([rows[name].to_numpy() for name in ACOUSTIC_FEATURES], axis=1)
-
-
-def _finite_rows(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which of (K, dim) vectors hold finite numbers alone, (K,); low precision overflows on the odd input."""
-    return np.asarray(np.isfinite(vectors).all(axis=1))
-
-
-def _reject_rows(table: pa.Table, rows: NDArray[np.int64], detail: str) -> pa.Table:
-    """The table with `rows` rejected as invalid_embedding."""
-    chosen = np.zeros(len(table), bool)
-    chosen[rows] = True
-    for name, value in (("status", Status.REJECTED), ("reason", Reason.INVALID_EMBEDDING), ("detail", detail)):
-        position = table.schema.get_field_index(name)
-        column = pc.if_else(pa.array(chosen), str(value), table[name])
-        table = table.set_column(position, table.schema.field(position), column)
-    return table
-
-
-def scatter_vectors(rows: NDArray[np.int64], vectors: NDArray[np.float32], size: int, dim: int) -> pa.Array:
-    """A fixed_size_list<float32>[dim] column of `size` rows with `vectors` (K, dim) at `rows` (K,) and nulls elsewhere."""
-    values = np.zeros((size, dim), np.float32)
-    missing = np.ones(size, bool)
-    values[rows] = vectors
-    missing[rows] = False
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), dim, mask=pa.array(missing))
-
-
-def scatter_counts(rows: NDArray[np.int64], counts: NDArray[np.int32], size: int) -> pa.Array:
-    """An int32 column of `size` rows with `counts` (K,) at `rows` (K,) and nulls elsewhere."""
-    values = np.zeros(size, np.int32)
-    missing = np.ones(size, bool)
-    values[rows] = counts
-    missing[rows] = False
-    return pa.array(values, mask=missing)

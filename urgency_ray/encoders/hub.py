@@ -19,7 +19,7 @@ def load_model(kind: str, config: AudioEncoderConfig | TextEncoderConfig, device
     """The model of `config` on `device`, ready to encode, and the floating type that it computes in.
 
     Raises:
-        ConfigError: it cannot be loaded.
+        RequestError: it cannot be loaded.
     """
     dtype = {"auto": torch.bfloat16 if device.startswith("cuda") else torch.float32, "bfloat16": torch.bfloat16}.get(
         config.dtype, torch.float32
@@ -38,7 +38,7 @@ def identify_weights(name: str, revision: str | None) -> str:
     """The commit of a Hub model, or a digest of the files of a folder.
 
     Raises:
-        ConfigError: there is no such model or folder.
+        RequestError: there is no such model or folder.
     """
     folder = Path(name)
     load_pretrained("pretrained", name, lambda: AutoConfig.from_pretrained(name, revision=revision))

@@ -9,14 +9,19 @@ BUILT_IN_AUDIO = "spectral"
 BUILT_IN_TEXT = "hashing"
 
 
+def is_built_in(config: AudioEncoderConfig | TextEncoderConfig) -> bool:
+    """Whether the encoder comes with urgency_ray: it has no weights, one thread is enough for it, and a GPU is no use to it."""
+    return config.name == (BUILT_IN_AUDIO if isinstance(config, AudioEncoderConfig) else BUILT_IN_TEXT)
+
+
 def load_audio_encoder(config: AudioEncoderConfig, device: str = "cpu") -> AudioEncoder:
     """The audio encoder that `config.name` stands for, on `device` (`cpu`, `cuda`).
 
     Raises:
-        ConfigError: the name is neither built in nor a model that transformers can load.
+        RequestError: the name is neither built in nor a model that transformers can load.
     """
     # The heavy imports wait until an encoder is really wanted: the command line and training never pay for them.
-    if config.name == BUILT_IN_AUDIO:
+    if is_built_in(config):
         from urgency_ray.encoders.spectral import SpectralEncoder
 
         return SpectralEncoder(config)
@@ -29,9 +34,9 @@ def load_text_encoder(config: TextEncoderConfig, device: str = "cpu") -> TextEnc
     """The text encoder that `config.name` stands for, on `device` (`cpu`, `cuda`).
 
     Raises:
-        ConfigError: the name is neither built in nor a model that transformers can load.
+        RequestError: the name is neither built in nor a model that transformers can load.
     """
-    if config.name == BUILT_IN_TEXT:
+    if is_built_in(config):
         from urgency_ray.encoders.hashing import HashingEncoder
 
         return HashingEncoder(config)
@@ -44,9 +49,9 @@ def resolve_weights(config: AudioEncoderConfig | TextEncoderConfig) -> str:
     """What identifies an encoder's weights: a commit on the Hub, a digest of a local folder, or `built-in`.
 
     Raises:
-        ConfigError: the name is neither built in nor a model that transformers can find.
+        RequestError: the name is neither built in nor a model that transformers can find.
     """
-    if config.name in (BUILT_IN_AUDIO, BUILT_IN_TEXT):
+    if is_built_in(config):
         return "built-in"
     from urgency_ray.encoders.hub import identify_weights
 

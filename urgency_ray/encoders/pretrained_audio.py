@@ -47,7 +47,7 @@ class PretrainedAudioEncoder:
         device: torch device.
 
     Raises:
-        ConfigError: the model cannot be loaded.
+        RequestError: the model cannot be loaded.
     """
 
     def __init__(self, config: AudioEncoderConfig, device: str = "cpu") -> None:

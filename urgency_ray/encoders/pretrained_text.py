@@ -27,7 +27,7 @@ class PretrainedTextEncoder:
         device: torch device.
 
     Raises:
-        ConfigError: the model or its tokenizer cannot be loaded.
+        RequestError: the model or its tokenizer cannot be loaded.
     """
 
     def __init__(self, config: TextEncoderConfig, device: str = "cpu") -> None:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 from unicodedata import normalize
 
 import numpy as np
@@ -17,10 +16,12 @@ import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
 from urgency_ray import storage
-from urgency_ray.config import ConfigError, SamplerConfig
+from urgency_ray.errors import RequestError
 from urgency_ray.examples.tokens import Tokens
 from urgency_ray.examples.utterances import Utterances, group_utterances
-from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS, Status, read_fingerprint
+from urgency_ray.fingerprint import Fingerprint
+from urgency_ray.run_folder import RunFolder
+from urgency_ray.schema import ACOUSTIC_FEATURES, METADATA_KEY, SENTIMENT_LABELS, URGENCY_LABELS, Status
 
 SPLITS = ("train", "val", "test")
 NUM_CLASSES = len(URGENCY_LABELS)
@@ -53,7 +54,7 @@ class Examples:
     acoustic: NDArray[np.float32]
     urgency: NDArray[np.int64]
     sentiment: NDArray[np.int64]
-    fingerprint: dict[str, Any] | None
+    fingerprint: Fingerprint | None
     utterances: Utterances | None = None
     tokens: Tokens | None = None
 
@@ -74,15 +75,15 @@ def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = No
             in memory that processes share, say), so that no two of them lie in this process's memory at once.
 
     Raises:
-        ConfigError: there are no embeddings, they come from different encoders or settings, or `by_call` and they are those of
+        RequestError: there are no embeddings, they come from different encoders or settings, or `by_call` and they are those of
             whole calls.
     """
-    location = storage.join(run_dir, "embeddings")
+    location = RunFolder(run_dir).embeddings
     if not storage.exists(location):
-        raise ConfigError(f"--run-dir {run_dir}: holds no embeddings; run extract (or import) on it first")
-    summary, unfinished = storage.join(run_dir, "extract.json"), "its extract has not finished, or files are missing"
+        raise RequestError(f"--run-dir {run_dir}: holds no embeddings; run extract (or import) on it first")
+    summary, unfinished = RunFolder(run_dir).extract, "its extract has not finished, or files are missing"
     if not storage.exists(summary):
-        raise ConfigError(f"--run-dir {run_dir}: {unfinished}; run extract on it again")
+        raise RequestError(f"--run-dir {run_dir}: {unfinished}; run extract on it again")
     filesystem, path = storage.open_location(location)
     dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
     fingerprint = _only_fingerprint(run_dir, dataset)
@@ -92,11 +93,11 @@ def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = No
         names += ["utterance_id", "speaker", "start_ms", "end_ms"]
     frame = dataset.to_table(columns=names, filter=embedded).to_pandas()
     if json.loads(storage.read_text(summary))["rows_embedded"] != len(frame):
-        raise ConfigError(f"--run-dir {run_dir}: {unfinished}; run extract on it again")
+        raise RequestError(f"--run-dir {run_dir}: {unfinished}; run extract on it again")
     if frame.empty:
-        raise ConfigError(f"--run-dir {run_dir}: every call was rejected; extract.json counts the reasons")
+        raise RequestError(f"--run-dir {run_dir}: every call was rejected; extract.json counts the reasons")
     if by_call and frame["utterance_id"].isna().any():
-        raise ConfigError(
+        raise RequestError(
             f"--run-dir {run_dir}: holds a row a call, but model.name hierarchical wants a row an utterance; "
             "extract into another folder with data.unit utterance"
         )
@@ -130,7 +131,7 @@ def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = No
 
 def load_transcripts(run_dir: str) -> pa.ChunkedArray:
     """The transcripts of a run's embedded rows, in the order of `load_examples`."""
-    filesystem, path = storage.open_location(storage.join(run_dir, "embeddings"))
+    filesystem, path = storage.open_location(RunFolder(run_dir).embeddings)
     dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
     table = dataset.to_table(columns=["example_id", "text"], filter=pc.field("status") == Status.EMBEDDED)
     order = np.argsort(table["example_id"].to_numpy().astype(str), kind="stable")
@@ -138,11 +139,13 @@ def load_transcripts(run_dir: str) -> pa.ChunkedArray:
     return pc.fill_null(table["text"].cast(pa.large_string()), "").take(pa.array(order))
 
 
-def _only_fingerprint(run_dir: str, dataset: pads.Dataset) -> dict[str, Any] | None:
-    found = {(fragment.physical_schema.metadata or {}).get(b"urgency_ray") for fragment in dataset.get_fragments()}
+def _only_fingerprint(run_dir: str, dataset: pads.Dataset) -> Fingerprint | None:
+    found = {(fragment.physical_schema.metadata or {}).get(METADATA_KEY) for fragment in dataset.get_fragments()}
     if len(found) > 1:
-        raise ConfigError(f"--run-dir {run_dir}: its embeddings were made with {len(found)} different settings; extract afresh")
-    return read_fingerprint(dataset.schema)
+        raise RequestError(
+            f"--run-dir {run_dir}: its embeddings were made with {len(found)} different settings; extract afresh"
+        )
+    return Fingerprint.of_schema(dataset.schema)
 
 
 def _read_vectors(dataset: pads.Dataset, name: str, embedded: pc.Expression, order: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -188,53 +191,3 @@ def class_counts(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.int6
 def label_counts(examples: Examples, splits: Splits) -> dict[str, list[int]]:
     """Rows of each urgency class, in their order, by split."""
     return {name: class_counts(examples.urgency[rows], NUM_CLASSES).tolist() for name, rows in splits.items()}
-
-
-def column_statistics(values: NDArray[np.float32], rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of each column over `rows`, both (D,); a constant column gets deviation 1.
-
-    Columns that hold no number at all (imported data without acoustic features) get mean 0 and deviation 1.
-    """
-    total = np.zeros(values.shape[1])
-    squares = np.zeros(values.shape[1])
-    count = np.zeros(values.shape[1])
-    # In pieces: a million rows in float64 at once would be as large as the data again.
-    for piece in np.array_split(rows, max(1, len(rows) // 8192)):
-        part = values[piece].astype(np.float64)
-        known = np.isfinite(part)
-        part[~known] = 0.0
-        total += part.sum(axis=0)
-        squares += (part**2).sum(axis=0)
-        count += known.sum(axis=0)
-    mean = total / np.maximum(count, 1)
-    variance = squares / np.maximum(count, 1) - mean**2
-    std = np.sqrt(np.maximum(variance, 0.0))
-    std[std <= 1e-6 * np.maximum(np.abs(mean), 1e-6)] = 1.0
-    return mean.astype(np.float32), std.astype(np.float32)
-
-
-def epoch_order(labels: NDArray[np.int64], config: SamplerConfig, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Positions into `labels` in the order of one epoch, (N,): a pure function of (seed, epoch), whatever the workers.
-
-    `weighted` draws N times with replacement, a row of class c with weight (N / (3 n_c)) ** power (UrgencySense's sampler);
-    `none` visits each row once.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    if config.name == "none":
-        return rng.permutation(len(labels))
-    counts = class_counts(labels, NUM_CLASSES)
-    weights = (len(labels) / (NUM_CLASSES * np.maximum(counts, 1))) ** config.power
-    row_weights = weights[labels]
-    return rng.choice(len(labels), size=len(labels), replace=True, p=row_weights / row_weights.sum())
-
-
-def worker_batches(order: NDArray[np.int64], batch_size: int, rank: int, world_size: int) -> Iterator[NDArray[np.int64]]:
-    """The batches of one worker: the global batch of `batch_size * world_size` rows, cut evenly among the workers.
-
-    The last global batch may be short. When it has fewer rows than there are workers, every worker takes all of it: the global
-    mean over numerators and normalisers stays what one worker would compute, and no worker misses a step.
-    """
-    size = batch_size * world_size
-    for start in range(0, len(order), size):
-        batch = order[start : start + size]
-        yield batch if len(batch) < world_size else np.array_split(batch, world_size)[rank]

@@ -12,7 +12,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from urgency_ray.config import ConfigError, SplitConfig
+from urgency_ray.config import SplitConfig
+from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import NUM_CLASSES, Examples, Splits
 from urgency_ray.schema import URGENCY_LABELS
 
@@ -37,7 +38,7 @@ def split_examples(examples: Examples, config: SplitConfig) -> Splits:
     `test_fraction` of the groups; val is `val_fraction` of the groups, out of what is left.
 
     Raises:
-        ConfigError: a class has no rows in a split, or too few groups to share out.
+        RequestError: a class has no rows in a split, or too few groups to share out.
     """
     labelled, group, groups = _labelled_groups(examples, config)
     rest = groups
@@ -59,7 +60,7 @@ def fold_splits(examples: Examples, config: SplitConfig, num_folds: int) -> list
     (where that serves as the test split): each such row is in one of them. Val is drawn from the rest as in `split_examples`.
 
     Raises:
-        ConfigError: a class has no rows in a part, or fewer groups than there are folds.
+        RequestError: a class has no rows in a part, or fewer groups than there are folds.
     """
     labelled, group, groups = _labelled_groups(examples, config)
     if config.use_provider_test:
@@ -78,7 +79,7 @@ def val_folds(examples: Examples, splits: Splits, config: SplitConfig, num_folds
     Each of these rows is in one val part, and in the train part of the other splits; the test part is that of `splits`.
 
     Raises:
-        ConfigError: a class has no rows in a part, or fewer groups than there are folds.
+        RequestError: a class has no rows in a part, or fewer groups than there are folds.
     """
     labelled, group, groups = _labelled_groups(examples, config)
     test = groups.index[np.isin(groups.index, group[np.isin(labelled, splits.test)])]
@@ -95,7 +96,7 @@ def _held_out(groups: pd.DataFrame, num_folds: int, config: SplitConfig, field: 
     rare = counts.index[counts < num_folds]
     if len(groups) < num_folds or (len(rare) and not config.allow_missing_classes):
         what = f"calls of urgency {_names(list(rare))}" if len(rare) else "calls"
-        raise ConfigError(f"{field}: too few {what} for {num_folds} folds: give more data, or lower {field}")
+        raise RequestError(f"{field}: too few {what} for {num_folds} folds: give more data, or lower {field}")
     strata = groups["urgency"].where(~groups["urgency"].isin(rare), counts.index[0])
     folds = StratifiedKFold(num_folds, shuffle=True, random_state=config.seed)
     return (groups.index[held_out] for _, held_out in folds.split(strata, strata))
@@ -105,7 +106,7 @@ def _labelled_groups(examples: Examples, config: SplitConfig) -> tuple[NDArray[n
     """Labelled rows (L,), the group of each (L,), and the groups by number: urgency, provider (touches its Validation part)."""
     labelled = np.flatnonzero(examples.urgency >= 0)
     if not len(labelled):
-        raise ConfigError("the run folder holds no labelled rows to train on")
+        raise RequestError("the run folder holds no labelled rows to train on")
     frame = pd.DataFrame(
         {
             "group": group_examples(examples.keys)[labelled],
@@ -115,7 +116,7 @@ def _labelled_groups(examples: Examples, config: SplitConfig) -> tuple[NDArray[n
     )
     missing = sorted(set(range(NUM_CLASSES)) - set(frame["urgency"]))
     if missing and not config.allow_missing_classes:
-        raise ConfigError(f"no row has urgency {_names(missing)}: give more data, or set split.allow_missing_classes")
+        raise RequestError(f"no row has urgency {_names(missing)}: give more data, or set split.allow_missing_classes")
     # A group of one call has one label; the most urgent stands for the rare group whose calls disagree.
     groups = frame.groupby("group").agg(urgency=("urgency", "max"), provider=("provider", "any"))
     return labelled, frame["group"].to_numpy(), groups
@@ -134,24 +135,24 @@ def _collect(
         absent = sorted(set(range(NUM_CLASSES)) - set(examples.urgency[rows]))
         if not len(rows) or (absent and not config.allow_missing_classes):
             what = f"no row of urgency {_names(absent)}" if len(rows) else "no rows"
-            raise ConfigError(f"the {name} split has {what}: give more data, or set split.allow_missing_classes")
+            raise RequestError(f"the {name} split has {what}: give more data, or set split.allow_missing_classes")
     return splits
 
 
 def _draw(groups: pd.DataFrame, size: int, config: SplitConfig, name: str) -> pd.Index[Any]:
     if groups.empty:
-        raise ConfigError(
+        raise RequestError(
             f"no calls are left for the {name} split: all are the provider's Validation part; give its Training part too, "
             "or set split.use_provider_test to false"
         )
     counts = groups["urgency"].value_counts()
     rare = counts.index[counts < 2]
     if len(rare) and not config.allow_missing_classes:
-        raise ConfigError(f"too few calls of urgency {_names(list(rare))} to share with the {name} split: give more data")
+        raise RequestError(f"too few calls of urgency {_names(list(rare))} to share with the {name} split: give more data")
     strata = groups["urgency"].where(~groups["urgency"].isin(rare), counts.index[0])
     size = min(max(size, len(strata.unique())), len(groups) - len(strata.unique()))
     if size < 1:
-        raise ConfigError(f"{len(groups)} calls are too few to share with the {name} split: give more data")
+        raise RequestError(f"{len(groups)} calls are too few to share with the {name} split: give more data")
     return train_test_split(groups.index, test_size=size, stratify=strata, random_state=config.seed)[1]
 
 

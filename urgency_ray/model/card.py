@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from urgency_ray import storage
+from urgency_ray.fingerprint import Fingerprint, Transform
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.schema import URGENCY_LABELS
 
@@ -114,20 +117,20 @@ def write_model_card(path: Path, model: UrgencyClassifier, metrics: dict[str, An
         metrics: as in metrics.json.
         counts: rows of each urgency class by split, as `dataset.label_counts` gives them.
     """
-    fingerprint = model.transform["fingerprint"]
+    transform = Transform.model_validate(model.transform)
     card = ModelCard.from_template(
         ModelCardData(language="ko", library_name="urgency_ray", tags=["audio-text-classification", "emergency-calls"]),
         template_str=TEMPLATE,
         labels=" < ".join(URGENCY_LABELS),
-        model=model.model.model_dump(),
+        model=model.config.model_dump(),
         finetuned=model.tokenizer is not None,
-        width=model.model.hidden_dim if model.model.text_encoder is None else model.trunk.out_dim,
-        is_imported=fingerprint is None,
-        data=model.transform["data"],
+        width=model.config.hidden_dim if model.config.text_encoder is None else model.trunk.out_dim,
+        is_imported=transform.fingerprint is None,
+        data=transform.data,
         names=URGENCY_LABELS,
         label_counts=counts,
         widths={"audio": len(model.standardize_audio.mean), "text": len(model.standardize_text.mean)},
-        encoders=_encoders(fingerprint) if fingerprint is not None else {},
+        encoders={} if transform.fingerprint is None else _encoders(transform.fingerprint),
         warnings=metrics["warnings"],
         blocks=[(task, name, block) for name, tasks in metrics["splits"].items() for task, block in tasks.items()],
         folds=metrics.get("folds"),
@@ -142,11 +145,19 @@ def write_model_card(path: Path, model: UrgencyClassifier, metrics: dict[str, An
     card.save(path)
 
 
-def _encoders(fingerprint: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _encoders(fingerprint: Fingerprint) -> dict[str, dict[str, Any]]:
     """What made each embedding, and the longest stretch that it reads at once."""
-    audio, text = fingerprint["audio_encoder"], fingerprint["text_encoder"]
+    audio, text = fingerprint.audio_encoder, fingerprint.text_encoder
     window = audio["window_sec"]
     return {
         "audio": audio | {"reads": "the whole recording" if window is None else f"windows of {window:g} s"},
         "text": text | {"reads": f"at most {text['max_tokens']} tokens"},
     }
+
+
+def save_model(model: UrgencyClassifier, location: str, metrics: dict[str, Any], counts: dict[str, list[int]]) -> None:
+    """Write config.json, model.safetensors and the model card to a folder or URI; `counts` as `dataset.label_counts` gives."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        write_model_card(Path(folder) / "README.md", model, metrics, counts)
+        storage.copy_dir(folder, location)

@@ -8,9 +8,9 @@ modalities in use (1 or 2), C classes.
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,67 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from urgency_ray import storage
-from urgency_ray.config import ConfigError, ModelConfig
-from urgency_ray.examples.tokens import Tokens
-from urgency_ray.examples.utterances import Utterances
-from urgency_ray.model.call_attention import CallAttention, Turns, batch_turns
+from urgency_ray.config import ModelConfig
+from urgency_ray.errors import RequestError
+from urgency_ray.model.batch import Batch
+from urgency_ray.model.call_attention import CallAttention
 from urgency_ray.model.layers import Dropout, FewTokensLayer
 from urgency_ray.model.text_trunk import KoElectraCrossModal, load_saved_tokenizer
 from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS
 
-ROWS_PER_FORWARD = 2048
-
 TASKS = ("urgency", "sentiment")
-
-
-class Batch(NamedTuple):
-    """Inputs of a classifier: audio (R, A), text (R, T), acoustic (R, 5), all float32 and as extracted.
-
-    `turns` says which rows make which call; it is None where an example is one row. A model with a text encoder also takes the
-    token ids (B, L), L those of the longest text, and a mask (B, L), both int64.
-    """
-
-    audio: Tensor
-    text: Tensor
-    acoustic: Tensor
-    turns: Turns | None = None
-    token_ids: Tensor | None = None
-    token_mask: Tensor | None = None
-
-
-def gather_batch(
-    embeddings: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
-    utterances: Utterances | None,
-    examples: NDArray[np.int64],
-    device: torch.device,
-    tokens: Tokens | None = None,
-) -> Batch:
-    """The inputs of some examples, out of audio (R, A), text (R, T) and acoustic (R, 5) of all, gathered by index.
-
-    Args:
-        embeddings: audio, text, acoustic.
-        utterances: which rows make which call; None where an example is a row.
-        examples: numbers of calls, or of rows.
-        device: where to.
-        tokens: the transcripts, for a model that reads them itself.
-    """
-    rows = examples if utterances is None else utterances.rows(examples)
-    turns = None if utterances is None else batch_turns(utterances, examples, device)
-    audio, text, acoustic = (torch.from_numpy(values[rows]).to(device) for values in embeddings)
-    padded = [None, None] if tokens is None else [torch.from_numpy(part).to(device) for part in tokens.pad(examples)]
-    return Batch(audio, text, acoustic, turns, *padded)
-
-
-def inference_batches(
-    examples: NDArray[np.int64], utterances: Utterances | None, tokens: Tokens | None
-) -> Iterable[NDArray[np.int64]]:
-    """`examples` in batches for forward passes without gradients; those of like length together, since padding is work."""
-    if tokens is not None:
-        return tokens.batches(examples)
-    counts = np.ones(len(examples), np.int64) if utterances is None else utterances.counts[examples]
-    order = np.argsort(counts, kind="stable")
-    full = np.flatnonzero(np.diff((np.cumsum(counts[order]) - 1) // ROWS_PER_FORWARD)) + 1
-    return (batch for batch in np.split(examples[order], full) if len(batch))
 
 
 class Standardize(nn.Module):
@@ -210,7 +158,7 @@ class UrgencyClassifier(
     Attributes:
         tokenizer: that text encoder's, saved beside the weights; None without one.
         temperature: (2,), one for each of `TASKS`: what logits are divided by before they become probabilities, 1 until it is
-            fitted on val (`train.calibrate`).
+            fitted on val (`training.trainer.calibrate`).
     """
 
     tokenizer: Any = None
@@ -227,7 +175,8 @@ class UrgencyClassifier(
         architecture: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
+        # `model` is its name in config.json; here it would be a model that is none.
+        self.config = model
         self.transform = transform or {}
         self.standardize_audio = Standardize(audio_dim)
         self.standardize_text = Standardize(text_dim)
@@ -271,7 +220,7 @@ class UrgencyClassifier(
 
     def _fuse(self, batch: Batch) -> Any:
         audio = self.standardize_audio(batch.audio) if self.hears else None
-        if audio is not None and self.model.acoustic_features:
+        if audio is not None and self.config.acoustic_features:
             audio = torch.cat([audio, self.standardize_acoustic(batch.acoustic)], dim=-1)
         if isinstance(self.trunk, KoElectraCrossModal):
             return self.trunk(audio, batch.token_ids, batch.token_mask)
@@ -305,10 +254,10 @@ def load_model(location: str) -> UrgencyClassifier:
     """A model saved by `train`, from a folder or URI.
 
     Raises:
-        ConfigError: there is no model.
+        RequestError: there is no model.
     """
     if not storage.exists(storage.join(location, "model.safetensors")):
-        raise ConfigError(f"--model {location}: holds no model.safetensors; give the model folder of a trained run")
+        raise RequestError(f"--model {location}: holds no model.safetensors; give the model folder of a trained run")
     with tempfile.TemporaryDirectory() as folder:
         storage.copy_dir(location, folder)
         model: UrgencyClassifier = UrgencyClassifier.from_pretrained(folder)

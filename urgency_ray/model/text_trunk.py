@@ -11,7 +11,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from urgency_ray.config import ConfigError, ModelConfig
+from urgency_ray.config import ModelConfig
+from urgency_ray.errors import RequestError
 from urgency_ray.huggingface import load_pretrained, longest_input
 
 
@@ -19,7 +20,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
     """The tokenizer of `config.text_encoder`, None without one; its `model_max_length` is the most that the classifier reads.
 
     Raises:
-        ConfigError: it cannot be loaded, or is not a fast one.
+        RequestError: it cannot be loaded, or is not a fast one.
     """
     if config.text_encoder is None:
         return None
@@ -29,7 +30,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
     tokenizer = load_pretrained("text", name, lambda: AutoTokenizer.from_pretrained(name, **source))
     architecture = load_pretrained("text", name, lambda: AutoConfig.from_pretrained(name, **source))
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
-        raise ConfigError(f"model.text_encoder: {name} has no fast tokenizer that pads; give a model like BERT or ELECTRA")
+        raise RequestError(f"model.text_encoder: {name} has no fast tokenizer that pads; give a model like BERT or ELECTRA")
     tokenizer.model_max_length = longest_input(tokenizer, architecture, config.max_tokens)
     return tokenizer
 
@@ -46,7 +47,7 @@ def load_text_encoder(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Te
     """What training starts from: the architecture of `config.text_encoder` as plain values, and its float32 weights.
 
     Raises:
-        ConfigError: it cannot be loaded.
+        RequestError: it cannot be loaded.
     """
     from transformers import AutoModel
 
@@ -80,7 +81,7 @@ class KoElectraCrossModal(nn.Module):
         architecture: the text encoder's transformers configuration as plain values; its weights are random until loaded.
 
     Raises:
-        ConfigError: the heads do not divide the encoder's width, or the encoder has not so many layers, or cannot checkpoint.
+        RequestError: the heads do not divide the encoder's width, or the encoder has not so many layers, or cannot checkpoint.
     """
 
     def __init__(self, config: ModelConfig, audio_dim: int, architecture: dict[str, Any] | None) -> None:
@@ -103,14 +104,14 @@ class KoElectraCrossModal(nn.Module):
         if self.hears and self.reads:
             if self.out_dim % config.num_heads:
                 wanted = f"must divide {self.out_dim}, the width of {config.text_encoder}"
-                raise ConfigError(f"model.num_heads: {wanted}, but got {config.num_heads}")
+                raise RequestError(f"model.num_heads: {wanted}, but got {config.num_heads}")
             self.attention = nn.MultiheadAttention(self.out_dim, config.num_heads, batch_first=True)
             self.norm = nn.LayerNorm(self.out_dim)
 
     def _prepare_encoder(self, config: ModelConfig) -> None:
         if config.gradient_checkpointing:
             if not self.text_encoder.supports_gradient_checkpointing:
-                raise ConfigError(f"model.gradient_checkpointing: {config.text_encoder} cannot do it; set it to false")
+                raise RequestError(f"model.gradient_checkpointing: {config.text_encoder} cannot do it; set it to false")
             # The older name is that of transformers 5.0.
             names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
             enable = next(getattr(self.text_encoder, name) for name in names if hasattr(self.text_encoder, name))
@@ -123,7 +124,7 @@ class KoElectraCrossModal(nn.Module):
         num_layers = len(self._layers())
         if config.trainable_layers > num_layers:
             wanted = f"must be at most {num_layers}, the layers of {config.text_encoder}, or null for all of it"
-            raise ConfigError(f"model.trainable_layers: {wanted}, but got {config.trainable_layers}")
+            raise RequestError(f"model.trainable_layers: {wanted}, but got {config.trainable_layers}")
         self.trained_layers = range(num_layers - config.trainable_layers, num_layers)
         self.text_encoder.requires_grad_(False)
         for index in self.trained_layers:

@@ -9,11 +9,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from urgency_ray.embedding.stages import embedded_rows, read_inputs
+from urgency_ray.embedding.rows import embedded_rows, read_inputs
 from urgency_ray.examples.utterances import group_utterances
 from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.model.inference import explain_probabilities
 from urgency_ray.schema import ACOUSTIC_FEATURES, PREDICTION_SCHEMA, URGENCY_KEYS
-from urgency_ray.scoring.scores import explain_probabilities
 
 HEARD_FIELDS: tuple[pa.Field, ...] = (
     pa.field("utterance_id", pa.string()),

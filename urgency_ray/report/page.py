@@ -19,7 +19,8 @@ import yaml
 from markupsafe import Markup
 
 from urgency_ray import __version__, storage
-from urgency_ray.config import Config, ConfigError, parse_yaml
+from urgency_ray.config import Config, parse_yaml
+from urgency_ray.errors import RequestError
 from urgency_ray.report import charts, words
 from urgency_ray.report.tuning import tuning_view
 from urgency_ray.schema import URGENCY_KEYS, URGENCY_LABELS
@@ -35,7 +36,7 @@ def write_report(run_dir: str) -> str:
         run_dir: run folder, a local path or a URI.
 
     Raises:
-        ConfigError: this is no run folder, nothing has been run in it, or one of its files cannot be read.
+        RequestError: this is no run folder, nothing has been run in it, or one of its files cannot be read.
     """
     files = _read_files(run_dir)
     view = {
@@ -109,11 +110,11 @@ def _read_files(run_dir: str) -> dict[str, Any]:
             try:
                 files[name] = read(location)
             except (ValueError, OSError, yaml.YAMLError) as error:
-                raise ConfigError(f"{location}: cannot be read: {' '.join(str(error).split())}") from None
+                raise RequestError(f"{location}: cannot be read: {' '.join(str(error).split())}") from None
     if "config.yaml" not in files:
-        raise ConfigError(f"--run-dir {run_dir}: not a run folder (it has no config.yaml)")
+        raise RequestError(f"--run-dir {run_dir}: not a run folder (it has no config.yaml)")
     if not files.keys() & _CONTENT:
-        raise ConfigError(f"--run-dir {run_dir}: nothing to report yet; extract, import, train or tune first")
+        raise RequestError(f"--run-dir {run_dir}: nothing to report yet; extract, import, train or tune first")
     return files
 
 

@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from urgency_ray.schema import Reason
+from urgency_ray.errors import Reason
 
 EXPLANATIONS: dict[Reason, str] = {
     Reason.MISSING_AUDIO: "A label file without a recording of the same name.",

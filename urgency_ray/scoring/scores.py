@@ -6,77 +6,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from urgency_ray.examples.dataset import Examples, Splits
 from urgency_ray.examples.splits import group_examples
-from urgency_ray.examples.tokens import Tokens
-from urgency_ray.examples.utterances import Utterances
-from urgency_ray.model.classifier import TASKS, UrgencyClassifier, gather_batch, inference_batches
+from urgency_ray.model.classifier import TASKS, UrgencyClassifier
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_KEYS, URGENCY_LABELS
 from urgency_ray.scoring.calibration import apply_temperature
 from urgency_ray.scoring.metrics import classification_block, expected_calibration_error
-
-
-@torch.inference_mode()
-def explain_probabilities(
-    model: UrgencyClassifier,
-    audio: NDArray[np.float32],
-    text: NDArray[np.float32],
-    acoustic: NDArray[np.float32],
-    utterances: Utterances | None = None,
-    *,
-    tokens: Tokens | None = None,
-) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32] | None]:
-    """Calibrated class probabilities by task, (N, C), on the model's device without dropout, and what each utterance weighed.
-
-    Args:
-        model: hierarchical where there are utterances, else not.
-        audio, text, acoustic: embeddings (R, A), (R, T) and features (R, 5).
-        utterances: the rows of each of N calls; None where each of the R rows is an example.
-        tokens: the N transcripts; wanted by a model that has a tokenizer, and not read by others.
-
-    Returns:
-        The probabilities, and the weights (R,) of the utterances in their calls' decisions, or None without utterances.
-    """
-    model.eval()
-    device = model.urgency.weight.device
-    read = tokens if model.tokenizer is not None else None
-    num_examples = len(audio) if utterances is None else len(utterances.counts)
-    weights = None if utterances is None else np.empty(len(audio), np.float32)
-    probs: dict[str, NDArray[np.float32]] = {}
-    for examples in inference_batches(np.arange(num_examples), utterances, read):
-        logits, shares = model.explain(gather_batch((audio, text, acoustic), utterances, examples, device, read))
-        for task, values in model.probabilities(logits).items():
-            probs.setdefault(task, np.empty((num_examples, values.shape[1]), np.float32))[examples] = values.cpu().numpy()
-        if weights is not None and utterances is not None and shares is not None:
-            weights[utterances.rows(examples)] = shares.cpu().numpy()
-    return probs, weights
-
-
-def predict_probabilities(
-    model: UrgencyClassifier,
-    audio: NDArray[np.float32],
-    text: NDArray[np.float32],
-    acoustic: NDArray[np.float32],
-    tokens: Tokens | None = None,
-) -> dict[str, NDArray[np.float32]]:
-    """Calibrated class probabilities by task, (N, C), without dropout; arguments as in `explain_probabilities`."""
-    return explain_probabilities(model, audio, text, acoustic, tokens=tokens)[0]
-
-
-def scoring_device(model: UrgencyClassifier) -> str:
-    """Where to run a model over all rows: a text encoder is work for a GPU, where this process sees one, heads are not."""
-    return "cuda" if model.tokenizer is not None and torch.cuda.is_available() else "cpu"
-
-
-def predict_examples(model: UrgencyClassifier, examples: Examples) -> dict[str, NDArray[np.float32]]:
-    """Calibrated class probabilities of every example, by task, (N, C); the model comes back to the CPU."""
-    arrays = examples.audio, examples.text, examples.acoustic, examples.utterances
-    probabilities, _ = explain_probabilities(model.to(scoring_device(model)), *arrays, tokens=examples.tokens)
-    model.to("cpu")
-    return probabilities
 
 
 def score_splits(

@@ -21,7 +21,9 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from urgency_ray import cluster, storage
-from urgency_ray.config import Config, ConfigError
+from urgency_ray.config import Config
+from urgency_ray.errors import RequestError
+from urgency_ray.run_folder import SearchFolder
 from urgency_ray.search.space import SearchSpace
 from urgency_ray.search.study import Journal, ended_trials
 from urgency_ray.search.trial import METRIC, DistributedTrial, Parts, Trial
@@ -145,23 +147,23 @@ def num_concurrent(config: Config) -> int:
     """How many trials run at once.
 
     Raises:
-        ConfigError: the cluster holds none.
+        RequestError: the cluster holds none.
     """
     tune = config.tune
     nodes = cluster.nodes()
     if not cluster.fit(nodes, tune.cpus_per_trial):
         most_cpus = max(node.cpus for node in nodes)
-        raise ConfigError(
+        raise RequestError(
             f"tune.cpus_per_trial: {tune.cpus_per_trial:g} CPUs fit no node of the cluster; set at most {most_cpus:g}"
         )
     workers = cluster.fit(nodes, tune.cpus_per_trial, tune.gpus_per_trial)
     if not workers:
-        raise ConfigError(
+        raise RequestError(
             f"tune.gpus_per_trial: {tune.gpus_per_trial:g} GPUs, but the cluster has {cluster.num_gpus()}, and no node that "
             f"many beside {tune.cpus_per_trial:g} CPUs"
         )
     if workers < tune.workers_per_trial:
-        raise ConfigError(
+        raise RequestError(
             f"tune.workers_per_trial: {tune.workers_per_trial} workers of {tune.cpus_per_trial:g} CPUs do not fit the cluster, "
             f"which holds {workers}; lower it or tune.cpus_per_trial"
         )
@@ -170,7 +172,7 @@ def num_concurrent(config: Config) -> int:
 
 
 def run_search(
-    config: Config, data: SharedData, parts: Parts, *, study: optuna.Study, journal: Journal, folder: str
+    config: Config, data: SharedData, parts: Parts, *, study: optuna.Study, journal: Journal, folder: SearchFolder
 ) -> list[str]:
     """Run the trials that `study` lacks of `tune.num_trials`, within what is left of `tune.time_budget_sec`.
 
@@ -232,14 +234,14 @@ def run_search(
     return [(str(error).strip().splitlines() or [repr(error)])[-1] for error in results.errors]
 
 
-def _trainable(config: Config, folder: str, **shared: Any) -> Any:
+def _trainable(config: Config, folder: SearchFolder, **shared: Any) -> Any:
     tune = config.tune
     shared["base"] = config.model_dump()
     if tune.workers_per_trial == 1:
         resources = {"cpu": tune.cpus_per_trial, "gpu": tune.gpus_per_trial}
         return ray.tune.with_resources(ray.tune.with_parameters(Trial, **shared), resources)
     # The trial only waits for its workers, and any part of a CPU could be what they lack: it asks for a byte.
-    shared["folder"] = storage.absolute(storage.join(folder, "ray"))
+    shared["folder"] = storage.absolute(folder.ray)
     return ray.tune.with_resources(ray.tune.with_parameters(DistributedTrial, **shared), {"memory": 1.0})
 
 

@@ -15,23 +15,19 @@ import optuna
 from urgency_ray.config import (
     CategoricalDimension,
     Config,
-    ConfigError,
     Dimension,
     FloatDimension,
     IntDimension,
+    Role,
     SimplexDimension,
     dimension_fields,
+    fields_of,
+    read_field,
     searched_fields,
 )
+from urgency_ray.errors import RequestError
 
 LEAST_UNIFORM = 1e-6
-SEARCHABLE_SECTIONS = ("model", "loss", "sampler", "train")
-# ASHA's rungs follow train.epochs; the others are not what a model is, but how and where it is trained.
-NOT_SEARCHABLE = {
-    f"train.{field}" for field in ("epochs", "seed", "num_workers", "use_gpu", "cpus_per_worker", "ablation", "folds")
-}
-# Trials share one set of token ids.
-NOT_SEARCHABLE |= {f"model.{field}" for field in ("text_encoder", "text_encoder_revision", "max_tokens")}
 NUM_PROBES = 50
 
 
@@ -106,7 +102,7 @@ def parents_first(space: Mapping[str, Dimension]) -> list[str]:
     """The names of the dimensions, each after those that its `when` names.
 
     Raises:
-        ConfigError: a `when` names no dimension, a value that it never has, or leads back to its own dimension.
+        RequestError: a `when` names no dimension, a value that it never has, or leads back to its own dimension.
     """
     for name, dimension in space.items():
         for parent, value in dimension.when.items():
@@ -115,7 +111,7 @@ def parents_first(space: Mapping[str, Dimension]) -> list[str]:
     try:
         return list(graphlib.TopologicalSorter(graph).static_order())
     except graphlib.CycleError as error:
-        raise ConfigError(f"tune.space: when goes round in a circle: {' -> '.join(reversed(error.args[1]))}") from None
+        raise RequestError(f"tune.space: when goes round in a circle: {' -> '.join(reversed(error.args[1]))}") from None
 
 
 def _check_condition(space: Mapping[str, Dimension], name: str, parent: str, value: Any) -> None:
@@ -123,55 +119,50 @@ def _check_condition(space: Mapping[str, Dimension], name: str, parent: str, val
     if parent not in space:
         near = difflib.get_close_matches(parent, list(space), n=1)
         hint = f"; did you mean {near[0]}?" if near else "; search that field too, or leave the condition out"
-        raise ConfigError(f"{where}: {parent} is no dimension of the space{hint}")
+        raise RequestError(f"{where}: {parent} is no dimension of the space{hint}")
     dimension = space[parent]
     if isinstance(dimension, CategoricalDimension):
         # True == 1 in Python, not in a config.
         if not any(type(choice) is type(value) and choice == value for choice in dimension.choices):
             choices = ", ".join(str(choice) for choice in dimension.choices)
-            raise ConfigError(f"{where}: {parent} must be one of {choices} but got {value!r}")
+            raise RequestError(f"{where}: {parent} must be one of {choices} but got {value!r}")
     elif isinstance(dimension, IntDimension):
         if type(value) is not int or not dimension.low <= value <= dimension.high:
-            raise ConfigError(
+            raise RequestError(
                 f"{where}: {parent} must be an integer from {dimension.low} to {dimension.high} but got {value!r}"
             )
     else:
-        raise ConfigError(f"{where}: {parent} must be categorical or int to have values but is {dimension.type}")
-
-
-def read_field(tree: dict[str, Any], dotted: str) -> Any:
-    """The value of a field, `train.epochs` say, in a config as a tree."""
-    section, field = dotted.split(".")
-    return tree[section][field]
+        raise RequestError(f"{where}: {parent} must be categorical or int to have values but is {dimension.type}")
 
 
 def check_space(config: Config) -> None:
     """Try random points, and the ends, of every dimension on the config, so that no trial meets a value that it refuses.
 
     Raises:
-        ConfigError: the space is empty, names a field that a trial cannot change, or holds a value out of the field's range.
+        RequestError: the space is empty, names a field that a trial cannot change, or holds a value out of the field's range.
     """
     space = config.tune.space
     if not space:
-        raise ConfigError("tune.space: is empty; state what to search, as configs/tune_fusion.yaml does")
+        raise RequestError("tune.space: is empty; state what to search, as configs/tune_fusion.yaml does")
+    searchable = fields_of(Role.RECIPE)
     for field in searched_fields(space):
-        if field.split(".")[0] not in SEARCHABLE_SECTIONS or field in NOT_SEARCHABLE:
+        if field not in searchable:
             shared = "one set of tokens" if field.startswith("model.") else "one split, one seed and one budget"
-            raise ConfigError(f"tune.space: {field} cannot be searched: trials share {shared}")
+            raise RequestError(f"tune.space: {field} cannot be searched: trials share {shared}")
     in_order = parents_first(space)
     _refuse_overlaps(space)
     for name in in_order:
         dimension = space[name]
         if isinstance(dimension, FloatDimension | IntDimension):
             if dimension.low > dimension.high:
-                raise ConfigError(f"tune.space.{name}: low {dimension.low} is above high {dimension.high}")
+                raise RequestError(f"tune.space.{name}: low {dimension.low} is above high {dimension.high}")
             if dimension.log and dimension.low <= 0:
-                raise ConfigError(f"tune.space.{name}: a logarithmic scale needs low above 0 but got {dimension.low}")
+                raise RequestError(f"tune.space.{name}: a logarithmic scale needs low above 0 but got {dimension.low}")
         kinds = {
             choice == "hierarchical" for choice in (config.model.name, *(_ends(dimension) if name == "model.name" else []))
         }
         if len(kinds) > 1:
-            raise ConfigError(
+            raise RequestError(
                 "tune.space.model.name: hierarchical takes calls, the others rows: state which, and search within it"
             )
         for end in _ends(dimension):
@@ -187,7 +178,7 @@ def _conditions(space: Mapping[str, Dimension], name: str) -> dict[str, Any]:
     for parent in space[name].when:
         for field, value in _conditions(space, parent).items():
             if conditions.setdefault(field, value) != value:
-                raise ConfigError(
+                raise RequestError(
                     f"tune.space.{name}: is never searched: it needs {field} {conditions[field]}, its parent {parent} {value}"
                 )
     return conditions
@@ -203,7 +194,7 @@ def _refuse_overlaps(space: Mapping[str, Dimension]) -> None:
             former, latter = _conditions(space, first), _conditions(space, second)
             if all(latter.get(parent, value) == value for parent, value in former.items()):
                 where = first if first == second else f"{first} and {second}"
-                raise ConfigError(
+                raise RequestError(
                     f"tune.space: {field} is searched twice, by {where}; leave one out, or give them different `when`"
                 )
 
@@ -217,5 +208,5 @@ def _ends(dimension: Dimension) -> list[Any]:
 def _try(config: Config, fields: dict[str, Any]) -> None:
     try:
         config.replace(fields)
-    except ConfigError as error:
-        raise ConfigError(f"tune.space: {error}") from None
+    except RequestError as error:
+        raise RequestError(f"tune.space: {error}") from None

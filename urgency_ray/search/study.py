@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
+import posixpath
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,17 +19,14 @@ import pandas as pd
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from pyarrow import fs
 
 from urgency_ray import storage
-from urgency_ray.config import Config, ConfigError, searched_fields
+from urgency_ray.config import Config, Role, fields_of, read_field, searched_fields
+from urgency_ray.errors import RequestError
+from urgency_ray.run_folder import SearchFolder
 
-FILE = "study.log"
 STATES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
-# What a search may be resumed with other values of: how far and where it runs, not what it compares.
-RESOURCES = {
-    f"tune.{name}" for name in ("num_trials", "time_budget_sec", "max_concurrent", "cpus_per_trial", "gpus_per_trial")
-} | {"tune.workers_per_trial", "tune.max_failures", "train.use_gpu", "train.cpus_per_worker", "train.max_failures"}
-RESOURCES |= {f"train.{name}" for name in ("checkpoint_epochs", "keep_checkpoints", "ablation", "folds", "bootstrap_samples")}
 
 
 @dataclass(frozen=True)
@@ -41,22 +38,21 @@ class Journal:
 
 
 @contextlib.contextmanager
-def open_journal(folder: str) -> Iterator[Journal]:
-    """The studies in `<folder>/study.log`.
+def open_journal(folder: SearchFolder) -> Iterator[Journal]:
+    """The studies in the folder's journal.
 
     Optuna appends to a local file; in an object store, the whole file is put there anew after each trial.
     """
-    target = storage.join(folder, FILE)
-    if "://" not in folder:
-        filesystem, path = storage.open_location(folder)
-        filesystem.create_dir(path, recursive=True)
-        yield Journal(_open_file(os.path.join(path, FILE)), lambda: None)
+    filesystem, path = storage.open_location(folder.journal)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        filesystem.create_dir(posixpath.dirname(path), recursive=True)
+        yield Journal(_open_file(path), lambda: None)
         return
     with tempfile.TemporaryDirectory() as local:
-        journal = os.path.join(local, FILE)
-        if storage.exists(target):
-            storage.copy_file(target, journal)
-        yield Journal(_open_file(journal), lambda: storage.copy_file(journal, target))
+        copy = posixpath.join(local, posixpath.basename(path))
+        if storage.exists(folder.journal):
+            storage.copy_file(folder.journal, copy)
+        yield Journal(_open_file(copy), lambda: storage.copy_file(copy, folder.journal))
 
 
 def _open_file(path: str) -> BaseStorage:
@@ -71,7 +67,7 @@ def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: b
     """A new study, or the last one of the journal where it is to be resumed.
 
     Raises:
-        ConfigError: there is none to resume, one that has not ended stands in the way of a new one, or the config or the data
+        RequestError: there is none to resume, one that has not ended stands in the way of a new one, or the config or the data
             are no longer those of the study.
     """
     ours = [study for study in optuna.get_all_study_summaries(journal.storage) if "settings" in study.user_attrs]
@@ -79,7 +75,7 @@ def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: b
     settings = _settings(config)
     if not resume:
         if last is not None and not last.user_attrs.get("ended"):
-            raise ConfigError(
+            raise RequestError(
                 f"--run-dir {run_dir}: holds a search that has not ended; go on with it by --resume, or delete its tune folder"
             )
         name = f"search-{uuid.uuid4().hex[:8]}"
@@ -88,16 +84,16 @@ def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: b
         study.set_user_attr("data", data_digest)
         return study
     if last is None:
-        raise ConfigError(f"--resume: {run_dir} holds no search; start one without --resume")
+        raise RequestError(f"--resume: {run_dir} holds no search; start one without --resume")
     found = last.user_attrs["settings"]
     for field in sorted(found.keys() | settings.keys()):
         if found.get(field) != settings.get(field):
-            raise ConfigError(
+            raise RequestError(
                 f"--resume: {field}: {json.dumps(found.get(field))} there, {json.dumps(settings.get(field))} here; "
                 "resume with the config that the search began with, or search in another run folder"
             )
     if last.user_attrs["data"] != data_digest:
-        raise ConfigError(
+        raise RequestError(
             f"--resume: the embeddings or labels in {run_dir} are not those that the search began with; "
             "search in another run folder"
         )
@@ -107,10 +103,9 @@ def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: b
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """The fields that trials depend on, as JSON gives them back."""
-    tree = json.loads(config.model_dump_json(include={"model", "loss", "sampler", "train", "split", "tune"}))
-    flat = {f"{section}.{field}": value for section, fields in tree.items() for field, value in fields.items()}
-    return {field: value for field, value in flat.items() if field not in RESOURCES}
+    """The fields that trials depend on, as JSON gives them back; how far and where a search runs may change on the way."""
+    tree = json.loads(config.model_dump_json())
+    return {dotted: read_field(tree, dotted) for dotted in fields_of(Role.RECIPE, Role.SETUP, Role.SEARCH)}
 
 
 def ended_trials(study: optuna.Study) -> list[FrozenTrial]:

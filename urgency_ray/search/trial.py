@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from ray.train import RunConfig, ScalingConfig
 from ray.util.queue import Empty, Queue
 
-from urgency_ray.config import Config, ConfigError, iter_fields
-from urgency_ray.training.fit import Epoch, TrainingData, epochs
+from urgency_ray.config import Config, iter_fields
+from urgency_ray.errors import RequestError
+from urgency_ray.training.data import TrainingData
+from urgency_ray.training.fit import Epoch, epochs
 from urgency_ray.training.trainer import Trainer
 
 METRIC = "best_val_macro_f1"
@@ -54,7 +56,7 @@ def trial_rows(config: Config, data: TrainingData, parts: Parts, device: torch.d
     while not row["finished"]:
         try:
             latest = [epoch if epoch and epoch.last else next(run) for run, epoch in zip(runs, latest, strict=True)]
-        except (FloatingPointError, ConfigError) as error:
+        except (FloatingPointError, RequestError) as error:
             yield row | {"finished": True, "failed": str(error), "started": started, "seconds": time.time() - started}
             return
         ended = [epoch for epoch in latest if epoch is not None]

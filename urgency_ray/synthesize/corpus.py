@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from urgency_ray import __version__
-from urgency_ray.config import ConfigError, SynthesizeConfig
-from urgency_ray.schema import Reason
+from urgency_ray.config import SynthesizeConfig
+from urgency_ray.errors import Reason, RequestError
 from urgency_ray.synthesize.cues import CLASS_SHARES, VOICE_RELIABILITY, WORDS_RELIABILITY, Ceiling, ceiling
 from urgency_ray.synthesize.files import CITIES, FLAWS, MEDIUMS, CallPlan, make_files
 
@@ -72,10 +72,10 @@ def synthesize(root: str, config: SynthesizeConfig) -> Corpus:
         config: how many calls, how long, how many flawed, which seed.
 
     Raises:
-        ConfigError: `root` is not a local folder, or holds something else.
+        RequestError: `root` is not a local folder, or holds something else.
     """
     if "://" in root:
-        raise ConfigError(f"{root}: a synthetic corpus must go to a local folder")
+        raise RequestError(f"{root}: a synthetic corpus must go to a local folder")
     folder = Path(root).expanduser()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         return _read_corpus(folder, config)
@@ -106,9 +106,9 @@ def _read_corpus(folder: Path, config: SynthesizeConfig) -> Corpus:
     try:
         corpus = Corpus.model_validate_json((folder / CORPUS_FILE).read_bytes())
     except (OSError, ValidationError):
-        raise ConfigError(f"{folder}: must be an empty folder or a synthetic corpus but is neither; {advice}") from None
+        raise RequestError(f"{folder}: must be an empty folder or a synthetic corpus but is neither; {advice}") from None
     if (corpus.version, corpus.config) != (__version__, config):
-        raise ConfigError(f"{folder}: holds a synthetic corpus of another config or version; {advice}")
+        raise RequestError(f"{folder}: holds a synthetic corpus of another config or version; {advice}")
     return corpus
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urgency_ray.config import SynthesizeConfig
-from urgency_ray.schema import SENTIMENT_LABELS, URGENCY_LABELS, Reason
+from urgency_ray.errors import Reason
+from urgency_ray.schema import SENTIMENT_LABELS, URGENCY_LABELS
 from urgency_ray.synthesize.voice import (
     CALLER_MEANS,
     DISPATCHER_MEAN,

@@ -16,75 +16,17 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from urgency_ray.config import Config, ConfigError
-from urgency_ray.examples.dataset import (
-    NUM_CLASSES,
-    Examples,
-    Splits,
-    class_counts,
-    column_statistics,
-    epoch_order,
-    worker_batches,
-)
-from urgency_ray.examples.tokens import Tokens
-from urgency_ray.examples.utterances import Utterances
-from urgency_ray.model.classifier import Batch, UrgencyClassifier, gather_batch, inference_batches
+from urgency_ray.config import Config
+from urgency_ray.errors import RequestError
+from urgency_ray.examples.dataset import NUM_CLASSES, class_counts
+from urgency_ray.fingerprint import Transform
+from urgency_ray.model.batch import Batch, inference_batches
+from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.text_trunk import KoElectraCrossModal, load_text_encoder, load_tokenizer
 from urgency_ray.schema import SENTIMENT_LABELS
 from urgency_ray.scoring.metrics import macro_f1_from_confusion
+from urgency_ray.training.data import TrainingData, column_statistics, epoch_order, worker_batches
 from urgency_ray.training.loss import UrgencyLoss
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What the loop may see: all embeddings, but labels and row numbers of train and val only.
-
-    The workers of a node share one copy, read-only (`shared.SharedData`).
-
-    Attributes:
-        audio, text, acoustic: as in `dataset.Examples`, (R, ...).
-        urgency, sentiment: int64 (N,); -1 on every test example.
-        train, val: numbers of examples.
-        utterances: as in `dataset.Examples`: the rows of each call, or None where an example is a row.
-        tokens: the transcripts, where the model reads them itself.
-    """
-
-    audio: NDArray[np.float32]
-    text: NDArray[np.float32]
-    acoustic: NDArray[np.float32]
-    urgency: NDArray[np.int64]
-    sentiment: NDArray[np.int64]
-    train: NDArray[np.int64]
-    val: NDArray[np.int64]
-    utterances: Utterances | None = None
-    tokens: Tokens | None = None
-
-    @classmethod
-    def from_examples(cls, examples: Examples, splits: Splits) -> TrainingData:
-        """Hide the test labels, so that nothing in the loop could use them."""
-        hidden = np.ones(len(examples), bool)
-        hidden[splits.train] = hidden[splits.val] = False
-        return cls(
-            examples.audio,
-            examples.text,
-            examples.acoustic,
-            np.where(hidden, -1, examples.urgency),
-            np.where(hidden, -1, examples.sentiment),
-            splits.train,
-            splits.val,
-            examples.utterances,
-            examples.tokens,
-        )
-
-    def rows(self, examples: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Numbers of the embedding rows of some examples."""
-        return examples if self.utterances is None else self.utterances.rows(examples)
-
-    def batch(self, examples: NDArray[np.int64], device: torch.device) -> tuple[Batch, dict[str, Tensor]]:
-        """Inputs and targets of some examples, gathered by index."""
-        inputs = gather_batch((self.audio, self.text, self.acoustic), self.utterances, examples, device, self.tokens)
-        labels = {"urgency": self.urgency, "sentiment": self.sentiment}
-        return inputs, {task: torch.from_numpy(values[examples]).to(device) for task, values in labels.items()}
 
 
 @dataclass(frozen=True)
@@ -121,7 +63,7 @@ class Worker:
         return cls(0, 1, device)
 
 
-def build_model(config: Config, data: TrainingData, transform: dict[str, Any] | None = None) -> UrgencyClassifier:
+def build_model(config: Config, data: TrainingData, transform: Transform | None = None) -> UrgencyClassifier:
     """A fresh classifier for `data`, its weights a function of the seed, its statistics those of the training rows.
 
     A text encoder that is part of it starts from its checkpoint.
@@ -136,7 +78,8 @@ def build_model(config: Config, data: TrainingData, transform: dict[str, Any] | 
     torch.manual_seed(config.train.seed)
     with_sentiment = config.loss.sentiment_weight > 0
     widths = data.audio.shape[1], data.text.shape[1]
-    model = UrgencyClassifier(config.model, *widths, with_sentiment, transform, architecture=architecture)
+    kept = None if transform is None else transform.model_dump()
+    model = UrgencyClassifier(config.model, *widths, with_sentiment, kept, architecture=architecture)
     if isinstance(model.trunk, KoElectraCrossModal) and finetunes:
         model.trunk.text_encoder.load_state_dict(weights)
         model.tokenizer = load_tokenizer(config.model)
@@ -192,10 +135,10 @@ def epochs(
 
     Raises:
         FloatingPointError: the loss is not finite.
-        ConfigError: the text encoder cannot be loaded, or the best epoch cannot be picked as wished.
+        RequestError: the text encoder cannot be loaded, or the best epoch cannot be picked as wished.
     """
     if config.train.select_by == "mean_of_tasks" and not (data.sentiment[data.val] >= 0).any():
-        raise ConfigError("train.select_by: mean_of_tasks, but no row of the val split has a sentiment; set urgency_macro_f1")
+        raise RequestError("train.select_by: mean_of_tasks, but no row of the val split has a sentiment; set urgency_macro_f1")
     worker = Worker.current(device or torch.device("cpu"))
     model = build_model(config, data).to(worker.device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

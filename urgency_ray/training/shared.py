@@ -14,7 +14,7 @@ import ray
 
 from urgency_ray import cluster
 from urgency_ray.config import RayConfig
-from urgency_ray.training.fit import TrainingData
+from urgency_ray.training.data import TrainingData
 
 T = TypeVar("T")
 

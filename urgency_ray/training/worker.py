@@ -1,8 +1,10 @@
-"""A Ray Train worker. Each is a process that imports this room before it can begin: what it does not need stays out of here."""
+"""A Ray Train worker. Each is a process that imports this module before it can begin: what it does not need stays out."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from ray.train import Checkpoint
 
 from urgency_ray.config import Config
 from urgency_ray.training.fit import Epoch, fit
+from urgency_ray.training.shared import SharedData
 
 STATE_FILE = "state.pt"
 
@@ -24,20 +27,37 @@ def load_state(checkpoint: Checkpoint) -> dict[str, Any]:
         return state
 
 
-def train_worker(settings: dict[str, Any]) -> str | None:
+@dataclass(frozen=True)
+class Orders:
+    """What the driver gives each worker.
+
+    Attributes:
+        config: the whole config.
+        data: embeddings and labels.
+        cpus: logical CPUs of one worker, and so its threads.
+        send: tells the driver the metrics of each epoch.
+    """
+
+    config: Config
+    data: SharedData
+    cpus: float
+    send: Callable[[dict[str, Any]], None]
+
+
+def train_worker(orders: Orders) -> str | None:
     """What each Ray Train worker runs: `fit`, with reports and checkpoints through Ray Train.
 
     Returns:
         Why the training could not go on, the same on all workers; None where it came to its end.
     """
-    config = Config.model_validate(settings["config"])
-    torch.set_num_threads(max(1, int(settings["cpus"])))
+    config = orders.config
+    torch.set_num_threads(max(1, int(orders.cpus)))
     checkpoint = ray.train.get_checkpoint()
     resume = None if checkpoint is None else load_state(checkpoint)
 
     def report(epoch: Epoch) -> None:
         if ray.train.get_context().get_world_rank() == 0:
-            settings["send"](epoch.metrics)
+            orders.send(epoch.metrics)
         saves = epoch.improved or epoch.last or epoch.metrics["epoch"] % config.train.checkpoint_epochs == 0
         if not saves or ray.train.get_context().get_world_rank() > 0:
             # Every rank must report, with or without a checkpoint: the call is a barrier.
@@ -51,7 +71,7 @@ def train_worker(settings: dict[str, Any]) -> str | None:
 
     device = ray.train.torch.get_device()
     try:
-        fit(config, settings["data"].get(), report, device=device, resume=resume)
+        fit(config, orders.data.get(), report, device=device, resume=resume)
     except FloatingPointError as error:
         # Raised here, it would be tried again `train.max_failures` times, and come to the same end.
         return str(error)

@@ -1,0 +1,48 @@
+"""`urgency-ray evaluate`: a run folder's model scored again on its own splits, with an operating point where wanted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from urgency_ray.config import Config
+from urgency_ray.errors import RequestError
+from urgency_ray.fingerprint import Transform
+from urgency_ray.model.classifier import load_model
+from urgency_ray.model.inference import predict_examples
+from urgency_ray.run_folder import RunFolder
+from urgency_ray.scoring.calibration import operating_point
+from urgency_ray.scoring.scores import score_splits
+from urgency_ray.training.run import open_run, read_transcripts
+
+
+def evaluate_run(config: Config, run_dir: str, recall_of_high: float | None = None) -> dict[str, Any]:
+    """Score `<run_dir>/model` on the val and test splits of the run's embeddings.
+
+    Args:
+        config: its split section must be the one of the training.
+        run_dir: run folder.
+        recall_of_high: the least recall of 상 on val to find an operating point for; None finds none.
+
+    Returns:
+        `splits` as in metrics.json and, where asked for, `operating_point` as `calibration.operating_point` gives it.
+
+    Raises:
+        RequestError: the run folder holds no model or no embeddings.
+    """
+    model = load_model(RunFolder(run_dir).model)
+    config, examples, splits = open_run(config.replace({"model.name": model.config.name}), run_dir)
+    if Transform.model_validate(model.transform).split != config.split.model_dump():
+        raise RequestError(
+            f"--run-dir {run_dir}: its model was trained on another split; evaluate it with the same split section"
+        )
+    probabilities = predict_examples(model, read_transcripts(examples, run_dir, model.tokenizer))
+    blocks = score_splits(
+        model, probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed
+    )
+    if recall_of_high is None:
+        return {"splits": blocks}
+    parts = {"val": splits.val, "test": splits.test}
+    return {
+        "splits": blocks,
+        "operating_point": operating_point(probabilities["urgency"][:, -1], examples.urgency, parts, recall_of_high),
+    }

@@ -1,0 +1,102 @@
+"""`urgency-ray extract`: every call below data.root into a run folder's embeddings, with every call accounted for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from urgency_ray import cluster, storage
+from urgency_ray.calls.plan import plan_calls
+from urgency_ray.config import Config
+from urgency_ray.embedding import ledger
+from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
+from urgency_ray.embedding.transform import make_fingerprint, open_arithmetic, pin_arithmetic, pin_revisions
+from urgency_ray.errors import RequestError
+from urgency_ray.fingerprint import Fingerprint, refuse_other
+from urgency_ray.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+ROWS_PER_DIGEST = 8192
+
+
+def extract(config: Config, run_dir: str) -> dict[str, Any]:
+    """Embed every call below `config.data.root` into `<run_dir>/embeddings`; write `extract.json` and return its content.
+
+    A finished run folder of the same calls, encoders and settings is left as it is; in an unfinished one, calls that have their
+    rows are not done again.
+
+    Raises:
+        RequestError: no calls there, an encoder cannot be loaded, or the run folder holds something else or is among the calls.
+        UnreachableError: a file of a call cannot be reached; what is done is kept.
+    """
+    started = time.monotonic()
+    if config.data.root is not None and _is_below(run_dir, config.data.root):
+        raise RequestError(
+            f"--run-dir {run_dir}: lies below data.root, where its files would be taken for calls; choose another"
+        )
+    folder, embeddings = RunFolder(run_dir), RunFolder(run_dir).embeddings
+    config = pin_revisions(config)
+    if open_arithmetic(config):
+        cluster.connect(config.ray)
+        config = pin_arithmetic(config, cluster.num_gpus())
+    fingerprint = make_fingerprint(config)
+    manifest = plan_calls(config.data)
+    plan = {"fingerprint": fingerprint.model_dump(), "manifest_sha256": _digest(manifest)}
+    if storage.exists(folder.extract):
+        summary: dict[str, Any] = json.loads(storage.read_text(folder.extract))
+        refuse_other(run_dir, Fingerprint.model_validate(summary["fingerprint"]), fingerprint)
+        if summary["manifest_sha256"] != plan["manifest_sha256"]:
+            raise RequestError(f"--run-dir {run_dir}: holds the embeddings of other calls; choose another run folder")
+        if _is_whole(embeddings, manifest, summary):
+            log.info("%s holds the embeddings of these calls already: nothing to do", run_dir)
+            return summary
+        log.warning("warning: %s lacks files that it once had: their calls are done again", embeddings)
+
+    finished = ledger.recover(run_dir, embeddings, fingerprint, manifest)
+    unfinished = manifest
+    if len(finished):
+        unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], finished)))
+        log.info(
+            "%d of %d calls have their rows already: going on with the rest", len(manifest) - len(unfinished), len(manifest)
+        )
+    storage.write_text(folder.config, config.to_yaml())
+    if len(unfinished):
+        cluster.connect(config.ray)
+        with cluster.Relay(Progress(len(unfinished)), PROGRESS_SEC) as send:
+            rows = embed_calls(unfinished, config, fingerprint, send)
+            filesystem, path = storage.open_location(embeddings)
+            rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
+
+    summary = {**ledger.account(embeddings, manifest), "wall_sec": round(time.monotonic() - started, 3), **plan}
+    line = ledger.accounting_line(summary)
+    storage.write_text(folder.extract, json.dumps(summary, ensure_ascii=False, indent=2))
+    log.info(line)
+    return summary
+
+
+def _is_below(location: str, root: str) -> bool:
+    below, above = (storage.without_options(storage.absolute(place)).rstrip("/") + "/" for place in (location, root))
+    return below.startswith(above)
+
+
+def _is_whole(embeddings: str, manifest: pa.Table, summary: dict[str, Any]) -> bool:
+    try:
+        return ledger.account(embeddings, manifest).items() <= summary.items()
+    except (RuntimeError, FileNotFoundError, pa.ArrowInvalid):
+        return False
+
+
+def _digest(manifest: pa.Table) -> str:
+    # Where the corpus lies does not matter, what it holds does.
+    columns = manifest.select(["call_id", "num_bytes", "version", "provider_split", "region", "reason"])
+    digest = hashlib.sha256()
+    for start in range(0, len(columns), ROWS_PER_DIGEST):
+        digest.update(json.dumps(columns.slice(start, ROWS_PER_DIGEST).to_pydict()).encode())
+    return digest.hexdigest()

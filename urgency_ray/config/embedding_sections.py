@@ -1,0 +1,81 @@
+"""The knobs of extraction: what a row is, what encodes it, and how the work is shared out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from urgency_ray.config.tree import NonNegativeFloat, PositiveFloat, PositiveInt, Role, Section
+
+
+class DataConfig(Section, role=Role.EMBEDDING):
+    root: Annotated[str | None, Role.PLACE] = None
+    """Folder or URI that holds the archives, or WAV and JSON files, in any nesting."""
+    unit: Literal["call", "utterance"] = "call"
+    """What a row stands for: a whole call, or one utterance of it."""
+    speakers: Literal["all", "caller"] = "all"
+    """Whose words make the transcript, and whose utterances are rows."""
+    require_urgency: bool = True
+    """Reject calls without an urgency label; false keeps them with a null label (predict does)."""
+    min_utterance_sec: NonNegativeFloat = 0.5
+    """Shortest utterance that becomes a row, in seconds."""
+    max_call_sec: PositiveFloat = 7200.0
+    """Longest call that is decoded, in seconds; bounds the memory that one file can take."""
+
+
+class AudioEncoderConfig(Section, role=Role.EMBEDDING):
+    name: str = "spectral"
+    """`spectral` (built in, no download), or a Hugging Face model name or folder."""
+    revision: str | None = None
+    """Hugging Face revision (branch, tag or commit); null is the repository's default."""
+    pooling: Literal["mean", "cls"] = "mean"
+    """How frames become one vector: mean over time, or the first token (AST)."""
+    window_sec: Annotated[float, Field(ge=0.5, le=600.0)] | None = 8.0
+    """Longest stretch that a transformer hears at once, in seconds; null is the whole call, as in the recipes."""
+    peak_normalize: bool = True
+    """Scale each waveform to a peak of 1 before encoding."""
+    l2_normalize: bool = True
+    """Scale each embedding to unit length."""
+    batch_size: Annotated[PositiveInt | None, Role.SPEED] = None
+    """Windows in one forward pass; null is 8 on a CPU and 64 on a GPU."""
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """Arithmetic of the encoder; auto is bfloat16 on a GPU and float32 on a CPU, int8 (CPU only) is faster and nearly equal."""
+
+
+class TextEncoderConfig(Section, role=Role.EMBEDDING):
+    name: str = "hashing"
+    """`hashing` (built in, no download), or a Hugging Face model name or folder."""
+    revision: str | None = None
+    """Hugging Face revision (branch, tag or commit); null is the repository's default."""
+    pooling: Literal["cls", "mean"] = "cls"
+    """How tokens become one vector: the first token, or the mean over the tokens."""
+    layer_norm: bool = True
+    """Apply a layer norm without affine parameters to the pooled vector."""
+    l2_normalize: bool = True
+    """Scale each embedding to unit length."""
+    max_tokens: Annotated[int, Field(ge=8, le=8192)] = 384
+    """Longest text that the encoder reads at once, in tokens."""
+    overflow: Literal["truncate", "window"] = "truncate"
+    """Longer texts are cut, as in the recipe, which extract.json counts; or read in windows whose vectors are averaged."""
+    batch_size: Annotated[PositiveInt, Role.SPEED] = 32
+    """Texts in one forward pass."""
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """Arithmetic of the encoder; auto is bfloat16 on a GPU and float32 on a CPU, int8 (CPU only) is faster and nearly equal."""
+    hashing_dim: Annotated[int, Field(ge=16, le=8192)] = 512
+    """Width of the hashing encoder's embedding."""
+
+
+class ExtractConfig(Section, role=Role.SPEED):
+    rows_per_block: PositiveInt = 32
+    """Calls in one Ray Data block, the unit of parallel work and of writing."""
+    batch_size: PositiveInt = 8
+    """Calls handed to an encoder actor at once."""
+    decode_cpus: Annotated[float, Field(gt=0.0, le=64.0)] = 0.25
+    """Logical CPUs of one decode task."""
+    num_audio_encoders: PositiveInt | None = None
+    """Audio encoder actors; null is one per GPU, or what fits the CPUs."""
+    num_text_encoders: PositiveInt | None = None
+    """Text encoder actors; null is one per GPU, or one for four audio encoders."""
+    use_gpu: bool | None = None
+    """Run the encoders on GPUs; null uses them where the cluster has some."""

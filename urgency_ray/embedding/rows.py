@@ -1,0 +1,59 @@
+"""Rows of calls as they pass through the stages: which are still embedded, their vectors as Arrow columns, rejects."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from urgency_ray.errors import Reason
+from urgency_ray.schema import ACOUSTIC_FEATURES, Status
+
+
+def embedded_rows(table: pa.Table) -> NDArray[np.int64]:
+    """Positions of the rows that are not rejected, (K,)."""
+    return np.flatnonzero(np.asarray(table["status"].to_pylist()) == Status.EMBEDDED)
+
+
+def read_inputs(rows: pa.Table) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """What a classifier takes of K embedded rows, at least one: audio (K, A), text (K, T) and acoustic features (K, 5)."""
+    audio, text = (
+        rows[name].combine_chunks().flatten().to_numpy().reshape(len(rows), -1)
+        for name in ("audio_embedding", "text_embedding")
+    )
+    return audio, text, np.stack([rows[name].to_numpy() for name in ACOUSTIC_FEATURES], axis=1)
+
+
+def finite_rows(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of (K, dim) vectors hold finite numbers alone, (K,); low precision overflows on the odd input."""
+    return np.asarray(np.isfinite(vectors).all(axis=1))
+
+
+def reject_rows(table: pa.Table, rows: NDArray[np.int64], detail: str) -> pa.Table:
+    """The table with `rows` rejected as invalid_embedding."""
+    chosen = np.zeros(len(table), bool)
+    chosen[rows] = True
+    for name, value in (("status", Status.REJECTED), ("reason", Reason.INVALID_EMBEDDING), ("detail", detail)):
+        position = table.schema.get_field_index(name)
+        column = pc.if_else(pa.array(chosen), str(value), table[name])
+        table = table.set_column(position, table.schema.field(position), column)
+    return table
+
+
+def scatter_vectors(rows: NDArray[np.int64], vectors: NDArray[np.float32], size: int, dim: int) -> pa.Array:
+    """A fixed_size_list<float32>[dim] column of `size` rows with `vectors` (K, dim) at `rows` (K,) and nulls elsewhere."""
+    values = np.zeros((size, dim), np.float32)
+    missing = np.ones(size, bool)
+    values[rows] = vectors
+    missing[rows] = False
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), dim, mask=pa.array(missing))
+
+
+def scatter_counts(rows: NDArray[np.int64], counts: NDArray[np.int32], size: int) -> pa.Array:
+    """An int32 column of `size` rows with `counts` (K,) at `rows` (K,) and nulls elsewhere."""
+    values = np.zeros(size, np.int32)
+    missing = np.ones(size, bool)
+    values[rows] = counts
+    missing[rows] = False
+    return pa.array(values, mask=missing)

@@ -1,0 +1,113 @@
+"""What made an embedding, and how a model has it made again for new calls."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from urgency_ray import __version__
+from urgency_ray.config import ENCODER_SECTIONS, Config
+from urgency_ray.encoders.load import is_built_in, resolve_weights
+from urgency_ray.errors import RequestError
+from urgency_ray.fingerprint import Fingerprint, Transform
+
+COMMIT = re.compile("[0-9a-f]{40}")
+
+
+def pin_revisions(config: Config) -> Config:
+    """`config` with the commits that the encoders' names stand for today, so that every actor, and `predict`, loads the same.
+
+    Raises:
+        RequestError: an encoder's name stands for nothing that can be loaded.
+    """
+    sections = {key: getattr(config, key) for key in ENCODER_SECTIONS}
+    weights = {key: resolve_weights(section) for key, section in sections.items() if not Path(section.name).is_dir()}
+    commits = {f"{key}.revision": value for key, value in weights.items() if COMMIT.fullmatch(value)}
+    return config.replace(commits) if commits else config
+
+
+def open_arithmetic(config: Config) -> list[str]:
+    """The encoder sections whose arithmetic is `auto` still: that of a built-in encoder does not matter."""
+    sections = {key: getattr(config, key) for key in ENCODER_SECTIONS}
+    return [key for key, section in sections.items() if section.dtype == "auto" and not is_built_in(section)]
+
+
+def pin_arithmetic(config: Config, num_gpus: int) -> Config:
+    """`config` with what `auto` stands for on a cluster of `num_gpus` cards: a rerun elsewhere must not mix arithmetics.
+
+    Raises:
+        RequestError: there is no GPU, and the config wants one.
+    """
+    on_gpus = encoders_on_gpus(config, num_gpus)
+    return config.replace({f"{key}.dtype": "bfloat16" if key in on_gpus else "float32" for key in open_arithmetic(config)})
+
+
+def encoders_on_gpus(config: Config, num_gpus: int) -> list[str]:
+    """The encoder sections whose encoders run on GPUs where a cluster has `num_gpus` of them: each decides for itself.
+
+    Raises:
+        RequestError: there is no GPU, and the config wants one, or an encoder there would compute in what GPUs do not have.
+    """
+    wanted = config.extract.use_gpu if config.extract.use_gpu is not None else num_gpus > 0
+    if wanted and not num_gpus:
+        raise RequestError("extract.use_gpu: true, but the cluster has no GPU; set it to false or null")
+    chosen = [key for key in ENCODER_SECTIONS if wanted and not is_built_in(getattr(config, key))]
+    for key in chosen:
+        if getattr(config, key).dtype == "int8":
+            raise RequestError(f"{key}.dtype: int8 runs on CPUs; choose auto, or set extract.use_gpu to false")
+    return chosen
+
+
+def make_fingerprint(config: Config) -> Fingerprint:
+    """That of the embeddings that `config` makes here and now.
+
+    Raises:
+        RequestError: an encoder's name stands for nothing that can be loaded.
+    """
+    return Fingerprint.of(config, {key: resolve_weights(getattr(config, key)) for key in ENCODER_SECTIONS}, __version__)
+
+
+def repeat_transform(config: Config, kept: dict[str, Any]) -> Config:
+    """`config` with the encoders and call handling of a model's transform; unlabelled calls are welcome.
+
+    Args:
+        config: the user's: where calls and encoders lie, and how much is done at once.
+        kept: `UrgencyClassifier.transform`.
+
+    Raises:
+        RequestError: the model does not say what made its embeddings (it was trained on imported ones), its encoder's weights
+            are not the ones found here, or `config` asks for another transform.
+    """
+    if kept.get("fingerprint") is None:
+        raise RequestError(
+            "--model: was trained on imported embeddings and does not know what made them; it cannot hear new calls"
+        )
+    transform = Transform.model_validate(kept)
+    given, default = config.model_dump(), Config().model_dump()
+    fields, named = {}, []
+    for dotted, value in transform.fields().items():
+        section, field = dotted.split(".")
+        wanted = given[section][field]
+        if dotted == "data.require_urgency" or wanted == value:
+            continue
+        if wanted == default[section][field]:
+            fields[dotted] = value
+        elif field == "name":
+            # The same weights may lie elsewhere here: their digest decides.
+            named.append(section)
+        else:
+            raise RequestError(
+                f"--{dotted}: {wanted}, but the model's embeddings were made with {value}, and predict repeats what made them; "
+                "leave it out"
+            )
+    # bfloat16 was the choice of a GPU, and a CPU without it takes float32: the same transform but for rounding.
+    by_device = [key for key in ENCODER_SECTIONS if getattr(transform, key)["dtype"] == "bfloat16"]
+    fields |= {f"{key}.dtype": "auto" for key in by_device}
+    config = config.replace(fields | {"data.require_urgency": False})
+    ignored = {"require_urgency", "code_version", *(f"{key}.name" for key in named), *(f"{key}.dtype" for key in by_device)}
+    assert transform.fingerprint is not None
+    differences = transform.fingerprint.differences(make_fingerprint(config))
+    if lines := [f"{field}: {words}" for field, words in differences.items() if field not in ignored]:
+        raise RequestError(f"--model: its transform cannot be repeated here: {'; '.join(lines)}")
+    return config

@@ -1,0 +1,62 @@
+"""Everything that can go wrong for a reason that is not a bug, and what becomes of it.
+
+    Exception
+     ├─ ValueError
+     │   └─ RequestError        what was asked for cannot be done as stated: one line, exit code 2, before the work
+     ├─ OSError                 files, stores and clusters: one line, exit code 1
+     │   └─ UnreachableError    a file may be as it should, in a place that does not answer; what is done is kept
+     ├─ FloatingPointError      a training whose loss is not finite: one line, exit code 1
+     └─ Reject                  one call or utterance cannot be used: never leaves the pipeline, becomes a row with a `Reason`
+
+Anything else is a bug, and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RequestError(ValueError):
+    """A request that cannot be carried out as stated; the text is one line per fault, fit to show to the user."""
+
+
+class UnreachableError(OSError):
+    """A file that may be as it should, in a place that does not answer."""
+
+
+class Reason(StrEnum):
+    """Why a call, or an utterance, is not embedded. Each value is what a user reads in extract.json and in the report."""
+
+    MISSING_AUDIO = "missing_audio"  # a label without a WAV of the same stem
+    MISSING_LABEL = "missing_label"  # a WAV without a label of the same stem
+    DUPLICATE_STEM = "duplicate_stem"  # a second WAV or label of a stem already seen
+    UNREADABLE_ARCHIVE = "unreadable_archive"  # not a zip, or its directory is damaged
+    UNREADABLE_FILE = "unreadable_file"  # encrypted, damaged, or the read failed
+    UNSAFE_NAME = "unsafe_name"  # absolute member name, or one with ".."
+    FILE_TOO_LARGE = "file_too_large"  # larger than the longest call could be
+    INVALID_JSON = "invalid_json"  # not JSON, or not UTF-8
+    INVALID_LABEL = "invalid_label"  # a field missing or of the wrong type
+    MISSING_URGENCY = "missing_urgency"  # urgencyLevel absent or null
+    UNKNOWN_URGENCY = "unknown_urgency"  # urgencyLevel outside 하, 중, 상
+    NO_TEXT = "no_text"  # no words left in the transcript
+    NOT_AUDIO = "not_audio"  # not a WAV that libsndfile can decode
+    EMPTY_AUDIO = "empty_audio"  # zero bytes, or a header without samples
+    TRUNCATED_AUDIO = "truncated_audio"  # the header promises more samples than there are
+    TOO_LONG = "too_long"  # longer than data.max_call_sec
+    INVALID_SAMPLES = "invalid_samples"  # NaN or infinite samples
+    SILENT_AUDIO = "silent_audio"  # every sample is zero
+    TOO_SHORT = "too_short"  # an utterance under data.min_utterance_sec once cut at the end of the audio
+    INVALID_EMBEDDING = "invalid_embedding"  # NaN or infinite values from an encoder
+    INVALID_SPAN = "invalid_span"  # an utterance that ends before it starts, or starts after the audio ends
+
+
+class Reject(Exception):  # noqa: N818 - not an error of the program: a fact about one input
+    """An input that cannot be used. `detail` says more, and never holds words of a transcript or an address."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else str(reason))
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[Reject], tuple[Reason, str]]:
+        return Reject, (self.reason, self.detail)

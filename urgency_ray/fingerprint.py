@@ -1,0 +1,127 @@
+"""What two things must agree on before they may meet: the rows of one run folder, a model and the embeddings of new calls.
+
+A `Fingerprint` is kept as JSON in the schema of each embeddings file, in extract.json and in a model's config.json. It holds
+what decides an embedding's value and nothing else: where files lie, or how many are read at once, is no part of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from urgency_ray.config import ENCODER_SECTIONS, Config, Role, fields_of
+from urgency_ray.errors import RequestError
+from urgency_ray.schema import METADATA_KEY
+
+IMPORTED = {"name": "imported"}
+"""Stands for an encoder of which nothing is known."""
+
+
+class Fingerprint(BaseModel):
+    """What made an embedding.
+
+    Beside these it has the fields of the data section that decide what is embedded (`unit`, `speakers`, ...). Those of
+    another version are kept, too, and compared.
+
+    Attributes:
+        audio_encoder, text_encoder: the section's fields that decide a vector, and `weights`: a commit on the Hub, a digest of
+            a folder, or `built-in`.
+        code_version: that of urgency_ray.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    audio_encoder: dict[str, Any]
+    text_encoder: dict[str, Any]
+    code_version: str
+
+    @classmethod
+    def of(cls, config: Config, weights: Mapping[str, str], code_version: str) -> Self:
+        """That of the embeddings that `config` makes with the `weights` of each encoder section."""
+        sections = deciding_fields(config)
+        encoders = {name: sections[name] | {"weights": weights[name]} for name in ENCODER_SECTIONS}
+        return cls(**sections["data"], **encoders, code_version=code_version)
+
+    @classmethod
+    def of_schema(cls, schema: pa.Schema) -> Self | None:
+        """That in the metadata of an embeddings file, or None where it does not say (imported embeddings)."""
+        raw = (schema.metadata or {}).get(METADATA_KEY)
+        return None if raw is None else cls.model_validate(json.loads(raw))
+
+    def encoder(self, section: str) -> dict[str, Any]:
+        """What it says of an encoder, by the name of its section."""
+        found: dict[str, Any] = getattr(self, section)
+        return found
+
+    def differences(self, wanted: Fingerprint) -> dict[str, str]:
+        """What differs from another one, by dotted field: `spectral there, facebook/data2vec-audio-base here`."""
+        found, ours = dict(_flatten(self.model_dump())), dict(_flatten(wanted.model_dump()))
+        return {
+            field: f"{found.get(field)} there, {ours.get(field)} here"
+            for field in sorted(found.keys() | ours.keys())
+            if found.get(field) != ours.get(field)
+        }
+
+
+class Transform(BaseModel):
+    """What a model remembers of the rows that it was trained on, so that new calls are treated in the same way.
+
+    Attributes:
+        data, audio_encoder, text_encoder: fields of these sections that decide an embedding. Of version 0.2.0 also `data.root`
+            and the encoders' `batch_size`.
+        split: the whole section, for `evaluate`.
+        fingerprint: that of the embeddings; None where they were imported.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    data: dict[str, Any]
+    audio_encoder: dict[str, Any]
+    text_encoder: dict[str, Any]
+    split: dict[str, Any]
+    fingerprint: Fingerprint | None
+
+    @classmethod
+    def of(cls, config: Config, fingerprint: Fingerprint | None) -> Self:
+        """That of the rows of a run, as `config` resolved describes them; no path of this machine is in it."""
+        return cls(**deciding_fields(config), split=config.split.model_dump(), fingerprint=fingerprint)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields that decide an embedding and their values, dotted."""
+        known = fields_of(Role.EMBEDDING)
+        flat = dict(_flatten(self.model_dump(include={"data", *ENCODER_SECTIONS})))
+        return {field: flat[field] for field in known if field in flat}
+
+
+def deciding_fields(config: Config) -> dict[str, dict[str, Any]]:
+    """The fields of a config that decide an embedding, by section."""
+    tree = config.model_dump()
+    sections: dict[str, dict[str, Any]] = {"data": {}, **{name: {} for name in ENCODER_SECTIONS}}
+    for dotted in fields_of(Role.EMBEDDING):
+        section, field = dotted.split(".")
+        sections[section][field] = tree[section][field]
+    return sections
+
+
+def refuse_other(run_dir: str, found: Fingerprint | None, wanted: Fingerprint) -> None:
+    """Compare what made the embeddings that are there with what would make the next ones.
+
+    Raises:
+        RequestError: they differ; the text names each difference.
+    """
+    differences = found.differences(wanted) if found is not None else {"fingerprint": "none there"}
+    if differences:
+        what = "; ".join(f"{field}: {words}" for field, words in differences.items())
+        raise RequestError(f"--run-dir {run_dir}: already holds other embeddings ({what}); choose another run folder")
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

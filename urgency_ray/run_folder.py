@@ -1,0 +1,129 @@
+"""The names in a run folder, each written down once: README's listing as code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from urgency_ray import storage
+
+
+@dataclass(frozen=True)
+class SearchFolder:
+    """What `tune` leaves in a run folder's `tune/`.
+
+    Attributes:
+        location: its path or URI.
+    """
+
+    location: str
+
+    @property
+    def config(self) -> str:
+        """The config that was searched from."""
+        return storage.join(self.location, "config.yaml")
+
+    @property
+    def journal(self) -> str:
+        """The Optuna journal."""
+        return storage.join(self.location, "study.log")
+
+    @property
+    def trials(self) -> str:
+        """A row a trial."""
+        return storage.join(self.location, "trials.parquet")
+
+    @property
+    def history(self) -> str:
+        """Every epoch of every trial."""
+        return storage.join(self.location, "history.parquet")
+
+    @property
+    def best(self) -> str:
+        """The winner's config."""
+        return storage.join(self.location, "best.yaml")
+
+    @property
+    def model(self) -> str:
+        """The winner's model folder."""
+        return storage.join(self.location, "model")
+
+    @property
+    def metrics(self) -> str:
+        """What the search came to."""
+        return storage.join(self.location, "metrics.json")
+
+    @property
+    def ray(self) -> str:
+        """What Ray Train notes of trials of several workers."""
+        return storage.join(self.location, "ray")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files and folders of a run.
+
+    Attributes:
+        location: its path or URI.
+    """
+
+    location: str
+
+    @property
+    def config(self) -> str:
+        """The full resolved config."""
+        return storage.join(self.location, "config.yaml")
+
+    @property
+    def embeddings(self) -> str:
+        """The parquet dataset of embedding rows, partitioned by status."""
+        return storage.join(self.location, "embeddings")
+
+    @property
+    def extract(self) -> str:
+        """The accounts of the extract, or import, that made the embeddings."""
+        return storage.join(self.location, "extract.json")
+
+    @property
+    def model(self) -> str:
+        """The trained model's folder."""
+        return storage.join(self.location, "model")
+
+    @property
+    def checkpoints(self) -> str:
+        """Ray Train's storage."""
+        return storage.join(self.location, "checkpoints")
+
+    @property
+    def tensorboard(self) -> str:
+        """Curves of each model."""
+        return storage.join(self.location, "tensorboard")
+
+    @property
+    def history(self) -> str:
+        """Every epoch of every model trained."""
+        return storage.join(self.location, "history.json")
+
+    @property
+    def metrics(self) -> str:
+        """Figures by split and task."""
+        return storage.join(self.location, "metrics.json")
+
+    @property
+    def predictions(self) -> str:
+        """A row an embedded example."""
+        return storage.join(self.location, "predictions.parquet")
+
+    @property
+    def ceiling(self) -> str:
+        """What could be reached at best on a synthetic corpus; the demo writes it."""
+        return storage.join(self.location, "ceiling.json")
+
+    @property
+    def report(self) -> str:
+        """The page."""
+        return storage.join(self.location, "report.html")
+
+    @property
+    def search(self) -> SearchFolder:
+        """What `tune` leaves."""
+        return SearchFolder(storage.join(self.location, "tune"))
