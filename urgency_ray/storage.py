@@ -89,6 +89,20 @@ def write_text(location: str, text: str) -> None:
     write_bytes(location, text.encode("utf-8"))
 
 
+def create_text(location: str, text: str) -> bool:
+    """Write a new file in UTF-8; False, and nothing is done, where there is one, or in an object store, which cannot tell."""
+    filesystem, path = open_location(location)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        return False
+    filesystem.create_dir(posixpath.dirname(path), recursive=True)
+    try:
+        with open(path, "x", encoding="utf-8") as stream:  # noqa: PTH123 - a path of pyarrow's filesystem
+            stream.write(text)
+    except FileExistsError:
+        return False
+    return True
+
+
 def write_table(location: str, table: pa.Table) -> None:
     """Write a table as one parquet file."""
     sink = pa.BufferOutputStream()
