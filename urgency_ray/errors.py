@@ -24,6 +24,14 @@ class UnreachableError(OSError):
     """A file that may be as it should, in a place that does not answer."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception of somebody else's says, on one line."""
+    lines = str(error).strip().splitlines()
+    # PyTorch's first line names the class, and what is wrong comes below it.
+    said = lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0] if lines else ""
+    return f"{type(error).__name__}: {' '.join(said.split())}" if said else type(error).__name__
+
+
 class Reason(StrEnum):
     """Why a call, or an utterance, is not embedded. Each value is what a user reads in extract.json and in the report."""
 

@@ -5,8 +5,7 @@ modalities in use (1 or 2), C classes.
 """
 
 # No `from __future__ import annotations`: the Hub's mixin reads the types of __init__ to decode config.json.
-import contextlib
-import io
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,20 +13,25 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import ModelHubMixin, hf_hub_download
 from numpy.typing import NDArray
+from packaging.version import Version
+from pydantic import ValidationError
+from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from urgency_ray import storage
+from urgency_ray import __version__, storage
 from urgency_ray.config import ModelConfig
-from urgency_ray.errors import RequestError
+from urgency_ray.errors import RequestError, first_line
 from urgency_ray.model.batch import Batch
 from urgency_ray.model.call_attention import CallAttention
 from urgency_ray.model.layers import Dropout, FewTokensLayer
 from urgency_ray.model.text_trunk import KoElectraCrossModal, load_saved_tokenizer
+from urgency_ray.model.weights import load_weights
 from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS
 
 TASKS = ("urgency", "sentiment")
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
 class Standardize(nn.Module):
@@ -139,7 +143,7 @@ class CornHead(nn.Linear):
 
 class UrgencyClassifier(
     nn.Module,
-    PyTorchModelHubMixin,
+    ModelHubMixin,
     library_name="urgency_ray",
     coders={ModelConfig: (lambda config: config.model_dump(), ModelConfig.model_validate)},
 ):
@@ -154,6 +158,7 @@ class UrgencyClassifier(
             exactly the same.
         architecture: of the text encoder that is part of the model, where `model` names one: its transformers configuration as
             plain values, so that neither loading nor use needs the checkpoint that training started from.
+        urgency_ray_version: the version that made the model; it is only kept.
 
     Attributes:
         tokenizer: that text encoder's, saved beside the weights; None without one.
@@ -173,6 +178,7 @@ class UrgencyClassifier(
         transform: dict[str, Any] | None = None,
         *,
         architecture: dict[str, Any] | None = None,
+        urgency_ray_version: str = __version__,
     ) -> None:
         super().__init__()
         # `model` is its name in config.json; here it would be a model that is none.
@@ -230,17 +236,18 @@ class UrgencyClassifier(
         return self.trunk(torch.stack(tokens, dim=1))
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        super()._save_pretrained(save_directory)
+        save_model(self, str(save_directory / WEIGHTS_FILE))
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
-        # The mixin prints where the weights come from; that is not this program's output.
-        with contextlib.redirect_stdout(io.StringIO()):
-            model: Self = super()._from_pretrained(model_id=model_id, **options)
+        source = {key: options.pop(key) for key in ("revision", "cache_dir", "force_download", "local_files_only", "token")}
+        folder = Path(model_id)
+        path = folder / WEIGHTS_FILE if folder.is_dir() else Path(hf_hub_download(model_id, WEIGHTS_FILE, **source))
+        model = cls(**options)
+        load_weights(model, path)
         if isinstance(model.trunk, KoElectraCrossModal) and model.reads:
-            source = {key: options[key] for key in ("revision", "cache_dir", "force_download", "local_files_only", "token")}
             model.tokenizer = load_saved_tokenizer(model_id, **source)
         return model
 
@@ -254,11 +261,40 @@ def load_model(location: str) -> UrgencyClassifier:
     """A model saved by `train`, from a folder or URI.
 
     Raises:
-        RequestError: there is no model.
+        RequestError: there is no model, one of its files is damaged or missing, or a newer version made it.
     """
-    if not storage.exists(storage.join(location, "model.safetensors")):
-        raise RequestError(f"--model {location}: holds no model.safetensors; give the model folder of a trained run")
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        if not storage.exists(storage.join(location, name)):
+            raise RequestError(f"--model {location}: holds no {name}; give the model folder of a trained run, whole")
     with tempfile.TemporaryDirectory() as folder:
         storage.copy_dir(location, folder)
-        model: UrgencyClassifier = UrgencyClassifier.from_pretrained(folder)
+        try:
+            _check_config(Path(folder, CONFIG_FILE).read_bytes())
+            model: UrgencyClassifier = UrgencyClassifier.from_pretrained(folder)
+        except RequestError as error:
+            raise RequestError(f"--model {location}: {error}") from error
+        except Exception as error:
+            # Whatever it is, it is in the files of this folder.
+            raise RequestError(f"--model {location}: cannot be loaded: {first_line(error)}; take another copy of it") from error
     return model.eval()
+
+
+def _check_config(content: bytes) -> None:
+    """Refuse a config.json that is damaged, of something else, or of a newer version.
+
+    Raises:
+        RequestError: as said; the text names the file and the field.
+    """
+    try:
+        saved = json.loads(content)
+        section, version = saved["model"], Version(saved.get("urgency_ray_version", "0.2.0"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(f"{CONFIG_FILE}: is not that of a model of urgency_ray ({first_line(error)})") from None
+    try:
+        ModelConfig.model_validate(section)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = ".".join(["model", *map(str, fault["loc"])])
+        made = f"the model was made by urgency_ray {version}, this is {__version__}"
+        advice = f"{made}: update" if version > Version(__version__) else "take another copy of it"
+        raise RequestError(f"{CONFIG_FILE}: {field}: {fault['msg']}; {advice}") from None
