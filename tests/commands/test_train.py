@@ -175,7 +175,7 @@ def test_ablation_trains_each_modality_and_keeps_the_fused_model(trained):
     assert list(metrics["ablation"]) == ["fused", "audio", "text"]
     assert metrics["ablation"]["fused"] == metrics["splits"]["test"]["urgency"]
     assert metrics["ablation"]["audio"] != metrics["ablation"]["text"]
-    assert load_model(f"{run_dir}/model").model.modalities == "fused"
+    assert load_model(f"{run_dir}/model").config.modalities == "fused"
 
 
 @pytest.mark.slow
