@@ -15,7 +15,7 @@ from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 from urgency_ray.calls.audio import peak_normalize
 from urgency_ray.config import AudioEncoderConfig
 from urgency_ray.encoders.base import AudioEmbeddings, normalize_rows
-from urgency_ray.encoders.hub import load_model
+from urgency_ray.encoders.hub import load_transformer
 from urgency_ray.huggingface import load_pretrained
 
 # The convolutional front ends of the wav2vec family need 400 samples for one frame.
@@ -57,7 +57,7 @@ class PretrainedAudioEncoder:
         from_pretrained: Any = AutoFeatureExtractor.from_pretrained
         self.extractor = load_pretrained("audio", config.name, lambda: from_pretrained(config.name, revision=config.revision))
         self.model: Any
-        self.model, self.dtype = load_model("audio", config, device)
+        self.model, self.dtype = load_transformer("audio", config, device)
         self.dim = int(self.model.config.hidden_size)
         self.sample_rate_hz = int(self.extractor.sampling_rate)
         self.takes_waveform = isinstance(self.extractor, Wav2Vec2FeatureExtractor)
