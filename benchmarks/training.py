@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from urgency_ray.config import Config
 from urgency_ray.encoders.cpu import keep_freed_memory
 from urgency_ray.model.batch import Batch
-from urgency_ray.model.layers import Dropout, FewTokensLayer
+from urgency_ray.model.layers import FewTokensLayer, SixteenBitDropout
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import build_model, epochs
 
@@ -91,7 +91,7 @@ def of_torch_layers(model: nn.Module) -> nn.Module:
                 )
                 layer.load_state_dict(child.state_dict())
                 setattr(module, name, layer)
-            elif isinstance(child, Dropout):
+            elif isinstance(child, SixteenBitDropout):
                 setattr(module, name, nn.Dropout(child.p))
     return model
 

@@ -45,7 +45,20 @@ def one_line(capsys):
         (["predict", "--model", "m", "--output", "o.parquet", "--data.root", "."], "--model m: holds no model.safetensors"),
         (["report", "--run-dir", "no/such/run"], "no/such/run"),
         (["synthesize"], "--data.root"),
-        (["tarin"], "invalid choice: 'tarin'"),
+        (["tarin"], "error: urgency-ray: no such command tarin; did you mean train?"),
+        (["trian", "--run-dir", "r"], "error: urgency-ray: no such command trian; did you mean train?"),
+        (["extarct"], "error: urgency-ray: no such command extarct; did you mean extract?"),
+        (["Predict"], "error: urgency-ray: no such command Predict; did you mean predict?"),
+        (["evalute"], "error: urgency-ray: no such command evalute; did you mean evaluate?"),
+        (["xyz"], "error: urgency-ray: no such command xyz; --help lists them"),
+        (
+            ["extract", "--run-dir", "r", "--data.root", ".", "--audio_encoder.name", "hashing"],
+            "audio_encoder.name: hashing is the built-in text encoder; the built-in audio encoder is spectral",
+        ),
+        (
+            ["predict", "--model", "m", "--output", "o.csv", "--text_encoder.name", "spectral"],
+            "text_encoder.name: spectral is the built-in audio encoder; the built-in text encoder is hashing",
+        ),
         ([], "COMMAND"),
     ],
 )

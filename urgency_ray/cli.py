@@ -241,6 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.addHandler(_Terminal())
         log.setLevel(logging.INFO)
     try:
+        arguments = sys.argv[1:] if arguments is None else arguments
+        _refuse_unknown_command(arguments)
         options, unknown = build_parser().parse_known_args(arguments)
         if unknown:
             raise RequestError(_unknown_option(unknown[0]))
@@ -274,6 +276,15 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
                 yield current
             failures = getattr(current, "worker_failures", {})
             pending += [getattr(current, "cause", None), current.__cause__, *failures.values()]
+
+
+def _refuse_unknown_command(arguments: Sequence[str]) -> None:
+    # argparse would list all commands. Its options before the command, --help and --version, take no value.
+    name = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if name is not None and name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        advice = f"did you mean {near[0]}?" if near else "--help lists them"
+        raise RequestError(f"urgency-ray: no such command {name}; {advice}")
 
 
 def _unknown_option(option: str) -> str:

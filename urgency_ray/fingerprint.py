@@ -87,7 +87,11 @@ class Transform(BaseModel):
 
     @classmethod
     def of(cls, config: Config, fingerprint: Fingerprint | None) -> Self:
-        """That of the rows of a run, as `config` resolved describes them; no path of this machine is in it."""
+        """That of the rows of a run, as `config` resolved describes them.
+
+        It goes where the model goes: not where calls lie (`data.root`), but an encoder's name, and where that is a folder, its
+        path. It is all that says where `predict`, on the same machine, finds weights that no hub has.
+        """
         return cls(**deciding_fields(config), split=config.split.model_dump(), fingerprint=fingerprint)
 
     def fields(self) -> dict[str, Any]:

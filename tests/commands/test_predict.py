@@ -1,6 +1,7 @@
 import json
 import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,19 @@ def test_bad_requests_are_one_line(trained, tmp_path):
         predict(config, f"{trained[0]}/model", "x.json")
     with pytest.raises(RequestError, match=r"holds no model\.safetensors"):
         predict(config, str(tmp_path), "x.parquet")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(RequestError, match=r"--output .*folder\.csv: is a folder"):
+        predict(config, f"{trained[0]}/model", str(tmp_path / "folder.csv"))
+
+
+def test_a_model_folder_names_no_place_of_the_training_machine(trained):
+    run_dir, _, config = trained
+    files = [path for path in Path(run_dir, "model").iterdir() if path.suffix in (".json", ".md")]
+    assert {path.name for path in files} >= {"config.json", "README.md"}
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        assert config.data.root not in text
+        assert run_dir not in text
 
 
 @pytest.mark.parametrize(("made_with", "repeated_with"), [("bfloat16", "auto"), ("int8", "int8"), ("float32", "float32")])

@@ -10,12 +10,21 @@ import torch
 from scipy import sparse
 from sklearn.random_projection import SparseRandomProjection
 from tiny_checkpoints import SENTENCES, save_audio_checkpoint, save_text_checkpoint
-from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoTokenizer,
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+)
 
 from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
 from urgency_ray.encoders.base import normalize_rows
 from urgency_ray.encoders.cpu import FrontEnd, Int8Linear
 from urgency_ray.encoders.load import load_audio_encoder, load_text_encoder, resolve_weights
+from urgency_ray.encoders.pretrained_audio import count_frames, frame_convs
 from urgency_ray.errors import RequestError
 
 AUDIO = ("data2vec", "wav2vec2_layer", "wav2vec2_group", "ast")
@@ -130,6 +139,30 @@ def test_an_int8_layer_is_its_linear_layer_rounded():
     values = torch.tensor([[-1.0, 0.5, 127 / 128], [0.25, 0.0, -0.5]])
     with torch.no_grad():
         torch.testing.assert_close(Int8Linear(linear)(values), linear(values))
+
+
+def test_frames_are_counted_by_the_arithmetic_of_convolutions():
+    # By hand: 400 samples are one frame of wav2vec 2.0, each further 320 another one; 16,000 give 49.
+    convs = list(zip((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2), strict=True))
+    assert count_frames(np.array([399, 400, 719, 720, 16000]), convs).tolist() == [0, 1, 1, 2, 49]
+
+
+@pytest.mark.parametrize("name", ["data2vec", "wav2vec2_layer", "wav2vec2_group", "hubert", "adapter"])
+def test_frames_are_counted_as_transformers_does(checkpoints, name):
+    small = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    small |= {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+    if name == "hubert":
+        model = HubertModel(HubertConfig(**small)).eval()
+    elif name == "adapter":
+        model = Wav2Vec2Model(Wav2Vec2Config(**small, add_adapter=True)).eval()
+    else:
+        model = AutoModel.from_pretrained(checkpoints[name]).eval()
+    lengths = np.array([1600, 1601, 1999, 2000, 16000, 16321, 48123])
+    counted = count_frames(lengths, frame_convs(model.config))
+    assert counted.tolist() == model._get_feat_extract_output_lengths(torch.from_numpy(lengths)).tolist()
+    with torch.no_grad():
+        given = [model(torch.zeros(1, length)).last_hidden_state.shape[1] for length in lengths]
+    assert counted.tolist() == given
 
 
 def test_ast_hears_all_of_a_long_call(checkpoints):

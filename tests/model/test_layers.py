@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from urgency_ray.model.layers import Dropout, FewTokensLayer
+from urgency_ray.model.layers import FewTokensLayer, SixteenBitDropout
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
     torch.manual_seed(0)
-    dropout, values = Dropout(0.3).train(), torch.ones(400, 500)
+    dropout, values = SixteenBitDropout(0.3).train(), torch.ones(400, 500)
     dropped = dropout(values)
     # Of 200,000 draws the share deviates by 0.001, the mean of the rest makes up for it.
     assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.005)
@@ -19,7 +19,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
 
 
 def test_dropout_follows_the_seed_and_rests_in_evaluation():
-    dropout, values = Dropout(0.5), torch.randn(7, 13)
+    dropout, values = SixteenBitDropout(0.5), torch.randn(7, 13)
     first, second = ((torch.manual_seed(3), dropout.train()(values))[1] for _ in range(2))
     assert torch.equal(first, second)
     assert not torch.equal(first, dropout(values))
@@ -29,10 +29,34 @@ def test_dropout_follows_the_seed_and_rests_in_evaluation():
 def test_gradients_pass_where_values_do():
     torch.manual_seed(0)
     values = torch.randn(50, 3, requires_grad=True)
-    dropped = Dropout(0.4).train()(values)
+    dropped = SixteenBitDropout(0.4).train()(values)
     dropped.sum().backward()
     assert torch.equal(values.grad == 0, dropped == 0)
     torch.testing.assert_close(values.grad * values, dropped)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        {"src_mask": torch.zeros(2, 2, dtype=torch.bool)},
+        {"src_key_padding_mask": torch.zeros(6, 2, dtype=torch.bool)},
+        {"is_causal": True},
+    ],
+)
+def test_the_layer_refuses_a_mask(mask):
+    with pytest.raises(ValueError, match="takes no mask"):
+        FewTokensLayer(24, 4, 48, dropout=0.0)(torch.randn(6, 2, 24), **mask)
+
+
+def test_torch_s_encoder_takes_the_layer_and_hands_it_masks():
+    encoder = nn.TransformerEncoder(FewTokensLayer(24, 4, 48, dropout=0.0), 2, enable_nested_tensor=False)
+    tokens = torch.randn(6, 2, 24)
+    first, second = encoder.layers
+    torch.testing.assert_close(encoder(tokens), second(first(tokens)))
+    with pytest.raises(ValueError, match="takes no mask"):
+        encoder(tokens, src_key_padding_mask=torch.zeros(6, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="takes no mask"):
+        encoder(tokens, mask=nn.Transformer.generate_square_subsequent_mask(2))
 
 
 @pytest.mark.parametrize("num_tokens", [1, 2, 5])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from urgency_ray.config.tree import NonNegativeFloat, PositiveFloat, PositiveInt, Role, Section
+
+BUILT_IN_AUDIO = "spectral"
+BUILT_IN_TEXT = "hashing"
 
 
 class DataConfig(Section, role=Role.EMBEDDING):
@@ -25,7 +28,7 @@ class DataConfig(Section, role=Role.EMBEDDING):
 
 
 class AudioEncoderConfig(Section, role=Role.EMBEDDING):
-    name: str = "spectral"
+    name: str = BUILT_IN_AUDIO
     """`spectral` (built in, no download), or a Hugging Face model name or folder."""
     revision: str | None = None
     """Hugging Face revision (branch, tag or commit); null is the repository's default."""
@@ -42,9 +45,16 @@ class AudioEncoderConfig(Section, role=Role.EMBEDDING):
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     """Arithmetic of the encoder; auto is bfloat16 on a GPU and float32 on a CPU, int8 (CPU only) is faster and nearly equal."""
 
+    @field_validator("name")
+    @classmethod
+    def _encodes_audio(cls, name: str) -> str:
+        if name == BUILT_IN_TEXT:
+            raise ValueError(f"{name} is the built-in text encoder; the built-in audio encoder is {BUILT_IN_AUDIO}")
+        return name
+
 
 class TextEncoderConfig(Section, role=Role.EMBEDDING):
-    name: str = "hashing"
+    name: str = BUILT_IN_TEXT
     """`hashing` (built in, no download), or a Hugging Face model name or folder."""
     revision: str | None = None
     """Hugging Face revision (branch, tag or commit); null is the repository's default."""
@@ -64,6 +74,13 @@ class TextEncoderConfig(Section, role=Role.EMBEDDING):
     """Arithmetic of the encoder; auto is bfloat16 on a GPU and float32 on a CPU, int8 (CPU only) is faster and nearly equal."""
     hashing_dim: Annotated[int, Field(ge=16, le=8192)] = 512
     """Width of the hashing encoder's embedding."""
+
+    @field_validator("name")
+    @classmethod
+    def _encodes_text(cls, name: str) -> str:
+        if name == BUILT_IN_AUDIO:
+            raise ValueError(f"{name} is the built-in audio encoder; the built-in text encoder is {BUILT_IN_TEXT}")
+        return name
 
 
 class ExtractConfig(Section, role=Role.SPEED):

@@ -104,7 +104,7 @@ def account(embeddings: str, manifest: pa.Table) -> dict[str, Any]:
     for start in range(0, len(files), FILES_AT_ONCE):
         some = files[start : start + FILES_AT_ONCE]
         dataset = pads.dataset(some, filesystem=filesystem, partitioning="hive", partition_base_dir=path, format="parquet")
-        tables.append(_number_ids(dataset.to_table(columns=columns, cache_metadata=False), planned))
+        tables.append(number_ids(dataset.to_table(columns=columns, cache_metadata=False), planned))
     rows = pa.concat_tables(tables)
     if unplanned := rows["call_id"].null_count:
         raise RuntimeError(f"accounting: {unplanned} rows in {embeddings} are of no planned call")
@@ -115,7 +115,7 @@ def account(embeddings: str, manifest: pa.Table) -> dict[str, Any]:
     return count_rows(rows)
 
 
-def _number_ids(rows: pa.Table, planned: pa.Array) -> pa.Table:
+def number_ids(rows: pa.Table, planned: pa.Array) -> pa.Table:
     """The rows with numbers of the same order for their ids: many times smaller, where there are a million of them."""
     call = pc.index_in(rows["call_id"], planned).cast(pa.int64())
     utterance = pc.struct_field(pc.extract_regex(rows["example_id"], r"/(?P<position>\d+)$"), "position")

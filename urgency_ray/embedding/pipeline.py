@@ -47,15 +47,16 @@ class Actors:
 
     @property
     def device(self) -> str:
+        """The torch device of each."""
         return "cuda" if self.num_gpus else "cpu"
 
 
 def plan_actors(config: Config, node_cpus: Sequence[float], num_gpus: int) -> tuple[Actors, Actors]:
-    """Audio and text encoder actors for nodes of `node_cpus` logical CPUs each, with `num_gpus` cards in all.
+    """Audio and text encoder actors for nodes of `node_cpus` logical CPUs each, with `num_gpus` GPUs in all.
 
     The actors ask Ray for at most half of the CPUs, in pieces that fit the smallest node, whatever threads they use: a decode
     task (at most 0.4 of a node), a write task and predict's classifier (0.1 CPUs) always find a slot. Where both encoders are
-    on GPUs, all text encoders together ask for a quarter of one card, and the audio encoders of a card for the rest of it:
+    on GPUs, all text encoders together ask for a quarter of one GPU, and the audio encoders of a GPU for the rest of it:
     however Ray places the former, the latter fit.
 
     Raises:
@@ -72,8 +73,8 @@ def plan_actors(config: Config, node_cpus: Sequence[float], num_gpus: int) -> tu
     shared = len(on_gpus) > 1
     if "audio_encoder" in on_gpus:
         num_audio = extract.num_audio_encoders or num_gpus
-        cards = (0.75 if shared else 1.0) / math.ceil(num_audio / num_gpus)
-        audio = _actors(num_audio, min(0.5, 0.4 * smallest / num_audio), gpus=cards, threads=GPU_THREADS)
+        gpus = (0.75 if shared else 1.0) / math.ceil(num_audio / num_gpus)
+        audio = _actors(num_audio, min(0.5, 0.4 * smallest / num_audio), gpus=gpus, threads=GPU_THREADS)
     else:
         # Threads of one actor wait for the slowest, which on a small machine shares its core with the text encoder. On a large
         # one, the weights and activations of an actor for each core would fill the memory.
@@ -84,8 +85,8 @@ def plan_actors(config: Config, node_cpus: Sequence[float], num_gpus: int) -> tu
         audio = _actors(num_audio, min(0.4 * total / num_audio, 0.4 * smallest, threads), threads=threads)
     if "text_encoder" in on_gpus:
         num_text = extract.num_text_encoders or num_gpus
-        cards = 0.25 / num_text if shared else 1.0 / math.ceil(num_text / num_gpus)
-        return audio, _actors(num_text, min(0.25, 0.1 * smallest / num_text), gpus=cards, threads=GPU_THREADS)
+        gpus = 0.25 / num_text if shared else 1.0 / math.ceil(num_text / num_gpus)
+        return audio, _actors(num_text, min(0.25, 0.1 * smallest / num_text), gpus=gpus, threads=GPU_THREADS)
     num_text = extract.num_text_encoders or math.ceil(num_audio / 4)
     threads = 1 if is_built_in(config.text_encoder) else max(1, int(total // num_audio))
     return audio, _actors(num_text, min(0.1 * total / num_text, 0.1 * smallest, threads), threads=threads)
@@ -96,7 +97,7 @@ def _actors(num_actors: int, cpus: float, *, gpus: float = 0.0, threads: int) ->
 
 
 def _round_down(share: float) -> float:
-    # Ray counts in thousandths and more; rounded up, shares of a card would add up to more than it.
+    # Ray counts in thousandths and more; rounded up, shares of a GPU would add up to more than it.
     return max(0.001, math.floor(share * 1000) / 1000)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from urgency_ray import __version__
 from urgency_ray.config import ENCODER_SECTIONS, Config
-from urgency_ray.encoders.load import is_built_in, resolve_weights
+from urgency_ray.encoders.load import has_weights, is_built_in, resolve_weights
 from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Fingerprint, Transform
 
@@ -34,7 +34,7 @@ def open_arithmetic(config: Config) -> list[str]:
 
 
 def pin_arithmetic(config: Config, num_gpus: int) -> Config:
-    """`config` with what `auto` stands for on a cluster of `num_gpus` cards: a rerun elsewhere must not mix arithmetics.
+    """`config` with what `auto` stands for on a cluster of `num_gpus` GPUs: a rerun elsewhere must not mix arithmetics.
 
     Raises:
         RequestError: there is no GPU, and the config wants one.
@@ -107,7 +107,24 @@ def repeat_transform(config: Config, kept: dict[str, Any]) -> Config:
     config = config.replace(fields | {"data.require_urgency": False})
     ignored = {"require_urgency", "code_version", *(f"{key}.name" for key in named), *(f"{key}.dtype" for key in by_device)}
     assert transform.fingerprint is not None
+    weights = {key: transform.fingerprint.encoder(key).get("weights", "") for key in ENCODER_SECTIONS}
+    for key in ENCODER_SECTIONS:
+        if key not in named:
+            _refuse_missing_folder(config, key, weights[key])
     differences = transform.fingerprint.differences(make_fingerprint(config))
+    for key in ENCODER_SECTIONS:
+        if f"{key}.weights" in differences and has_weights(getattr(config, key), weights[key]):
+            ignored.add(f"{key}.weights")
     if lines := [f"{field}: {words}" for field, words in differences.items() if field not in ignored]:
         raise RequestError(f"--model: its transform cannot be repeated here: {'; '.join(lines)}")
     return config
+
+
+def _refuse_missing_folder(config: Config, key: str, weights: str) -> None:
+    # Of a model that was trained on another machine: what its name stood for there was a folder, if its weights have a digest.
+    section = getattr(config, key)
+    if weights.startswith("sha256:") and not is_built_in(section) and not Path(section.name).is_dir():
+        raise RequestError(
+            f"--model: its {key.replace('_', ' ')} was the folder {section.name}, which is not here; give --{key}.name "
+            "a folder of the same weights"
+        )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MMAP_BYTES, TRIM_BYTES = 32 * 2**20, 2**31 - 1
 # Frames of one pass through the front end. The first layers are 64 times as long as the last and hold 6.5 MB for each audio
-# second: a tile keeps them in cache. Shorter tiles lose to call overhead and to samples seen twice.
+# second: a tile keeps them in cache. Shorter tiles lose to overhead and to samples seen twice.
 TILE_FRAMES = 100
 
 
@@ -97,7 +97,7 @@ class FrontEnd(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with int8 weights, a scale for each output, and activations quantised to 8 bits at each call.
+    """A linear layer with int8 weights, a scale for each output, and activations quantised to 8 bits in each pass.
 
     Krishnamoorthi 2018 (arXiv:1806.08342), sections 3.1.1 and 3.2. The kernels are PyTorch's; its `quantize_dynamic` would use
     7 bits for activations, for processors that lack VNNI.

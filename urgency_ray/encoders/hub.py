@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -14,8 +16,16 @@ from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
 from urgency_ray.encoders.cpu import quantise, use_front_end
 from urgency_ray.huggingface import load_pretrained
 
+# Weights and their index, configurations and fast tokenizers; word lists, merges and sentencepiece models of the others.
+LOADED_SUFFIXES = {".safetensors", ".bin", ".json", ".txt", ".model", ".codes", ".tiktoken", ".vocab"}
+UNREAD = re.compile(
+    r"\.|readme|license|requirements|training_args|trainer_state|optimizer|scheduler|(all|train|eval|predict)_results",
+    re.IGNORECASE,
+)
+SAFETENSORS = {"model.safetensors", "model.safetensors.index.json"}
 
-def load_model(kind: str, config: AudioEncoderConfig | TextEncoderConfig, device: str) -> tuple[nn.Module, torch.dtype]:
+
+def load_transformer(kind: str, config: AudioEncoderConfig | TextEncoderConfig, device: str) -> tuple[nn.Module, torch.dtype]:
     """The model of `config` on `device`, ready to encode, and the floating type that it computes in.
 
     Raises:
@@ -35,19 +45,45 @@ def load_model(kind: str, config: AudioEncoderConfig | TextEncoderConfig, device
 
 
 def identify_weights(name: str, revision: str | None) -> str:
-    """The commit of a Hub model, or a digest of the files of a folder.
+    """The commit of a Hub model, or a digest of those files of a folder that loading reads.
+
+    Version 0.2.0 digested all files of a folder: where it holds others, too, its models still predict (`load.has_weights`), but
+    `extract` takes a run folder of that version for one of other weights.
 
     Raises:
         RequestError: there is no such model or folder.
     """
     folder = Path(name)
     load_pretrained("pretrained", name, lambda: AutoConfig.from_pretrained(name, revision=revision))
-    if not folder.is_dir():
-        # The Hub's cache keeps what was just loaded below the commit that the name stands for.
-        cached = try_to_load_from_cache(name, "config.json", revision=revision)
-        return Path(cached).parent.name if isinstance(cached, str) else revision or "main"
+    if folder.is_dir():
+        return digest_files(loaded_files(folder))
+    # The Hub's cache keeps what was just loaded below the commit that the name stands for.
+    cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(cached).parent.name if isinstance(cached, str) else revision or "main"
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The files of a folder by name, without those of its subfolders, which no loading reads."""
+    return sorted(path for path in folder.iterdir() if path.is_file())
+
+
+def loaded_files(folder: Path) -> list[Path]:
+    """Those files of a checkpoint folder that decide an embedding: weights, configuration, preprocessor, tokenizer.
+
+    By kind and not by a list of names: each tokenizer has names of its own, and a file too many asks for a needless look,
+    where one too few would let other weights pass. Left out are documents, what a Trainer leaves, other frameworks' weights
+    and, as transformers reads safetensors first, PyTorch's where there are both.
+    """
+    files = [path for path in list_files(folder) if path.suffix in LOADED_SUFFIXES and not UNREAD.match(path.name)]
+    if any(path.name in SAFETENSORS for path in files):
+        files = [path for path in files if not path.name.startswith("pytorch_model")]
+    return files
+
+
+def digest_files(files: Iterable[Path]) -> str:
+    """`sha256:` and a digest of the names and contents of files, in the order given."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in files:
         with path.open("rb") as stream:
             digest.update(f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return f"sha256:{digest.hexdigest()}"

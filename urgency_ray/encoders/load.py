@@ -1,12 +1,12 @@
-"""Audio and text encoders: load once, encode a batch, pool. They know no Ray; extract.py puts them into actors."""
+"""From an encoder section to its encoder, or to what identifies its weights."""
 
 from __future__ import annotations
 
-from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
-from urgency_ray.encoders.base import AudioEncoder, TextEncoder
+from pathlib import Path
 
-BUILT_IN_AUDIO = "spectral"
-BUILT_IN_TEXT = "hashing"
+from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
+from urgency_ray.config.embedding_sections import BUILT_IN_AUDIO, BUILT_IN_TEXT
+from urgency_ray.encoders.base import AudioEncoder, TextEncoder
 
 
 def is_built_in(config: AudioEncoderConfig | TextEncoderConfig) -> bool:
@@ -56,3 +56,22 @@ def resolve_weights(config: AudioEncoderConfig | TextEncoderConfig) -> str:
     from urgency_ray.encoders.hub import identify_weights
 
     return identify_weights(config.name, config.revision)
+
+
+def has_weights(config: AudioEncoderConfig | TextEncoderConfig, known: str) -> bool:
+    """Whether the encoder's weights are those that `known` identifies, of this version or of 0.2.0.
+
+    Version 0.2.0 digested every file of a folder. Where the folder holds more than loading reads, a README say, its digest is
+    another one, and holds as long as all of the files are as they were.
+
+    Raises:
+        RequestError: the name is neither built in nor a model that transformers can find.
+    """
+    if known == resolve_weights(config):
+        return True
+    folder = Path(config.name)
+    if is_built_in(config) or not folder.is_dir():
+        return False
+    from urgency_ray.encoders.hub import digest_files, list_files
+
+    return known == digest_files(list_files(folder))

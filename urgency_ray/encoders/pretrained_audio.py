@@ -15,7 +15,7 @@ from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 from urgency_ray.calls.audio import peak_normalize
 from urgency_ray.config import AudioEncoderConfig
 from urgency_ray.encoders.base import AudioEmbeddings, normalize_rows
-from urgency_ray.encoders.hub import load_model
+from urgency_ray.encoders.hub import load_transformer
 from urgency_ray.huggingface import load_pretrained
 
 # The convolutional front ends of the wav2vec family need 400 samples for one frame.
@@ -24,6 +24,31 @@ MIN_SAMPLES = 1600
 TAIL_STEPS = 8
 # Where padding can be masked, a window may be this much shorter than the longest of its batch.
 PADDING = 0.1
+
+
+def frame_convs(architecture: Any) -> list[tuple[int, int]]:
+    """(kernel, stride) of each convolution over time between the samples and the frames that a wav2vec-like model gives.
+
+    Args:
+        architecture: its transformers configuration. An adapter's convolutions, kernel 3 with a sample of padding on both
+            sides, give as many frames as kernel 1 without.
+    """
+    convs = list(zip(architecture.conv_kernel, architecture.conv_stride, strict=True))
+    if getattr(architecture, "add_adapter", False):
+        convs += [(1, architecture.adapter_stride)] * architecture.num_adapter_layers
+    return convs
+
+
+def count_frames(num_samples: NDArray[np.int64], convs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """Frames that waveforms come to, (N,), of their samples, (N,).
+
+    A convolution of kernel K and stride s without padding makes floor((T - K) / s) + 1 of T (Dumoulin and Visin 2016,
+    arXiv:1603.07285, relationship 5); those of the front end follow one another.
+    """
+    frames = num_samples
+    for kernel, stride in convs:
+        frames = (frames - kernel) // stride + 1
+    return frames
 
 
 class Window(NamedTuple):
@@ -57,12 +82,13 @@ class PretrainedAudioEncoder:
         from_pretrained: Any = AutoFeatureExtractor.from_pretrained
         self.extractor = load_pretrained("audio", config.name, lambda: from_pretrained(config.name, revision=config.revision))
         self.model: Any
-        self.model, self.dtype = load_model("audio", config, device)
+        self.model, self.dtype = load_transformer("audio", config, device)
         self.dim = int(self.model.config.hidden_size)
         self.sample_rate_hz = int(self.extractor.sampling_rate)
         self.takes_waveform = isinstance(self.extractor, Wav2Vec2FeatureExtractor)
+        self.convs = frame_convs(self.model.config) if self.takes_waveform else []
         # Samples from one frame to the next.
-        self.hop = int(np.prod(self.model.config.conv_stride)) if self.takes_waveform else 1
+        self.hop = math.prod(stride for _, stride in self.convs)
         self.takes_mask = self.model.config.model_type == "wav2vec2" and self.model.config.feat_extract_norm == "layer"
 
     @torch.inference_mode()
@@ -133,7 +159,7 @@ class PretrainedAudioEncoder:
         mask: dict[str, Tensor] = {}
         if lengths.min() < lengths.max():
             mask["attention_mask"] = self._send(torch.from_numpy(np.arange(lengths.max()) < lengths[:, None]).long())
-        stop = self.model._get_feat_extract_output_lengths(torch.from_numpy(lengths)).numpy()
+        stop = count_frames(lengths, self.convs)
         # What is new may be shorter than a frame: its last one counts then.
         first = np.minimum(np.array([window.num_heard for window in batch]) // self.hop, stop - 1)
         frames = np.arange(stop.max())

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from urgency_ray.config import TextEncoderConfig
 from urgency_ray.encoders.base import TextEmbeddings, normalize_rows
-from urgency_ray.encoders.hub import load_model
+from urgency_ray.encoders.hub import load_transformer
 from urgency_ray.huggingface import load_pretrained, longest_input
 
 
@@ -37,7 +37,7 @@ class PretrainedTextEncoder:
             "text", config.name, lambda: AutoTokenizer.from_pretrained(config.name, revision=config.revision)
         )
         self.model: Any
-        self.model, _ = load_model("text", config, device)
+        self.model, _ = load_transformer("text", config, device)
         self.dim = int(self.model.config.hidden_size)
         self.max_tokens = longest_input(self.tokenizer, self.model.config, config.max_tokens)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-TEXTS_PER_CALL = 8192
+TEXTS_AT_ONCE = 8192
 PADDED_TOKENS = 16384
 
 
@@ -61,8 +61,8 @@ def tokenize(tokenizer: Any, texts: pa.ChunkedArray | pa.Array) -> tuple[Tokens,
     limit = int(tokenizer.model_max_length)
     options = {"verbose": False, "return_attention_mask": False, "return_token_type_ids": False}
     pieces, lengths = [], []
-    for start in range(0, len(texts), TEXTS_PER_CALL):
-        part = texts.slice(start, TEXTS_PER_CALL).to_pylist()
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        part = texts.slice(start, TEXTS_AT_ONCE).to_pylist()
         ids = tokenizer(part, **options)["input_ids"]
         lengths.append(np.fromiter(map(len, ids), np.int64, len(ids)))
         too_long = np.flatnonzero(lengths[-1] > limit)

@@ -25,7 +25,7 @@ from urgency_ray.config import ModelConfig
 from urgency_ray.errors import RequestError, first_line
 from urgency_ray.model.batch import Batch
 from urgency_ray.model.call_attention import CallAttention
-from urgency_ray.model.layers import Dropout, FewTokensLayer
+from urgency_ray.model.layers import FewTokensLayer, SixteenBitDropout
 from urgency_ray.model.text_trunk import KoElectraCrossModal, load_saved_tokenizer
 from urgency_ray.model.weights import load_weights
 from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS
@@ -56,7 +56,7 @@ class Standardize(nn.Module):
 
 
 def _project(in_dim: int, out_dim: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(in_dim, out_dim), nn.LayerNorm(out_dim), nn.GELU(), Dropout(dropout))
+    return nn.Sequential(nn.Linear(in_dim, out_dim), nn.LayerNorm(out_dim), nn.GELU(), SixteenBitDropout(dropout))
 
 
 class CrossAttention(nn.Module):
@@ -102,7 +102,7 @@ class CrossModal(nn.Module):
         super().__init__()
         self.attention = nn.MultiheadAttention(config.hidden_dim, config.num_heads, config.encoder_dropout, batch_first=True)
         self.norm = nn.LayerNorm(config.hidden_dim)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = SixteenBitDropout(config.dropout)
         self.out_dim = config.hidden_dim
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -5,17 +5,15 @@ Shapes: B rows, M tokens of a row (one or two), H width, N heads.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Dropout draws 16 bits for an element: four of them out of each 64-bit number of the generator.
+# An element's draw has 16 bits: four of them out of each 64-bit number of the generator.
 LEVELS = 2**16
 
 
-class Dropout(nn.Dropout):
+class SixteenBitDropout(nn.Dropout):
     """Dropout (Srivastava et al. 2014) with a probability rounded to 1/65,536, which the kept elements' scale makes up for.
 
     On a CPU torch.nn's draws one number for each element on one thread, a fifth of a training step of the fusion model.
@@ -46,10 +44,22 @@ class FewTokensLayer(nn.TransformerEncoderLayer):
 
     def __init__(self, dim: int, num_heads: int, feedforward_dim: int, dropout: float) -> None:
         super().__init__(dim, num_heads, feedforward_dim, dropout, activation="gelu", batch_first=True)
-        self.dropout, self.dropout1, self.dropout2, self.dropout_weights = (Dropout(dropout) for _ in range(4))
+        self.dropout, self.dropout1, self.dropout2, self.dropout_weights = (SixteenBitDropout(dropout) for _ in range(4))
 
-    def forward(self, src: Tensor, *_: Any, **__: Any) -> Tensor:
-        """(B, M, H) to (B, M, H)."""
+    def forward(
+        self,
+        src: Tensor,
+        src_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """(B, M, H) to (B, M, H); `nn.TransformerEncoder` hands on the other arguments, which must be as they are by default.
+
+        Raises:
+            ValueError: a mask is given.
+        """
+        if src_mask is not None or src_key_padding_mask is not None or is_causal:
+            raise ValueError("FewTokensLayer takes no mask: every token of a row attends to all of them")
         hidden = self.norm1(src + self.dropout1(self._attend(src)))
         fed = self.linear2(self.dropout(functional.gelu(self.linear1(hidden))))
         result: Tensor = self.norm2(hidden + self.dropout2(fed))

@@ -43,7 +43,7 @@ def load_saved_tokenizer(location: str, **source: Any) -> Any:
     return PreTrainedTokenizerFast.from_pretrained(location, **source)
 
 
-def load_text_encoder(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def load_initial_weights(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What training starts from: the architecture of `config.text_encoder` as plain values, and its float32 weights.
 
     Raises:

@@ -22,7 +22,7 @@ from urgency_ray.examples.dataset import NUM_CLASSES, class_counts
 from urgency_ray.fingerprint import Transform
 from urgency_ray.model.batch import Batch, inference_batches
 from urgency_ray.model.classifier import UrgencyClassifier
-from urgency_ray.model.text_trunk import KoElectraCrossModal, load_text_encoder, load_tokenizer
+from urgency_ray.model.text_trunk import KoElectraCrossModal, load_initial_weights, load_tokenizer
 from urgency_ray.schema import SENTIMENT_LABELS
 from urgency_ray.scoring.metrics import macro_f1_from_confusion
 from urgency_ray.training.data import TrainingData, column_statistics, epoch_order, worker_batches
@@ -74,7 +74,7 @@ def build_model(config: Config, data: TrainingData, transform: Transform | None 
         transform: what made the embeddings, to be saved with the model.
     """
     finetunes = config.model.text_encoder is not None and config.model.modalities != "audio"
-    architecture, weights = load_text_encoder(config.model) if finetunes else (None, {})
+    architecture, weights = load_initial_weights(config.model) if finetunes else (None, {})
     torch.manual_seed(config.train.seed)
     with_sentiment = config.loss.sentiment_weight > 0
     widths = data.audio.shape[1], data.text.shape[1]

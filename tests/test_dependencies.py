@@ -1,0 +1,41 @@
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# Needed though urgency_ray itself does not import them, and by whom.
+INDIRECT = {"safetensors": "huggingface_hub's model mixin"}
+
+
+def normalise(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared():
+    with (ROOT / "pyproject.toml").open("rb") as stream:
+        requirements = tomllib.load(stream)["project"]["dependencies"]
+    return {normalise(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements}
+
+
+def imported():
+    """The distributions whose modules the package imports, wherever in a file."""
+    modules = set()
+    for path in (ROOT / "urgency_ray").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules.add(node.module.partition(".")[0])
+    distributions = packages_distributions()
+    return {normalise(distributions[module][0]) for module in modules - sys.stdlib_module_names - {"urgency_ray"}}
+
+
+def test_what_is_imported_is_declared():
+    assert imported() - declared() == set()
+
+
+def test_what_is_declared_is_imported():
+    assert declared() - imported() == set(INDIRECT)
