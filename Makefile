@@ -9,7 +9,7 @@ CONSTRAINTS ?= constraints.txt
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check slow nightly ci format clean
+.PHONY: demo test check slow nightly format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/urgency-ray demo --config configs/demo.yaml --run-dir runs/demo
@@ -28,12 +28,6 @@ slow: $(VENV)/.installed
 
 nightly: $(VENV)/.installed
 	$(BIN)/python -m pytest -m nightly
-
-# What CI runs, the quickest first.
-ci:
-	$(MAKE) check
-	$(MAKE) test
-	$(MAKE) slow
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .

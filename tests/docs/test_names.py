@@ -32,7 +32,9 @@ def names_of(node):
             yield from (alias.asname or alias.name for alias in part.names)
 
 
-KNOWN = {f".{module}.{name}" for module, tree in PACKAGE.items() for name in names_of(tree)}
+KNOWN = {f".{module}.{name}" for module, tree in PACKAGE.items() for name in names_of(tree)} | {
+    f".{module}" for module in PACKAGE
+}
 
 
 def lost_names(source):
@@ -40,10 +42,13 @@ def lost_names(source):
     tree = ast.parse(source)
     variables = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     variables |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    foreign = {alias.asname or alias.name for node in imports for alias in node.names} - {"urgency_ray"}
+    foreign -= {part for module in PACKAGE for part in module.split(".")}
     beginnings = {part for module in PACKAGE for part in module.split(".")[1:]}
     for name in sorted(set(re.findall(r"`([A-Za-z_]\w*(?:\.\w+)+)(?:\(\))?`", source))):
         first, last = name.split(".")[0], name.split(".")[-1]
-        if name in FIELDS or last in ENDINGS or (first in variables and last.islower()):
+        if name in FIELDS or last in ENDINGS or first in foreign or (first in variables and last.islower()):
             continue
         # A module's own name may be cut short at the front: `loss.corn`.
         if (first in beginnings or not last.islower()) and not any(known.endswith(f".{name}") for known in KNOWN):

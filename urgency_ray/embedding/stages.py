@@ -1,4 +1,4 @@
-"""The three stages that pipeline.py strings together, each a function of an Arrow table. They know no Ray.
+"""The three stages that extract.py strings together, each a function of an Arrow table. They know no Ray.
 
 A call that cannot be used flows on as a row with `status=rejected`, a reason and a detail; an exception here is a bug.
 """

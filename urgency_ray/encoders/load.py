@@ -1,4 +1,4 @@
-"""Audio and text encoders: load once, encode a batch, pool. They know no Ray; embedding/pipeline.py puts them into actors."""
+"""Audio and text encoders: load once, encode a batch, pool. They know no Ray; extract.py puts them into actors."""
 
 from __future__ import annotations
 

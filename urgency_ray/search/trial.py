@@ -85,7 +85,7 @@ class Trial(ray.tune.Trainable):
     """A process that runs one trial after another, an epoch at each step: it imports torch and maps the embeddings once."""
 
     def setup(self, config: dict[str, Any], **shared: Any) -> None:
-        """Take what `engine.run_search` shares with all trials, and begin the first trial."""
+        """Take what `search.run_search` shares with all trials, and begin the first trial."""
         self.base, self.parts = shared["base"], shared["parts"]
         self.data: TrainingData = shared["data"].get()
         self.device = torch.device("cuda") if ray.get_gpu_ids() else None
@@ -116,7 +116,7 @@ class DistributedTrial(ray.tune.Trainable):
 
         Args:
             config: the trial's point.
-            shared: what `engine.run_search` shares; `folder` takes what Ray Train notes of its runs, and `send` is told the id
+            shared: what `search.run_search` shares; `folder` takes what Ray Train notes of its runs, and `send` is told the id
                 of the trial and the placement group of its workers: what is left behind if this process is killed.
         """
         chosen = trial_config(config, shared["base"])
