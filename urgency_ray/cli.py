@@ -38,7 +38,7 @@ class Command:
     switches: tuple[str, ...] = ()
 
 
-# Each stage is imported when it runs: `--help` and a wrong request answer at once, without Ray or torch.
+# Each command is imported when it runs: `--help` and a wrong request answer at once, without Ray or torch.
 def _synthesize(config: Config, options: argparse.Namespace) -> None:
     from urgency_ray.synthesize.corpus import synthesize
 

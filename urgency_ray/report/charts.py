@@ -90,7 +90,7 @@ def _wilson(right: float, total: int) -> tuple[float, float]:
 def reliability(figure: Figure, confidence: Sequence[float], correct: Sequence[bool], num_bins: int = 15) -> str:
     """Share of right predictions by stated confidence, over a histogram of the confidences.
 
-    The bins are those of the expected calibration error in metrics.py, closed on the right, so that picture and figure agree.
+    The bins are those of `metrics.expected_calibration_error`, closed on the right, so that picture and figure agree.
     """
     scores, hits = np.asarray(confidence, float), np.asarray(correct, bool)
     bins = np.digitize(scores, np.arange(1, num_bins) / num_bins, right=True)

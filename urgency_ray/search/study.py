@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pyarrow import fs
 
 from urgency_ray import storage
-from urgency_ray.config import Config, Role, fields_of, read_field, searched_fields
+from urgency_ray.config import Config, Role, fields_of, iter_fields, read_field, searched_fields
 from urgency_ray.errors import RequestError
 from urgency_ray.run_folder import SearchFolder
 
@@ -86,7 +86,9 @@ def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: b
     if last is None:
         raise RequestError(f"--resume: {run_dir} holds no search; start one without --resume")
     found = last.user_attrs["settings"]
-    for field in sorted(found.keys() | settings.keys()):
+    # A field that an older version noted, too, may by now decide nothing but the speed.
+    others = {dotted for dotted, _ in iter_fields()} - settings.keys()
+    for field in sorted((found.keys() | settings.keys()) - others):
         if found.get(field) != settings.get(field):
             raise RequestError(
                 f"--resume: {field}: {json.dumps(found.get(field))} there, {json.dumps(settings.get(field))} here; "

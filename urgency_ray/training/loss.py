@@ -105,7 +105,7 @@ def corn(logits: Tensor, targets: Tensor) -> Tensor:
     is the sum over rows divided by the sum of `corn_tasks`, as in the authors' coral-pytorch.
 
     Args:
-        logits: log-probabilities that `model.CornHead` made of the conditional logits.
+        logits: log-probabilities that `classifier.CornHead` made of the conditional logits.
         targets: as above.
     """
     return functional.cross_entropy(logits, targets, reduction="none")
