@@ -6,8 +6,6 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# Needed though urgency_ray itself does not import them, and by whom.
-INDIRECT = {"safetensors": "huggingface_hub's model mixin"}
 
 
 def normalise(name):
@@ -38,4 +36,4 @@ def test_what_is_imported_is_declared():
 
 
 def test_what_is_declared_is_imported():
-    assert declared() - imported() == set(INDIRECT)
+    assert declared() - imported() == set()
