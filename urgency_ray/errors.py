@@ -55,6 +55,7 @@ class Reason(StrEnum):
     SILENT_AUDIO = "silent_audio"  # every sample is zero
     TOO_SHORT = "too_short"  # an utterance under data.min_utterance_sec once cut at the end of the audio
     INVALID_EMBEDDING = "invalid_embedding"  # NaN or infinite values from an encoder
+    INVALID_PROBABILITY = "invalid_probability"  # NaN or infinite values from the classifier, as extreme embeddings give them
     INVALID_SPAN = "invalid_span"  # an utterance that ends before it starts, or starts after the audio ends
 
 

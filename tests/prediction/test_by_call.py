@@ -104,3 +104,15 @@ def test_calls_without_a_single_embedded_utterance_are_rows_too(model):
 
 def test_no_words_are_given_out(model):
     assert "비밀" not in str(classify_calls(model, make_rows()).to_pylist())
+
+
+def test_a_call_whose_probabilities_are_not_finite_is_a_reject(model):
+    rows = make_rows().to_pylist()
+    rows[3]["audio_embedding"] = [3e38] * 6  # finite, and too much for float32 in any product
+    healthy, broken = (
+        classify_calls(model, table).to_pylist() for table in (make_rows(), pa.Table.from_pylist(rows, make_rows().schema))
+    )
+    assert broken[0] == healthy[0]
+    assert (broken[1]["call_id"], broken[1]["urgency_pred"], broken[1]["reason"]) == ("b", None, "invalid_probability")
+    assert all(broken[1][name] is None for name in ("prob_low", "prob_mid", "prob_high", "top_utterance_id", "attention"))
+    assert broken[2:] == healthy[2:]

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from urgency_ray.embedding.rows import embedded_rows, read_inputs
+from urgency_ray.errors import Reason
 from urgency_ray.examples.utterances import group_utterances
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.inference import explain_probabilities
+from urgency_ray.prediction.by_row import NOT_FINITE
 from urgency_ray.schema import ACOUSTIC_FEATURES, PREDICTION_SCHEMA, URGENCY_KEYS
 
 HEARD_FIELDS: tuple[pa.Field, ...] = (
@@ -62,7 +64,8 @@ def whole_calls(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 def classify_calls(model: UrgencyClassifier, table: pa.Table) -> pa.Table:
     """Rows of whole calls, as `whole_calls` gives them, to a row of `CALL_OUTPUT_SCHEMA` a call.
 
-    A call none of whose utterances is embedded has no prediction, and its first row's reason.
+    A call none of whose utterances is embedded has no prediction, and its first row's reason; one whose probabilities are not
+    finite is a reject, too.
     """
     frame = table.select(_ROW_COLUMNS).to_pandas()
     call, names = pd.factorize(frame["call_id"])
@@ -78,11 +81,16 @@ def classify_calls(model: UrgencyClassifier, table: pa.Table) -> pa.Table:
         by_task, weights = explain_probabilities(model, *inputs, group_utterances(heard))
         probs[~missing] = by_task["urgency"]
         heard["weight"] = weights
+    broken = ~np.isfinite(probs).all(axis=1)
+    missing |= broken
+    said = {"reason": Reason.INVALID_PROBABILITY.value, "detail": NOT_FINITE}
+    outcome = {name: frame[name].iloc[first].where(missing).mask(broken, words) for name, words in said.items()}
     fields = {field.name: pa.array(heard[field.name], field.type, from_pandas=True) for field in HEARD_FIELDS}
     offsets = np.concatenate([[0], np.cumsum(num_heard)]).astype(np.int32)
     attention = pa.StructArray.from_arrays(list(fields.values()), fields=list(HEARD_FIELDS))
     heaviest = np.zeros(size, np.int64)
-    heaviest[~missing] = np.lexsort((-heard["weight"], call[rows]))[offsets[:-1][~missing]]
+    is_heard = num_heard > 0
+    heaviest[is_heard] = np.lexsort((-heard["weight"], call[rows]))[offsets[:-1][is_heard]]
     top = pa.array(heaviest, mask=missing)
     is_utterance = frame["utterance_id"].notna().to_numpy()
     num_utterances = np.bincount(call[is_utterance], minlength=size)
@@ -97,7 +105,6 @@ def classify_calls(model: UrgencyClassifier, table: pa.Table) -> pa.Table:
         "num_utterances_rejected": (num_utterances - num_heard).astype(np.int32),
         **{f"top_{name}": values.take(top) for name, values in fields.items()},
         "attention": pa.ListArray.from_arrays(pa.array(offsets), attention, mask=pa.array(missing)),
-        "reason": pa.array(frame["reason"].iloc[first].where(missing), pa.string(), from_pandas=True),
-        "detail": pa.array(frame["detail"].iloc[first].where(missing), pa.string(), from_pandas=True),
+        **{name: pa.array(values, pa.string(), from_pandas=True) for name, values in outcome.items()},
     }
     return pa.table(columns, schema=CALL_OUTPUT_SCHEMA)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from urgency_ray.embedding.rows import embedded_rows, read_inputs
+from urgency_ray.errors import Reason
 from urgency_ray.examples.tokens import tokenize
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.inference import predict_probabilities
@@ -16,6 +18,8 @@ from urgency_ray.schema import PREDICTION_SCHEMA, URGENCY_KEYS
 
 OUTPUT_SCHEMA = pa.schema([*PREDICTION_SCHEMA, pa.field("reason", pa.string()), pa.field("detail", pa.string())])
 """`PREDICTION_SCHEMA` and, for rejected calls, why."""
+
+NOT_FINITE = "the classifier gave NaN or infinite values"
 
 
 class Classify:
@@ -43,6 +47,9 @@ class Classify:
                 tokens, num_cut = tokenize(self.model.tokenizer, heard["text"])
                 self.send(num_cut)
             probs[rows] = predict_probabilities(self.model, *read_inputs(heard), tokens)["urgency"]
+        # NaN has a largest class, too, the least urgent one: no prediction is made of it.
+        broken = ~np.isfinite(probs).all(axis=1)
+        missing |= broken
         columns = {
             "example_id": table["example_id"],
             "call_id": table["call_id"],
@@ -50,7 +57,7 @@ class Classify:
             "urgency": table["urgency"],
             "urgency_pred": pa.array(probs.argmax(axis=1).astype(np.int8), mask=missing),
             **{f"prob_{key}": pa.array(probs[:, index], mask=missing) for index, key in enumerate(URGENCY_KEYS)},
-            "reason": table["reason"],
-            "detail": table["detail"],
+            "reason": pc.if_else(pa.array(broken), Reason.INVALID_PROBABILITY.value, table["reason"]),
+            "detail": pc.if_else(pa.array(broken), NOT_FINITE, table["detail"]),
         }
         return pa.table(columns, schema=OUTPUT_SCHEMA)
