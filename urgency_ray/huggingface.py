@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from urgency_ray.errors import RequestError
 
 Loaded = TypeVar("Loaded")
+
+UNUSED = re.compile(r"(^|\.)(pooler\.|masked_spec_embed$|mask_token$|position_ids$)")
+"""Weights that checkpoints may lack, since nothing here reads them."""
+MOST_NAMES = 3
+"""Weights that a message names; it counts the rest."""
 
 
 def load_pretrained(kind: str, name: str, load: Callable[[], Loaded]) -> Loaded:
@@ -21,14 +27,72 @@ def load_pretrained(kind: str, name: str, load: Callable[[], Loaded]) -> Loaded:
         load: calls a `from_pretrained`.
 
     Raises:
-        RequestError: there is no such model or folder, or transformers cannot read it.
+        RequestError: there is no such model or folder, or transformers cannot read it, for whatever reason: it is in the files.
     """
     try:
         return load()
-    except (OSError, ValueError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except RequestError:
+        raise
+    except Exception as error:
         advice = "give a local folder, or a name that can be downloaded here"
-        raise RequestError(f"{kind} encoder {name}: cannot be loaded: {first_line} ({advice})") from error
+        said = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())
+        if _means_a_folder(name) and not Path(name).is_dir():
+            said = "no such folder"
+        elif "trust_remote_code" in str(error):
+            said, advice = (
+                "it wants to run code of its own, which is never done here",
+                "give a model that transformers itself knows",
+            )
+        raise RequestError(f"{kind} encoder {name}: cannot be loaded: {said} ({advice})") from error
+
+
+def _means_a_folder(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None) -> Any:
+    """A transformers model (the encoder alone, where it has a decoder, too) with every weight out of the checkpoint.
+
+    transformers fills what a checkpoint lacks at random, without an error: an encoder would be another one in each process.
+
+    Args:
+        kind, name: as in `load_pretrained`.
+        dtype: torch's floating type.
+        revision: of a Hub model.
+
+    Raises:
+        RequestError: there is no such model, a file of it is damaged, a weight that is used is missing, of another shape or not
+            finite.
+    """
+    import torch
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    folder = Path(name)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.suffix in (".safetensors", ".bin") and (damage := describe_damage(path)):
+            raise RequestError(f"{kind} encoder {name}: {path.name} {damage}")
+    options: dict[str, Any] = {"dtype": dtype, "revision": revision, "trust_remote_code": False, "output_loading_info": True}
+    model, found = load_pretrained(kind, name, lambda: AutoModel.from_pretrained(name, **options))
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    used = model.state_dict().keys()
+    missing = [key for key in found["missing_keys"] if not UNUSED.search(key) and any(key.endswith(name) for name in used)]
+    if missing:
+        raise RequestError(
+            f"{kind} encoder {name}: its weights lack {name_some(sorted(missing))}; take a whole checkpoint of it"
+        )
+    broken = [key for key, value in model.state_dict().items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if broken:
+        raise RequestError(f"{kind} encoder {name}: its weights hold NaN or infinite values in {name_some(broken)}")
+    return model
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def longest_input(tokenizer: Any, architecture: Any, wanted: int) -> int:

@@ -19,13 +19,11 @@ from urgency_ray.calls.label import MAX_LABEL_BYTES, Label, Utterance, parse_lab
 from urgency_ray.calls.transcript import clean, join_transcript
 from urgency_ray.config import AudioEncoderConfig, DataConfig, TextEncoderConfig
 from urgency_ray.embedding.rows import embedded_rows, finite_rows, reject_rows, scatter_counts, scatter_vectors
-from urgency_ray.encoders.base import AudioEmbeddings, TextEmbeddings
+from urgency_ray.encoders.base import SAMPLE_RATE_HZ, AudioEmbeddings, TextEmbeddings
 from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text_encoder
-from urgency_ray.errors import Reason, Reject, RequestError
+from urgency_ray.errors import Reason, Reject
 from urgency_ray.fingerprint import Fingerprint
 from urgency_ray.schema import CALLER, OUTCOME_FIELDS, ROW_FIELDS, Status, embedding_schema
-
-SAMPLE_RATE_HZ = 16_000
 
 DECODED_SCHEMA = pa.schema([*ROW_FIELDS, pa.field("waveform", pa.large_binary()), *OUTCOME_FIELDS])
 """Between decoding and the audio encoder; `waveform` is float32 samples at 16 kHz, as bytes that cross Arrow uncopied."""
@@ -120,10 +118,6 @@ class EncodeAudio:
         if not is_built_in(config):
             _prepare_process(threads)
         self.encoder = load_audio_encoder(config, device)
-        if self.encoder.sample_rate_hz != SAMPLE_RATE_HZ:
-            raise RequestError(
-                f"audio_encoder.name: {config.name} wants {self.encoder.sample_rate_hz} Hz, not {SAMPLE_RATE_HZ}"
-            )
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = embedded_rows(table)

@@ -9,6 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+SAMPLE_RATE_HZ = 16_000
+"""What waveforms are decoded to, and all encoders hear."""
+
 
 @dataclass(frozen=True)
 class AudioEmbeddings:

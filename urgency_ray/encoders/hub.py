@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig
 
 from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
 from urgency_ray.encoders.cpu import quantise, use_front_end
-from urgency_ray.huggingface import load_pretrained
+from urgency_ray.huggingface import load_checkpoint, load_pretrained
 
 # Weights and their index, configurations and fast tokenizers; word lists, merges and sentencepiece models of the others.
 LOADED_SUFFIXES = {".safetensors", ".bin", ".json", ".txt", ".model", ".codes", ".tiktoken", ".vocab"}
@@ -34,9 +34,7 @@ def load_transformer(kind: str, config: AudioEncoderConfig | TextEncoderConfig, 
     dtype = {"auto": torch.bfloat16 if device.startswith("cuda") else torch.float32, "bfloat16": torch.bfloat16}.get(
         config.dtype, torch.float32
     )
-    model: nn.Module = load_pretrained(
-        kind, config.name, lambda: AutoModel.from_pretrained(config.name, dtype=dtype, revision=config.revision)
-    )
+    model: nn.Module = load_checkpoint(kind, config.name, dtype=dtype, revision=config.revision)
     if device == "cpu":
         use_front_end(model)
     if config.dtype == "int8":
@@ -54,7 +52,7 @@ def identify_weights(name: str, revision: str | None) -> str:
         RequestError: there is no such model or folder.
     """
     folder = Path(name)
-    load_pretrained("pretrained", name, lambda: AutoConfig.from_pretrained(name, revision=revision))
+    load_pretrained("pretrained", name, lambda: AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False))
     if folder.is_dir():
         return digest_files(loaded_files(folder))
     # The Hub's cache keeps what was just loaded below the commit that the name stands for.

@@ -7,6 +7,7 @@ from pathlib import Path
 from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
 from urgency_ray.config.embedding_sections import BUILT_IN_AUDIO, BUILT_IN_TEXT
 from urgency_ray.encoders.base import AudioEncoder, TextEncoder
+from urgency_ray.errors import RequestError
 
 
 def is_built_in(config: AudioEncoderConfig | TextEncoderConfig) -> bool:
@@ -49,12 +50,15 @@ def resolve_weights(config: AudioEncoderConfig | TextEncoderConfig) -> str:
     """What identifies an encoder's weights: a commit on the Hub, a digest of a local folder, or `built-in`.
 
     Raises:
-        RequestError: the name is neither built in nor a model that transformers can find.
+        RequestError: the name is neither built in nor a model that transformers can find, or a folder with a revision.
     """
     if is_built_in(config):
         return "built-in"
     from urgency_ray.encoders.hub import identify_weights
 
+    if config.revision is not None and Path(config.name).is_dir():
+        kind = "audio" if isinstance(config, AudioEncoderConfig) else "text"
+        raise RequestError(f"{kind}_encoder.revision: {config.revision}, but {config.name} is a folder, which has no revisions")
     return identify_weights(config.name, config.revision)
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
+from transformers import ASTFeatureExtractor, AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from urgency_ray.calls.audio import peak_normalize
 from urgency_ray.config import AudioEncoderConfig
 from urgency_ray.encoders.base import AudioEmbeddings, normalize_rows
 from urgency_ray.encoders.hub import load_transformer
+from urgency_ray.errors import RequestError
 from urgency_ray.huggingface import load_pretrained
 
 # The convolutional front ends of the wav2vec family need 400 samples for one frame.
@@ -79,17 +80,31 @@ class PretrainedAudioEncoder:
         self.config = config
         self.device = device
         self.batch_size = config.batch_size or (64 if device.startswith("cuda") else 8)
-        from_pretrained: Any = AutoFeatureExtractor.from_pretrained
-        self.extractor = load_pretrained("audio", config.name, lambda: from_pretrained(config.name, revision=config.revision))
+        source: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
+        self.extractor = load_pretrained(
+            "audio", config.name, lambda: AutoFeatureExtractor.from_pretrained(config.name, **source)
+        )
+        self.takes_waveform = isinstance(self.extractor, Wav2Vec2FeatureExtractor)
         self.model: Any
         self.model, self.dtype = load_transformer("audio", config, device)
-        self.dim = int(self.model.config.hidden_size)
+        self._refuse_unknown()
+        adapted = getattr(self.model.config, "add_adapter", False)
+        self.dim = int(self.model.config.output_hidden_size if adapted else self.model.config.hidden_size)
         self.sample_rate_hz = int(self.extractor.sampling_rate)
-        self.takes_waveform = isinstance(self.extractor, Wav2Vec2FeatureExtractor)
         self.convs = frame_convs(self.model.config) if self.takes_waveform else []
         # Samples from one frame to the next.
         self.hop = math.prod(stride for _, stride in self.convs)
         self.takes_mask = self.model.config.model_type == "wav2vec2" and self.model.config.feat_extract_norm == "layer"
+
+    def _refuse_unknown(self) -> None:
+        architecture = self.model.config
+        has_frames = hasattr(architecture, "conv_stride") and hasattr(architecture, "hidden_size")
+        if not (has_frames if self.takes_waveform else isinstance(self.extractor, ASTFeatureExtractor)):
+            kind = f"a {architecture.model_type} model with a {type(self.extractor).__name__}"
+            raise RequestError(
+                f"audio encoder {self.config.name}: {kind}; choose one of the wav2vec 2.0 family (wav2vec2, HuBERT, WavLM, "
+                "data2vec-audio, ...) or an AST"
+            )
 
     @torch.inference_mode()
     def encode(self, waveforms: Sequence[NDArray[np.float32]]) -> AudioEmbeddings:

@@ -13,7 +13,30 @@ from transformers import AutoTokenizer
 from urgency_ray.config import TextEncoderConfig
 from urgency_ray.encoders.base import TextEmbeddings, normalize_rows
 from urgency_ray.encoders.hub import load_transformer
+from urgency_ray.errors import RequestError
 from urgency_ray.huggingface import load_pretrained, longest_input
+
+
+def load_tokenizer(config: TextEncoderConfig) -> Any:
+    """The tokenizer of an encoder, which pads and cuts on the right whatever its files say: positions count from the left.
+
+    Raises:
+        RequestError: it cannot be loaded, is none of the fast ones, which alone can cut into windows, or cannot pad.
+    """
+    source: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
+    tokenizer = load_pretrained("text", config.name, lambda: AutoTokenizer.from_pretrained(config.name, **source))
+    if not tokenizer.is_fast:
+        raise RequestError(
+            f"text encoder {config.name}: has no fast tokenizer (tokenizer.json); save one, or choose another model"
+        )
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise RequestError(f"text encoder {config.name}: its tokenizer knows no words; copy its tokenizer files, too")
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise RequestError(f"text encoder {config.name}: its tokenizer has nothing to pad with; choose another model")
+        tokenizer.pad_token = tokenizer.eos_token  # behind the mask, any token serves
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
+    return tokenizer
 
 
 class PretrainedTextEncoder:
@@ -33,9 +56,7 @@ class PretrainedTextEncoder:
     def __init__(self, config: TextEncoderConfig, device: str = "cpu") -> None:
         self.config = config
         self.device = device
-        self.tokenizer = load_pretrained(
-            "text", config.name, lambda: AutoTokenizer.from_pretrained(config.name, revision=config.revision)
-        )
+        self.tokenizer = load_tokenizer(config)
         self.model: Any
         self.model, _ = load_transformer("text", config, device)
         self.dim = int(self.model.config.hidden_size)

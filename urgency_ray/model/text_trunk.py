@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from urgency_ray.config import ModelConfig
 from urgency_ray.errors import RequestError
-from urgency_ray.huggingface import load_pretrained, longest_input
+from urgency_ray.huggingface import load_checkpoint, load_pretrained, longest_input
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
@@ -26,7 +26,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
         return None
     from transformers import AutoConfig, AutoTokenizer
 
-    name, source = config.text_encoder, {"revision": config.text_encoder_revision}
+    name, source = config.text_encoder, {"revision": config.text_encoder_revision, "trust_remote_code": False}
     tokenizer = load_pretrained("text", name, lambda: AutoTokenizer.from_pretrained(name, **source))
     architecture = load_pretrained("text", name, lambda: AutoConfig.from_pretrained(name, **source))
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
@@ -49,12 +49,8 @@ def load_initial_weights(config: ModelConfig) -> tuple[dict[str, Any], dict[str,
     Raises:
         RequestError: it cannot be loaded.
     """
-    from transformers import AutoModel
-
-    name, source = str(config.text_encoder), {"revision": config.text_encoder_revision}
-    encoder = _drop_pooler(
-        load_pretrained("text", name, lambda: AutoModel.from_pretrained(name, dtype=torch.float32, **source))
-    )
+    name, revision = str(config.text_encoder), config.text_encoder_revision
+    encoder = _drop_pooler(load_checkpoint("text", name, dtype=torch.float32, revision=revision))
     architecture = json.loads(encoder.config.to_json_string(use_diff=False))
     architecture.pop("_name_or_path", None)
     return architecture, encoder.state_dict()

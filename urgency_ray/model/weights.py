@@ -9,12 +9,10 @@ from safetensors.torch import load_model
 from torch import nn
 
 from urgency_ray.errors import RequestError, first_line
-from urgency_ray.huggingface import describe_damage
+from urgency_ray.huggingface import describe_damage, name_some
 
 MAY_LACK = {"temperature"}
 """What the first models did not have; its initial value says the same as its absence."""
-MOST_NAMES = 3
-"""Tensors that a message names; it counts the rest."""
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -32,12 +30,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise RequestError(f"{path.name}: does not fit the model that config.json describes: {first_line(error)}") from error
     for names, words in ((set(missing) - MAY_LACK, "lacks"), (unexpected, "holds, and the model does not know,")):
         if names:
-            raise RequestError(f"{path.name}: {words} {_name(sorted(names))}; save the model again, or take another copy of it")
+            raise RequestError(
+                f"{path.name}: {words} {name_some(sorted(names))}; save the model again, or take another copy of it"
+            )
     broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
-        raise RequestError(f"{path.name}: holds NaN or infinite values in {_name(broken)}; train the model again")
-
-
-def _name(names: list[str]) -> str:
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+        raise RequestError(f"{path.name}: holds NaN or infinite values in {name_some(broken)}; train the model again")

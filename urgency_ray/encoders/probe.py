@@ -1,0 +1,119 @@
+"""An encoder proves itself, once, before the work: what looks like an encoder can give every call the same vector.
+
+A folder without tokenizer files, a head without a body, a causal model whose first token sees nothing of the text: each of them
+loads, and each of them fills a run folder with vectors that say nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
+from urgency_ray.encoders.base import SAMPLE_RATE_HZ
+from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text_encoder
+from urgency_ray.errors import RequestError
+
+log = logging.getLogger(__name__)
+
+# Two that begin alike, and differ in what matters, and one of another length.
+TEXTS = (
+    "119입니다 건물에 불이 났어요",
+    "119입니다 사람이 쓰러졌어요",
+    "문이 안 열려서 그런데 급하지는 않아요 천천히 오셔도 돼요",
+)
+LEAST_DIFFERENCE = 1e-4
+"""Between vectors of different inputs, as a share of their length: much more than rounding, much less than any meaning."""
+ROUNDING = {"float32": 1e-2, "bfloat16": 5e-2, "int8": 5e-2, "auto": 5e-2}
+"""Between the vectors that an input gets alone and in a batch, as a share of their length. Padding may move the last digits."""
+MOST_UNKNOWN, SOME_UNKNOWN = 0.5, 0.1
+"""Shares of a corpus' tokens that the vocabulary does not know: from the first on it is refused, from the second on told."""
+
+
+def probe_audio_encoder(config: AudioEncoderConfig, device: str = "cpu") -> None:
+    """Load the audio encoder, and hear three sounds with it; a built-in one needs no proof.
+
+    Raises:
+        RequestError: it cannot be loaded, hears another sample rate, or its vectors are not finite, not of its width, the same
+            for all sounds, or others in a batch.
+    """
+    if is_built_in(config):
+        return
+    encoder, name = load_audio_encoder(config, device), f"audio encoder {config.name}"
+    if encoder.sample_rate_hz != SAMPLE_RATE_HZ:
+        raise RequestError(
+            f"{name}: hears {encoder.sample_rate_hz} Hz, calls are decoded to {SAMPLE_RATE_HZ} Hz; choose another"
+        )
+    _check(name, config.dtype, encoder.dim, _sounds(), lambda sounds: encoder.encode(sounds).vectors)
+
+
+def probe_text_encoder(config: TextEncoderConfig, device: str = "cpu") -> None:
+    """Load the text encoder, and read three texts with it; a built-in one needs no proof.
+
+    Raises:
+        RequestError: it cannot be loaded, or its vectors are not finite, not of its width, the same for all texts, or others in
+            a batch.
+    """
+    if is_built_in(config):
+        return
+    encoder = load_text_encoder(config, device)
+    _check(f"text encoder {config.name}", config.dtype, encoder.dim, TEXTS, lambda texts: encoder.encode(texts).vectors)
+
+
+def check_vocabulary(config: TextEncoderConfig, texts: Sequence[str]) -> None:
+    """Look for words that the text encoder's tokenizer has no tokens for; a built-in encoder reads all.
+
+    Args:
+        config: the text encoder.
+        texts: some transcripts of the corpus.
+
+    Raises:
+        RequestError: most of the tokens are unknown.
+    """
+    if is_built_in(config) or not texts:
+        return
+    from urgency_ray.encoders.pretrained_text import load_tokenizer
+
+    tokenizer = load_tokenizer(config)
+    ids = [token for text in texts for token in tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
+    share = sum(token == tokenizer.unk_token_id for token in ids) / max(1, len(ids))
+    words = f"text encoder {config.name}: its vocabulary does not know {share:.0%} of the tokens of these transcripts"
+    if share >= MOST_UNKNOWN:
+        raise RequestError(f"{words}; choose a model of Korean, or copy its tokenizer files, too")
+    if share >= SOME_UNKNOWN:
+        log.warning("warning: %s", words)
+
+
+def _sounds() -> list[NDArray[np.float32]]:
+    """Two of 1 s, a rising tone and noise that comes and goes, and a longer one."""
+    time_sec = np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+    tone = 0.3 * np.sin(2 * np.pi * (200 + 300 * time_sec) * time_sec)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(SAMPLE_RATE_HZ) * (np.sin(2 * np.pi * 3 * time_sec) > 0)
+    return [sound.astype(np.float32) for sound in (tone, noise, np.concatenate([noise, tone]))]
+
+
+def _check(
+    name: str, dtype: str, dim: int, inputs: Sequence[Any], encode: Callable[[Sequence[Any]], NDArray[np.float32]]
+) -> None:
+    together = encode(inputs)
+    alone = np.concatenate([encode([each]) for each in inputs])
+    if together.shape != (len(inputs), dim):
+        raise RequestError(f"{name}: gives vectors of {together.shape[-1]} numbers where its config says {dim}; choose another")
+    if not (np.isfinite(together).all() and np.isfinite(alone).all()):
+        raise RequestError(f"{name}: gives NaN or infinite values; set its dtype to float32, or take a whole checkpoint of it")
+    length = float(np.linalg.norm(alone, axis=1).max())
+    nearest = min(np.linalg.norm(alone[a] - alone[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+    if nearest <= LEAST_DIFFERENCE * length:
+        raise RequestError(
+            f"{name}: gives different inputs the same vector; is its tokenizer or preprocessor missing, or does its pooling "
+            "look where nothing is (cls of a causal model)? choose pooling mean, or another model"
+        )
+    apart = float(np.linalg.norm(together - alone, axis=1).max())
+    if apart > ROUNDING[dtype] * length:
+        raise RequestError(
+            f"{name}: gives an input another vector in a batch than alone (off by {apart / length:.0%}); choose another"
+        )
