@@ -97,7 +97,7 @@ def pass_rows(root: str) -> dict[str, float]:
         rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
         figures |= {"sec": time.perf_counter() - started, "passed": resident_mib(), "shared": resident_mib("RssShmem")}
         counts = ledger.account(folder, manifest)
-    assert counts["calls_embedded"] == len(manifest)
+    assert counts.calls_embedded == len(manifest)
     return figures | {"accounted": resident_mib(), "calls": len(manifest)}
 
 

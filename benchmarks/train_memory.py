@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import re
 import subprocess
@@ -31,7 +30,10 @@ import psutil
 import pyarrow as pa
 from corpus import timed
 
-from urgency_ray import schema, storage
+from urgency_ray import __version__, schema, storage
+from urgency_ray.accounts import ExtractAccounts, ExtractCounts
+from urgency_ray.fingerprint import IMPORTED, Fingerprint
+from urgency_ray.run_folder import RunFolder, write_json
 
 ROWS_PER_FILE = 8192
 DIM = 768
@@ -73,7 +75,23 @@ def write_run(run_dir: str, num_rows: int) -> None:
         fields = [field for field in wanted if field.name != "status"]
         table = pa.table([columns.get(f.name, pa.nulls(size, f.type)) for f in fields], schema=pa.schema(fields))
         storage.write_table(f"{run_dir}/embeddings/status=embedded/part-{start // ROWS_PER_FILE:05d}.parquet", table)
-    storage.write_text(f"{run_dir}/extract.json", json.dumps({"rows_embedded": num_rows}))
+    counts = ExtractCounts(
+        calls_read=num_rows,
+        calls_embedded=num_rows,
+        calls_rejected=0,
+        rejected_by_reason={},
+        rows_embedded=num_rows,
+        rows_rejected=0,
+        rows_rejected_by_reason={},
+        audio_sec=0.0,
+        rows_windowed=0,
+        texts_windowed=0,
+        texts_truncated=0,
+        tokens_dropped=0,
+    )
+    fingerprint = Fingerprint(audio_encoder=IMPORTED, text_encoder=IMPORTED, code_version=__version__)
+    accounts = ExtractAccounts.of(counts, wall_sec=0.0, fingerprint=fingerprint, manifest_sha256="")
+    write_json(RunFolder(run_dir).extract, accounts)
 
 
 def load(run_dir: str) -> tuple[float, float]:

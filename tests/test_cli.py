@@ -97,22 +97,23 @@ def test_evaluate_prints_the_report_of_each_split(trained, capsys):
     assert run("evaluate", "--run-dir", run_dir) == 0
     shown = capsys.readouterr().out
     assert "urgency on val" in shown
-    assert f"{metrics['splits']['test']['urgency']['per_class']['상']['f1']:.3f}" in shown
+    assert f"{metrics.splits['test']['urgency'].per_class['상'].f1:.3f}" in shown
 
 
 def test_evaluate_finds_an_operating_point_of_high(trained, capsys):
     run_dir, _, config = trained
     assert run("evaluate", "--run-dir", run_dir, "--recall-of-high", "0.9") == 0
     shown = capsys.readouterr().out
-    point = evaluate_run(config, run_dir, 0.9)["operating_point"]
-    assert f"P(상) >= {point['threshold']:.6g}, chosen on val for a recall of 상 of at least 0.9" in shown
-    assert f"recall {point['val']['recall']:.3f} ({point['val']['num_found']} of {point['val']['num_high']})" in shown
-    assert point["val"]["recall"] >= 0.9
+    point = evaluate_run(config, run_dir, 0.9).operating_point
+    assert f"P(상) >= {point.threshold:.6g}, chosen on val for a recall of 상 of at least 0.9" in shown
+    val, test_figures = point.splits["val"], point.splits["test"]
+    assert f"recall {val.recall:.3f} ({val.num_found} of {val.num_high})" in shown
+    assert val.recall >= 0.9
     table = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
     test = table[table["split"] == "test"]
-    flagged = test[test["prob_high"] >= point["threshold"]]
-    assert point["test"]["num_flagged"] == len(flagged)
-    assert point["test"]["num_found"] == (flagged["urgency"] == 2).sum()
+    flagged = test[test["prob_high"] >= point.threshold]
+    assert test_figures.num_flagged == len(flagged)
+    assert test_figures.num_found == (flagged["urgency"] == 2).sum()
 
 
 @pytest.mark.parametrize("recall", ["0", "1.5", "high", "nan"])

@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from urgency_ray import __version__, storage
 from urgency_ray.config import Config, describe, iter_fields, load_config, parse_config, parse_yaml
@@ -54,9 +54,10 @@ def _extract(config: Config, options: argparse.Namespace) -> None:
 
 
 def _train(config: Config, options: argparse.Namespace) -> None:
-    from urgency_ray.commands.train import train
+    from urgency_ray.commands.train import format_scores, train
 
-    _print_scores(train(config, options.run_dir), options.run_dir)
+    print(format_scores(train(config, options.run_dir)))
+    print(f"model: {RunFolder(options.run_dir).model}")
 
 
 def _tune(config: Config, options: argparse.Namespace) -> None:
@@ -71,12 +72,12 @@ def _evaluate(config: Config, options: argparse.Namespace) -> None:
     from urgency_ray.scoring.calibration import format_operating_point
     from urgency_ray.scoring.metrics import format_report
 
-    scores = evaluate_run(config, options.run_dir, recall)
-    for split, tasks in scores["splits"].items():
+    evaluation = evaluate_run(config, options.run_dir, recall)
+    for split, tasks in evaluation.splits.items():
         for task, block in tasks.items():
             print(f"{task} on {split}\n{format_report(block)}\n")
-    if recall is not None:
-        print(format_operating_point(scores["operating_point"]))
+    if evaluation.operating_point is not None:
+        print(format_operating_point(evaluation.operating_point))
 
 
 def _parse_recall(text: str) -> float:
@@ -114,18 +115,6 @@ def _demo(config: Config, options: argparse.Namespace) -> None:
     from urgency_ray.commands.demo import demo
 
     demo(config, options.run_dir)
-
-
-def _print_scores(metrics: dict[str, Any], run_dir: str) -> None:
-    for split, tasks in metrics["splits"].items():
-        for task, block in tasks.items():
-            low, high = block["macro_f1_interval"]
-            figures = f"macro-F1 {block['macro_f1']:.3f} (95 % {low:.3f} to {high:.3f}), accuracy {block['accuracy']:.3f}"
-            print(f"{split:<5}{task:<10}{figures}, n {block['num_rows']:,}")
-    if folds := metrics.get("folds"):
-        spread = f"macro-F1 {folds['macro_f1_mean']:.3f} ± {folds['macro_f1_std']:.3f} (standard deviation)"
-        print(f"folds urgency   {spread} over {len(folds['each'])} folds, n {folds['pooled']['num_rows']:,}")
-    print(f"model: {RunFolder(run_dir).model}")
 
 
 OPTIONS = {

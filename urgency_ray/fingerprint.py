@@ -17,7 +17,10 @@ from urgency_ray.config import ENCODER_SECTIONS, Config, Role, fields_of
 from urgency_ray.errors import RequestError
 from urgency_ray.schema import METADATA_KEY
 
-IMPORTED = {"name": "imported"}
+Fields = dict[str, Any]
+"""A section's fields by name, with the plain values of YAML and JSON."""
+
+IMPORTED: Fields = {"name": "imported"}
 """Stands for an encoder of which nothing is known."""
 
 
@@ -35,8 +38,8 @@ class Fingerprint(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    audio_encoder: dict[str, Any]
-    text_encoder: dict[str, Any]
+    audio_encoder: Fields
+    text_encoder: Fields
     code_version: str
 
     @classmethod
@@ -52,9 +55,9 @@ class Fingerprint(BaseModel):
         raw = (schema.metadata or {}).get(METADATA_KEY)
         return None if raw is None else cls.model_validate(json.loads(raw))
 
-    def encoder(self, section: str) -> dict[str, Any]:
+    def encoder(self, section: str) -> Fields:
         """What it says of an encoder, by the name of its section."""
-        found: dict[str, Any] = getattr(self, section)
+        found: Fields = getattr(self, section)
         return found
 
     def differences(self, wanted: Fingerprint) -> dict[str, str]:
@@ -79,10 +82,10 @@ class Transform(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    data: dict[str, Any]
-    audio_encoder: dict[str, Any]
-    text_encoder: dict[str, Any]
-    split: dict[str, Any]
+    data: Fields
+    audio_encoder: Fields
+    text_encoder: Fields
+    split: Fields
     fingerprint: Fingerprint | None
 
     @classmethod
@@ -94,17 +97,17 @@ class Transform(BaseModel):
         """
         return cls(**deciding_fields(config), split=config.split.model_dump(), fingerprint=fingerprint)
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> Fields:
         """The fields that decide an embedding and their values, dotted."""
         known = fields_of(Role.EMBEDDING)
         flat = dict(_flatten(self.model_dump(include={"data", *ENCODER_SECTIONS})))
         return {field: flat[field] for field in known if field in flat}
 
 
-def deciding_fields(config: Config) -> dict[str, dict[str, Any]]:
+def deciding_fields(config: Config) -> dict[str, Fields]:
     """The fields of a config that decide an embedding, by section."""
     tree = config.model_dump()
-    sections: dict[str, dict[str, Any]] = {"data": {}, **{name: {} for name in ENCODER_SECTIONS}}
+    sections: dict[str, Fields] = {"data": {}, **{name: {} for name in ENCODER_SECTIONS}}
     for dotted in fields_of(Role.EMBEDDING):
         section, field = dotted.split(".")
         sections[section][field] = tree[section][field]

@@ -1,10 +1,18 @@
-"""The names in a run folder, each written down once: README's listing as code."""
+"""The names in a run folder, each written down once: README's listing as code. Reading and writing its JSON files."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from urgency_ray import storage
+from urgency_ray.errors import RequestError
+
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -127,3 +135,40 @@ class RunFolder:
     def search(self) -> SearchFolder:
         """What `tune` leaves."""
         return SearchFolder(storage.join(self.location, "tune"))
+
+
+def read_json(location: str, kind: type[Content], advice: str) -> Content:
+    """A JSON file of a run folder, checked against the type that says what is in it.
+
+    Args:
+        location: its path or URI.
+        kind: a pydantic model, or a list or dict of what pydantic knows.
+        advice: what brings the file back, `run train again`, say: the end of the message where it cannot be used.
+
+    Raises:
+        RequestError: it is missing, not JSON, or not of this kind (another version's); the text is one line.
+        OSError: its place does not answer.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(storage.read_text(location))
+    except FileNotFoundError:
+        raise RequestError(f"{location}: no such file; {advice}") from None
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "missing":
+            said = f"{field} is missing"
+        else:
+            what = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else fault["msg"]
+            said = ": ".join(part for part in (field, what) if part)
+    except UnicodeDecodeError:
+        said = "not UTF-8 text"
+    raise RequestError(f"{location}: cannot be read: {said}; it is damaged or another version's: {advice}")
+
+
+def write_json(location: str, content: BaseModel | Sequence[BaseModel], indent: int = 1) -> None:
+    """Write a JSON file of a run folder: the fields that were set, in the order of their type; None is null."""
+    documents = [content] if isinstance(content, BaseModel) else content
+    plain = [document.model_dump(exclude_unset=True) for document in documents]
+    whole = plain[0] if isinstance(content, BaseModel) else plain
+    storage.write_text(location, json.dumps(whole, ensure_ascii=False, indent=indent, allow_nan=False))

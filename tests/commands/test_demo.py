@@ -10,12 +10,13 @@ import pytest
 
 from urgency_ray import cli
 from urgency_ray.commands.demo import format_table
+from urgency_ray.scoring.blocks import ClassificationBlock
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_table_sets_each_score_beside_its_ceiling():
-    block = {"macro_f1": 0.61, "macro_f1_interval": [0.5, 0.7], "num_rows": 200}
+    block = ClassificationBlock.model_construct(macro_f1=0.61, macro_f1_interval=(0.5, 0.7), num_rows=200)
     table = format_table(
         dict.fromkeys(("audio", "text", "fused"), block), {"audio": 0.75, "text": 0.76, "fused": 0.9}
     ).splitlines()

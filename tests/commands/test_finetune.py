@@ -48,11 +48,8 @@ def test_transcripts_come_in_the_order_of_the_examples(extracted):
 
 def test_evaluate_gives_the_figures_of_training_without_the_checkpoint(finetuned):
     run_dir, metrics, config = finetuned
-    assert evaluate_run(config, run_dir)["splits"] == metrics["splits"]
-    assert (
-        evaluate_run(config.replace({"model.text_encoder": None, "model.name": "concat"}), run_dir)["splits"]
-        == metrics["splits"]
-    )
+    assert evaluate_run(config, run_dir).splits == metrics.splits
+    assert evaluate_run(config.replace({"model.text_encoder": None, "model.name": "concat"}), run_dir).splits == metrics.splits
 
 
 def test_the_best_epoch_s_score_is_that_of_the_saved_predictions(finetuned):
@@ -101,8 +98,8 @@ def test_tune_searches_over_a_fine_tuned_model(ray_session, extracted, tmp_path)
     }
     fields = {"model.name": "cross_modal", "model.text_encoder": checkpoint, "model.trainable_layers": 1, "tune.space": space}
     summary = tune(extracted[2].replace(fields | {"tune.num_trials": 3, "train.epochs": 2}), run_dir)
-    assert (summary["num_trials"], summary["failed"]) == (3, 0)
-    assert load_model(f"{run_dir}/tune/model").model.trainable_layers == summary["best"]["model.trainable_layers"]
+    assert (summary.num_trials, summary.failed) == (3, 0)
+    assert load_model(f"{run_dir}/tune/model").model.trainable_layers == summary.best["model.trainable_layers"]
 
 
 @pytest.mark.slow
@@ -117,11 +114,11 @@ def test_ablation_trains_audio_without_the_encoder_and_text_without_audio(ray_se
     }
     config = finetuned[2].replace(fields)
     metrics = train(config, run_dir)
-    assert list(metrics["ablation"]) == ["audio", "fused", "text"]
+    assert list(metrics.ablation) == ["audio", "fused", "text"]
     model = load_model(f"{run_dir}/model")
     assert (model.config.modalities, model.tokenizer) == ("audio", None)
     shutil.rmtree(checkpoint)
-    assert evaluate_run(config, run_dir)["splits"] == metrics["splits"]
+    assert evaluate_run(config, run_dir).splits == metrics.splits
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+from accounts import make_accounts
 
 from urgency_ray import cli
 from urgency_ray.commands.evaluate import evaluate_run
@@ -148,7 +149,7 @@ def utterance_run(tmp_path):
     folder = run_dir / "embeddings" / "status=embedded"
     folder.mkdir(parents=True)
     pq.write_table(table.drop_columns(["status"]), folder / "part-0.parquet")
-    (run_dir / "extract.json").write_text(json.dumps({"rows_embedded": len(rows)}), encoding="utf-8")
+    (run_dir / "extract.json").write_text(make_accounts(len(rows)).model_dump_json(), encoding="utf-8")
     return str(run_dir), config
 
 
@@ -165,9 +166,9 @@ def test_an_extracted_run_survives_urgency_sense_s_pair(extracted, tmp_path):
 
 def test_the_files_of_an_export_are_what_the_published_code_reads(extracted, tmp_path):
     run_dir, summary, config = extracted
-    result = export_artefacts(config, run_dir, str(tmp_path / "m" / "metadata.csv"), str(tmp_path / "e" / "embeddings.npz"))
+    num_rows = export_artefacts(config, run_dir, str(tmp_path / "m" / "metadata.csv"), str(tmp_path / "e" / "embeddings.npz"))
     frame = pd.read_csv(tmp_path / "m" / "metadata.csv")
-    assert result["rows_exported"] == summary["rows_embedded"] == len(frame)
+    assert num_rows == summary.rows_embedded == len(frame)
     assert frame["file_id"].is_monotonic_increasing
     assert set(frame["urgency_y"]) == {0, 1, 2}
     with np.load(tmp_path / "e" / "embeddings.npz") as arrays:
@@ -212,7 +213,7 @@ def test_a_hand_made_pair_of_urgency_sense(tmp_path):
     assert np.isnan(examples.acoustic).all()
     assert examples.urgency.tolist() == frame["urgency_y"].tolist()
     assert embedded_rows(tmp_path / "run")["text"].to_pylist() == frame["text"].tolist()
-    assert summary["calls_read"] == summary["calls_embedded"] == summary["rows_embedded"] == 40
+    assert summary.calls_read == summary.calls_embedded == summary.rows_embedded == 40
 
 
 def test_an_imported_run_is_laid_out_as_an_extracted_one(extracted, tmp_path):
@@ -222,13 +223,13 @@ def test_an_imported_run_is_laid_out_as_an_extracted_one(extracted, tmp_path):
     summary = import_artefacts(Config(), *files, str(tmp_path / "run"))
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "embeddings", "extract.json"}
     assert {path.name for path in (tmp_path / "run" / "embeddings").iterdir()} == {"status=embedded", "status=rejected"}
-    assert list(summary) == list(extracted[1])
-    assert json.loads((tmp_path / "run" / "extract.json").read_text(encoding="utf-8")) == summary
+    assert list(summary.model_dump()) == list(extracted[1].model_dump())
+    assert json.loads((tmp_path / "run" / "extract.json").read_text(encoding="utf-8")) == summary.model_dump()
     assert load_config(tmp_path / "run" / "config.yaml") == Config()
     schemas = [pq.read_schema(next(Path(run).rglob("*.parquet"))) for run in (extracted[0], tmp_path / "run")]
     assert schemas[0].names == schemas[1].names
     again = import_artefacts(Config(), *files, str(tmp_path / "again"))
-    assert again["manifest_sha256"] == summary["manifest_sha256"]
+    assert again.manifest_sha256 == summary.manifest_sha256
 
 
 def test_rows_that_cannot_be_used_are_rejects_with_their_reason(tmp_path):
@@ -262,8 +263,8 @@ def test_rows_that_cannot_be_used_are_rejects_with_their_reason(tmp_path):
     assert rows.index[rows["status"] == "embedded"].tolist() == ["call_004", "call_007"]
     assert rows.loc[list(expected), "detail"].notna().all()
     # c2 and c3 have a row each that is embedded.
-    assert (summary["calls_read"], summary["calls_embedded"], summary["calls_rejected"]) == (6, 2, 4)
-    assert summary["rows_rejected_by_reason"] == dict(Counter(expected.values()))
+    assert (summary.calls_read, summary.calls_embedded, summary.calls_rejected) == (6, 2, 4)
+    assert summary.rows_rejected_by_reason == dict(Counter(expected.values()))
 
 
 def test_unlabelled_rows_are_kept_where_the_config_welcomes_them(tmp_path):
@@ -299,10 +300,10 @@ def test_a_hand_made_pair_of_urgency_detect(tmp_path):
     np.testing.assert_array_equal(examples.audio, audio[[0, 2, 3, 1, 4]].astype(np.float32))
     assert examples.text.shape == (5, 64)
     assert (examples.sentiment >= 0).all()
-    assert (summary["calls_read"], summary["calls_embedded"], summary["rows_embedded"]) == (2, 2, 5)
-    assert summary["fingerprint"]["audio_encoder"] == {"name": "imported"}
-    assert summary["fingerprint"]["text_encoder"]["weights"] == "built-in"
-    assert summary["fingerprint"]["text_encoder"]["hashing_dim"] == 64
+    assert (summary.calls_read, summary.calls_embedded, summary.rows_embedded) == (2, 2, 5)
+    assert summary.fingerprint.audio_encoder == {"name": "imported"}
+    assert summary.fingerprint.text_encoder["weights"] == "built-in"
+    assert summary.fingerprint.text_encoder["hashing_dim"] == 64
 
 
 def test_text_embeddings_of_urgency_detect_s_pair_are_those_of_extract(extracted, tmp_path):
@@ -336,7 +337,7 @@ def test_an_imported_run_trains_with_any_config_and_predict_refuses_its_model(ra
     sizes = {"model.hidden_dim": 16, "model.num_layers": 1, "model.num_heads": 2, "model.feedforward_dim": 16}
     config = Config().replace({**sizes, **OTHER_ENCODERS, "train.epochs": 1, "train.cpus_per_worker": 1.0})
     metrics = train(config, run_dir)
-    assert evaluate_run(config, run_dir)["splits"] == metrics["splits"]
+    assert evaluate_run(config, run_dir).splits == metrics.splits
     with pytest.raises(RequestError, match="trained on imported embeddings"):
         repeat_transform(Config(), load_model(f"{run_dir}/model").transform)
 
@@ -391,9 +392,9 @@ def test_the_commands_do_the_same(extracted, tmp_path, capsys):
     run_dir, summary, _ = extracted
     files = "--metadata", tmp_path / "m.csv", "--embeddings", tmp_path / "e.npz"
     assert run("export", "--run-dir", run_dir, *files) == 0
-    assert f"{summary['rows_embedded']} rows exported" in one_line(capsys)
+    assert f"{summary.rows_embedded} rows exported" in one_line(capsys)
     assert run("import", *files, "--run-dir", tmp_path / "back") == 0
-    counts = f"{summary['calls_embedded']} calls read = {summary['calls_embedded']} embedded + 0 rejected"
+    counts = f"{summary.calls_embedded} calls read = {summary.calls_embedded} embedded + 0 rejected"
     assert counts in one_line(capsys)
     assert_same_rows(embedded_rows(run_dir), embedded_rows(tmp_path / "back"))
     assert run("import", *files, "--run-dir", tmp_path / "back") == 2

@@ -68,7 +68,7 @@ def test_a_run_on_object_storage_is_the_local_run(bucket, corpus, extracted):
     source = ["--config", f"{bucket}/config.yaml", "--run-dir", run_dir, "--data.root", calls]
     run(["extract", *source])
     remote = json.loads(storage.read_text(f"{run_dir}/extract.json"))
-    assert {**remote, "wall_sec": 0} == {**summary, "wall_sec": 0}
+    assert {**remote, "wall_sec": 0} == {**summary.model_dump(), "wall_sec": 0}
     pd.testing.assert_frame_equal(read_rows(run_dir), read_rows(local_dir))
 
     # What a killed run leaves: an object is there whole or not at all, but a cut one is no harder.
@@ -94,7 +94,7 @@ def test_a_run_on_object_storage_is_the_local_run(bucket, corpus, extracted):
 
     frame = read_table(output).to_pandas().set_index("call_id")
     known = read_table(f"{run_dir}/predictions.parquet").to_pandas().set_index("call_id")
-    assert len(frame) == summary["calls_read"]
+    assert len(frame) == summary.calls_read
     assert len(known) > 0
     names = ["prob_low", "prob_mid", "prob_high"]
     np.testing.assert_allclose(frame.loc[known.index, names], known[names], atol=1e-5)

@@ -39,7 +39,7 @@ def test_every_flaw_is_treated_as_stated(spoken, flaws):
     run_dir, summary, _ = spoken
     rows = read_rows(run_dir)
     # 150 calls; flaws.json itself lies in the folder and is a label without a WAV.
-    assert summary["calls_read"] == len(rows) == 150 + 1
+    assert summary.calls_read == len(rows) == 150 + 1
     assert rows.loc["flaws", "reason"] == "missing_audio"
     for stem, flaw in flaws.items():
         wanted = "rejected" if flaw["expected"].startswith("rejected") else "embedded"
@@ -67,7 +67,7 @@ def test_calls_with_the_same_audio_fall_in_one_split(spoken, flaws):
 def test_bad_utterances_are_rejected_alone(ray_session, demo_config, flaws, tmp_path):
     config = demo_config.replace({"data.root": str(SPOKEN_CALLS), "data.unit": "utterance", "data.min_utterance_sec": 0.3})
     summary = extract(config, str(tmp_path / "run"))
-    assert summary["calls_embedded"] + summary["calls_rejected"] == summary["calls_read"] == 151
+    assert summary.calls_embedded + summary.calls_rejected == summary.calls_read == 151
     rows = read_rows(tmp_path / "run")
     backwards = rows.loc[next(stem for stem, flaw in flaws.items() if "ends before it starts" in flaw["flaw"])]
     assert (backwards["reason"] == "invalid_span").sum() == 1
@@ -94,9 +94,9 @@ def read_call_ms(stem):
 def test_train_tune_predict_and_report_run_on_it(spoken, tmp_path):
     run_dir, _, config = spoken
     metrics = train(config, run_dir)
-    assert metrics["splits"]["test"]["urgency"]["num_rows"] == 30
+    assert metrics.splits["test"]["urgency"].num_rows == 30
     summary = tune(config.replace({"tune.num_trials": 8}), run_dir)
-    assert summary["num_trials"] == 8
+    assert summary.num_trials == 8
     counts = predict(
         Config().replace({"data.root": str(SPOKEN_CALLS / "Validation")}), f"{run_dir}/model", str(tmp_path / "p.csv")
     )

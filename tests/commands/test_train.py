@@ -43,18 +43,19 @@ def test_of_ray_train_s_callbacks_only_the_placement_group_cleaner_is_left_out()
 def test_metrics_are_those_of_the_predictions_by_scikit_learn(trained):
     run_dir, metrics, _ = trained
     predictions = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
-    assert set(metrics["splits"]) == {"val", "test"}
-    for name, tasks in metrics["splits"].items():
+    assert set(metrics.splits) == {"val", "test"}
+    for name, tasks in metrics.splits.items():
         rows = predictions[predictions["split"] == name]
         block = tasks["urgency"]
-        assert block["num_rows"] == len(rows)
+        assert block.num_rows == len(rows)
         truth, called = rows["urgency"], rows["urgency_pred"]
-        assert block["accuracy"] == pytest.approx(accuracy_score(truth, called))
-        assert block["macro_f1"] == pytest.approx(f1_score(truth, called, average="macro", labels=[0, 1, 2], zero_division=0))
-        assert block["confusion"] == confusion_matrix(truth, called, labels=[0, 1, 2]).tolist()
-        assert block["macro_f1_interval"][0] <= block["macro_f1"] <= block["macro_f1_interval"][1]
-    assert json.loads(Path(run_dir, "metrics.json").read_text(encoding="utf-8")) == metrics
-    assert metrics["warnings"] == []
+        assert block.accuracy == pytest.approx(accuracy_score(truth, called))
+        assert block.macro_f1 == pytest.approx(f1_score(truth, called, average="macro", labels=[0, 1, 2], zero_division=0))
+        assert block.confusion == confusion_matrix(truth, called, labels=[0, 1, 2]).tolist()
+        assert block.macro_f1_interval[0] <= block.macro_f1 <= block.macro_f1_interval[1]
+    written = json.loads(Path(run_dir, "metrics.json").read_text(encoding="utf-8"))
+    assert written == metrics.model_dump(mode="json", exclude_unset=True)
+    assert metrics.warnings == []
 
 
 def test_predictions_follow_the_contract(trained):
@@ -83,7 +84,7 @@ def test_the_saved_model_is_that_of_the_best_epoch(trained):
     assert [(row["modalities"], row["epoch"]) for row in history] == [
         (m, e) for m in ("fused", "audio", "text") for e in (1, 2, 3, 4)
     ]
-    assert metrics["splits"]["val"]["urgency"]["macro_f1"] == pytest.approx(max(row["val_macro_f1"] for row in history[:4]))
+    assert metrics.splits["val"]["urgency"].macro_f1 == pytest.approx(max(row["val_macro_f1"] for row in history[:4]))
     model = load_model(f"{run_dir}/model")
     table = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
     probs = predict_examples(model, load_examples(run_dir))["urgency"]
@@ -117,7 +118,7 @@ def test_training_leaves_tensorboard_curves_of_each_model(trained):
 
 def test_evaluate_gives_the_same_figures(trained):
     run_dir, metrics, config = trained
-    assert evaluate_run(config, run_dir) == {"splits": metrics["splits"]}
+    assert evaluate_run(config, run_dir) == (metrics.splits, None)
 
 
 def test_evaluate_refuses_another_split(trained):
@@ -172,9 +173,9 @@ def test_a_loss_that_is_not_finite_ends_the_command_with_one_line(ray_session, e
 
 def test_ablation_trains_each_modality_and_keeps_the_fused_model(trained):
     run_dir, metrics, _ = trained
-    assert list(metrics["ablation"]) == ["fused", "audio", "text"]
-    assert metrics["ablation"]["fused"] == metrics["splits"]["test"]["urgency"]
-    assert metrics["ablation"]["audio"] != metrics["ablation"]["text"]
+    assert list(metrics.ablation) == ["fused", "audio", "text"]
+    assert metrics.ablation["fused"] == metrics.splits["test"]["urgency"]
+    assert metrics.ablation["audio"] != metrics.ablation["text"]
     assert load_model(f"{run_dir}/model").config.modalities == "fused"
 
 
@@ -185,11 +186,11 @@ def test_folds_score_each_row_by_a_model_that_has_not_seen_it(ray_session, extra
     metrics = train(config, run_dir)
     examples = load_examples(run_dir)
     folds = fold_splits(examples, config.split, 2)
-    found = metrics["folds"]
-    assert [fold["num_rows"] for fold in found["each"]] == [len(splits.test) for splits in folds]
-    scores = [fold["macro_f1"] for fold in found["each"]]
-    assert (found["macro_f1_mean"], found["macro_f1_std"]) == pytest.approx((np.mean(scores), np.std(scores, ddof=1)))
-    assert found["pooled"]["num_rows"] == sum(examples.keys["provider_split"] == "training")
+    found = metrics.folds
+    assert [fold.num_rows for fold in found.each] == [len(splits.test) for splits in folds]
+    scores = [fold.macro_f1 for fold in found.each]
+    assert (found.macro_f1_mean, found.macro_f1_std) == pytest.approx((np.mean(scores), np.std(scores, ddof=1)))
+    assert found.pooled.num_rows == sum(examples.keys["provider_split"] == "training")
     # Each fold's own best checkpoint, on its held-out rows, gives that fold's figure and its part of the pooled ones.
     confusion = np.zeros((3, 3), int)
     folders = [folder for folder in Path(run_dir, "checkpoints").iterdir() if folder.name.startswith("fused-")]
@@ -208,8 +209,8 @@ def test_folds_score_each_row_by_a_model_that_has_not_seen_it(ray_session, extra
         truth = examples.urgency[splits.test]
         assert score == pytest.approx(f1_score(truth, predicted, average="macro", labels=[0, 1, 2], zero_division=0))
         confusion += confusion_matrix(truth, predicted, labels=[0, 1, 2])
-    assert found["pooled"]["confusion"] == confusion.tolist()
-    assert set(metrics["splits"]) == {"val", "test"}
+    assert found.pooled.confusion == confusion.tolist()
+    assert set(metrics.splits) == {"val", "test"}
 
 
 def test_a_leak_is_logged_and_kept_with_the_figures(ray_session, extracted, tmp_path, caplog):
@@ -220,11 +221,11 @@ def test_a_leak_is_logged_and_kept_with_the_figures(ray_session, extracted, tmp_
         pq.write_table(table.set_column(table.schema.get_field_index("text"), table.schema.field("text"), same), path)
     with caplog.at_level(logging.WARNING, "urgency_ray"):
         metrics = train(extracted[2].replace({"train.epochs": 1}), run_dir)
-    size = metrics["splits"]["test"]["urgency"]["num_rows"]
+    size = metrics.splits["test"]["urgency"].num_rows
     expected = (
         f"possible leak: {size} of {size} test rows have the same transcript as a row of train or val; their scores flatter"
     )
-    assert metrics["warnings"][-1] == expected
+    assert metrics.warnings[-1] == expected
     assert f"warning: {expected}" in caplog.messages
     assert "연기" not in caplog.text
 

@@ -23,6 +23,7 @@ from urgency_ray.errors import RequestError
 from urgency_ray.examples.splits import group_examples, val_folds
 from urgency_ray.model.classifier import load_model
 from urgency_ray.model.inference import predict_examples
+from urgency_ray.scoring.blocks import ClassificationBlock, Difference, SearchSummary, UrgencyBlocks
 from urgency_ray.scoring.metrics import paired_macro_f1_difference
 from urgency_ray.scoring.scores import score_splits
 from urgency_ray.search import study
@@ -46,9 +47,9 @@ def searched(ray_session, extracted, tmp_path_factory):
 def test_each_trial_is_accounted_for(searched):
     run_dir, summary, _ = searched
     trials = pd.read_parquet(f"{run_dir}/tune/trials.parquet")
-    assert len(trials) == summary["num_trials"] == 5
-    assert summary["completed"] + summary["stopped"] + summary["failed"] == 5
-    assert summary["failed"] == 0
+    assert len(trials) == summary.num_trials == 5
+    assert summary.completed + summary.stopped + summary.failed == 5
+    assert summary.failed == 0
     assert (trials.loc[trials["state"] == "completed", "epochs"] <= 4).all()
     weights = trials[["loss.kl_weight", "loss.focal_weight", "loss.cross_entropy_weight"]]
     np.testing.assert_allclose(weights.sum(axis=1), 1)
@@ -64,9 +65,9 @@ def test_the_first_trial_is_the_config_itself(searched):
 def test_the_winner_has_the_best_validation_score_and_its_config_trains(searched):
     run_dir, summary, config = searched
     trials = pd.read_parquet(f"{run_dir}/tune/trials.parquet").set_index("number")
-    assert summary["best_trial"] == trials["val_macro_f1"].idxmax()
+    assert summary.best_trial == trials["val_macro_f1"].idxmax()
     best = load_config(f"{run_dir}/tune/best.yaml")
-    row = trials.loc[summary["best_trial"]]
+    row = trials.loc[summary.best_trial]
     assert best.train.learning_rate == row["train.learning_rate"]
     assert best.model.hidden_dim == row["model.hidden_dim"]
     assert best.data == config.data
@@ -81,8 +82,8 @@ def test_a_trial_that_fails_cannot_win(ray_session, extracted, tmp_path):
         {"tune.space": space, "train.learning_rate": 1e-9, "train.clip_norm": None, "tune.num_trials": 4}
     )
     summary = tune(config.replace({"tune.max_concurrent": 1}), run_dir)
-    assert summary["failed"] >= 1
-    assert summary["best"]["train.learning_rate"] == 1e-9
+    assert summary.failed >= 1
+    assert summary.best["train.learning_rate"] == 1e-9
 
 
 def test_a_trial_that_fits_nowhere_is_refused(ray_session, extracted):
@@ -95,7 +96,7 @@ def test_the_winner_s_model_is_saved_and_scored_on_test(searched):
     _, examples, splits = open_run(config, run_dir)
     model = load_model(f"{run_dir}/tune/model")
     blocks = score_splits(model, predict_examples(model, examples), examples, splits, num_resamples=100, seed=0)
-    assert summary["test"]["macro_f1"] == pytest.approx(blocks["test"]["urgency"]["macro_f1"])
+    assert summary.test.macro_f1 == pytest.approx(blocks["test"]["urgency"].macro_f1)
 
 
 def load_study(run_dir):
@@ -131,11 +132,11 @@ def test_the_history_has_every_epoch_of_every_trial_and_the_best_so_far(searched
 
 def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched):
     run_dir, summary, config = searched
-    assert json.loads(Path(run_dir, "tune", "metrics.json").read_text(encoding="utf-8")) == summary
-    assert summary["selection_optimism"] == pytest.approx(summary["val"]["macro_f1"] - summary["test"]["macro_f1"])
-    own = train(config, run_dir)["splits"]
+    assert json.loads(Path(run_dir, "tune", "metrics.json").read_text(encoding="utf-8")) == summary.model_dump(mode="json")
+    assert summary.selection_optimism == pytest.approx(summary.val.macro_f1 - summary.test.macro_f1)
+    own = train(config, run_dir).splits
     for part in ("val", "test"):
-        assert summary["defaults"][part] == own[part]["urgency"]
+        assert getattr(summary.defaults, part) == own[part]["urgency"]
     _, examples, splits = open_run(config, run_dir)
     called = [
         predict_examples(load_model(f"{run_dir}/{folder}"), examples)["urgency"].argmax(1)[splits.test]
@@ -143,13 +144,13 @@ def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched):
     ]
     truth, calls = examples.urgency[splits.test], group_examples(examples.keys)[splits.test]
     expected = paired_macro_f1_difference(truth, *called, calls, num_resamples=config.train.bootstrap_samples, seed=0)
-    difference = summary["difference"]
-    assert (difference["macro_f1"], difference["interval"]) == expected
-    assert difference["macro_f1"] == pytest.approx(summary["test"]["macro_f1"] - summary["defaults"]["test"]["macro_f1"])
-    if summary["best_trial"] == 0:
-        assert difference["verdict"] == "defaults"
+    difference = summary.difference
+    assert (difference.macro_f1, difference.interval) == expected
+    assert difference.macro_f1 == pytest.approx(summary.test.macro_f1 - summary.defaults.test.macro_f1)
+    if summary.best_trial == 0:
+        assert difference.verdict == "defaults"
     else:
-        assert difference["verdict"] == ("better" if difference["interval"][0] > 0 else "not_better")
+        assert difference.verdict == ("better" if difference.interval[0] > 0 else "not_better")
 
 
 def test_a_search_that_finds_nothing_better_says_so(ray_session, extracted, tmp_path, caplog):
@@ -159,9 +160,9 @@ def test_a_search_that_finds_nothing_better_says_so(ray_session, extracted, tmp_
     config = extracted[2].replace({"tune.space": space, "tune.num_trials": 2, "tune.max_concurrent": 1})
     with caplog.at_level(logging.INFO, "urgency_ray"):
         summary = tune(config, run_dir)
-    assert summary["best"] == {"train.learning_rate": 1e-3}
-    assert summary["difference"] == {"macro_f1": 0.0, "interval": [0.0, 0.0], "verdict": "defaults"}
-    assert summary["defaults"]["test"] == summary["test"]
+    assert summary.best == {"train.learning_rate": 1e-3}
+    assert summary.difference.model_dump(mode="json") == {"macro_f1": 0.0, "interval": [0.0, 0.0], "verdict": "defaults"}
+    assert summary.defaults.test == summary.test
     assert "the best trial is that of the config's own values: the search found nothing better" in caplog.messages
 
 
@@ -173,8 +174,14 @@ def test_a_search_that_finds_nothing_better_says_so(ray_session, extracted, tmp_
     ],
 )
 def test_the_verdict_is_put_in_words(difference, words):
-    block = {"macro_f1": 0.5}
-    summary = {"num_trials": 9, "best_score": 0.6, "test": block, "defaults": {"test": block}, "difference": difference}
+    block = ClassificationBlock.model_construct(macro_f1=0.5)
+    summary = SearchSummary.model_construct(
+        num_trials=9,
+        best_score=0.6,
+        test=block,
+        defaults=UrgencyBlocks.model_construct(test=block),
+        difference=Difference.model_construct(**difference),
+    )
     first, second = format_verdict(summary)
     assert first == "best of 9 trials: validation macro-F1 0.600, test 0.500"
     assert words in second
@@ -194,7 +201,7 @@ def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(ray_session, extracted
             best.append(max(epoch.metrics["val_macro_f1"] for epoch in epochs))
     assert row["val_macro_f1"] == pytest.approx(np.mean(best), abs=0.02)
     assert row["val_macro_f1_std"] == pytest.approx(np.std(best, ddof=1), abs=0.02)
-    assert summary["best_score"] == row["val_macro_f1"]
+    assert summary.best_score == row["val_macro_f1"]
 
 
 @pytest.fixture
@@ -224,7 +231,7 @@ def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(ray_sess
             tune(config, run_dir, resume=True)
     assert not Path(run_dir, "tune", "metrics.json").exists(), "figures of one trial are none of three"
     summary = tune(config, run_dir, resume=True)
-    assert summary["num_trials"] == 3
+    assert summary.num_trials == 3
     trials = load_study(run_dir).trials
     assert trials[0] == first
     assert [trial.number for trial in trials] == [0, 1, 2]
@@ -317,7 +324,7 @@ def test_trials_of_two_workers_fill_the_cluster_and_end(ray_session, extracted, 
     two = tune(config.replace({"tune.workers_per_trial": 2}), run_dir)
     assert (two["num_trials"], two["failed"]) == (2, 0)
     history = pd.read_parquet(f"{run_dir}/tune/history.parquet")
-    assert tune(config, run_dir)["failed"] == 0
+    assert tune(config, run_dir).failed == 0
     alone = pd.read_parquet(f"{run_dir}/tune/history.parquet")
     # One process that sees the batches of both gives the same score; ASHA may stop the trial in one of the searches.
     scores = [table.query("trial == 0 and epoch == 1")["val_macro_f1"].item() for table in (history, alone)]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from accounts import make_accounts
 from fitting import NO_DROPOUT, SMALL, check_two_workers_are_one, rounding_noise, run
 from sklearn.metrics import f1_score
 
@@ -247,7 +248,7 @@ def write_run(folder, rows, fingerprint=None):
     ]
     (folder / "embeddings" / "status=embedded").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(tree, schema), folder / "embeddings" / "status=embedded" / "0.parquet")
-    (folder / "extract.json").write_text(json.dumps({"rows_embedded": len(rows)}))
+    (folder / "extract.json").write_text(make_accounts(len(rows)).model_dump_json())
     return str(folder)
 
 
@@ -313,11 +314,11 @@ def test_a_run_keeps_the_contract_with_a_row_a_call(trained_calls):
     assert summary["rows_rejected_by_reason"]["too_short"] > 0, "or nothing is shown of calls that lost some utterances"
     assert (frame["example_id"] == frame["call_id"]).all()
     test = frame[frame["split"] == "test"]
-    block = metrics["splits"]["test"]["urgency"]
-    assert block["num_rows"] == len(test) == 20
+    block = metrics.splits["test"]["urgency"]
+    assert block.num_rows == len(test) == 20
     expected = f1_score(test["urgency"], test["urgency_pred"], average="macro", labels=[0, 1, 2], zero_division=0)
-    assert block["macro_f1"] == pytest.approx(expected)
-    assert evaluate_run(config.replace({"model.name": "concat"}), run_dir)["splits"] == metrics["splits"], (
+    assert block.macro_f1 == pytest.approx(expected)
+    assert evaluate_run(config.replace({"model.name": "concat"}), run_dir).splits == metrics.splits, (
         "the model says what it takes"
     )
 
@@ -359,8 +360,8 @@ def test_a_search_and_an_ablation_train_on_calls(trained_calls, tmp_path):
     run_dir = str(shutil.copytree(trained_calls[0], tmp_path / "run"))
     config = trained_calls[2].replace({"train.epochs": 1, "tune.num_trials": 2, "train.ablation": True})
     metrics = train(config, run_dir)
-    assert {block["num_rows"] for block in metrics["ablation"].values()} == {20}
-    assert tune(config, run_dir)["test"]["num_rows"] == 20
+    assert {block.num_rows for block in metrics.ablation.values()} == {20}
+    assert tune(config, run_dir).test.num_rows == 20
     assert load_model(f"{run_dir}/tune/model").attention is not None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import html
 import json
 import os
@@ -27,7 +26,9 @@ from urgency_ray.report.page import write_report
 from urgency_ray.report.tuning import cost, importances, rungs, search_seconds
 from urgency_ray.report.words import EXPLANATIONS, fusion_verdict, tuning_verdict, value
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_LABELS
+from urgency_ray.scoring.blocks import ClassificationBlock, Difference, SearchSummary
 from urgency_ray.scoring.metrics import expected_calibration_error
+from urgency_ray.training.history import EpochRow
 
 SPACE = {
     "loss_mixture": {"type": "simplex", "fields": ["loss.kl_weight", "loss.focal_weight", "loss.cross_entropy_weight"]},
@@ -190,10 +191,12 @@ def make_run(folder: Path) -> Path:
             "texts_truncated": 101,
             "tokens_dropped": 8123,
             "fingerprint": {**encoders, "unit": "call", "code_version": "0.1.0"},
+            "manifest_sha256": "5d1f" * 16,
         },
         "history.json": make_history(rng),
         "metrics.json": make_metrics(rng, truth, probs),
         "tune/metrics.json": {
+            "study": "search-5f0c",
             "num_trials": len(trials),
             **{state: sum(trial["state"] == state for trial in trials) for state in ("completed", "stopped", "failed")},
             "best_trial": best["number"],
@@ -347,7 +350,7 @@ def test_a_class_without_rows_shows_a_dash(full_run, tmp_path):
     run = keep_only(full_run, tmp_path, "metrics.json")
     metrics = load(run, "metrics.json")
     block = metrics["splits"]["test"]["urgency"]
-    block["per_class"]["상"] = {"precision": 0.0, "recall": None, "f1": 0.0, "support": 0}
+    block["per_class"]["상"] = {"precision": 0.0, "recall": float("nan"), "f1": 0.0, "support": 0}
     block["confusion"][2] = [0, 0, 0]
     block["recall_high"] = block["high_called_low"] = float("nan")
     rewrite(run, "metrics.json", metrics)
@@ -531,8 +534,9 @@ def test_warnings_and_folds_of_the_training_are_on_the_page(full_run, full_text,
     run = keep_only(full_run, tmp_path, "metrics.json")
     metrics = load(run, "metrics.json")
     metrics["warnings"] = ["possible leak: 3 of 342 test rows have the same <audio>"]
-    folds = {"each": [{}] * 5, "macro_f1_mean": 0.611, "macro_f1_std": 0.024}
-    metrics["folds"] = folds | {"pooled": {"macro_f1": 0.613, "macro_f1_interval": [0.59, 0.64], "num_rows": 3010}}
+    folds = {"each": [{"num_rows": 602, "macro_f1": 0.611}] * 5, "macro_f1_mean": 0.611, "macro_f1_std": 0.024}
+    pooled = metrics["splits"]["val"]["urgency"] | {"macro_f1": 0.613, "macro_f1_interval": [0.59, 0.64], "num_rows": 3010}
+    metrics["folds"] = folds | {"pooled": pooled}
     rewrite(run, "metrics.json", metrics)
     text = render(run).text
     assert "Warning of the training. Possible leak: 3 of 342 test rows have the same <audio>." in text
@@ -574,7 +578,7 @@ def test_predictions_of_another_run_are_pointed_out(full_run, tmp_path):
 
 
 def ablation_block(score, low, high):
-    return {"num_rows": 1200, "macro_f1": score, "macro_f1_interval": [low, high]}
+    return ClassificationBlock.model_construct(num_rows=1200, macro_f1=score, macro_f1_interval=(low, high))
 
 
 @pytest.mark.parametrize(
@@ -615,12 +619,12 @@ def test_settings_are_shown_as_typed_and_paths_by_their_last_part(setting, shown
 
 
 def test_charts_are_deterministic_and_keep_text_as_text():
-    history = copy.deepcopy(make_history(np.random.default_rng(1)))
+    history = [EpochRow(**row) for row in make_history(np.random.default_rng(1))]
     svg = charts.macro_f1_curves(history)
     assert svg == charts.macro_f1_curves(history)
     assert re.search(r"<text[^>]*>epoch</text>", svg)
-    best = max((row for row in history if row["modalities"] == "text"), key=lambda row: row["val_macro_f1"])
-    assert f">{best['epoch']}</text>" in svg
+    best = max((row for row in history if row.modalities == "text"), key=lambda row: row.val_macro_f1)
+    assert f">{best.epoch}</text>" in svg
     assert "#010203" not in svg and "var(--muted)" in svg
 
 
@@ -629,7 +633,8 @@ def test_the_epoch_that_the_run_picked_is_marked():
     rows = [{"modalities": "text", "epoch": epoch, "val_macro_f1": score} for epoch, score in scores.items()]
     by_macro_f1 = [row | {"val_score": row["val_macro_f1"]} for row in rows]
     by_another = [row | {"val_score": 1 - row["val_macro_f1"]} for row in rows]
-    for history, marked in ((by_macro_f1, "2"), (by_another, "1")):
+    for figures, marked in ((by_macro_f1, "2"), (by_another, "1")):
+        history = [EpochRow.model_construct(**row) for row in figures]
         assert re.findall(r"<text[^>]*(?:700|bold)[^>]*>([^<]*)</text>", charts.macro_f1_curves(history)) == [marked]
 
 
@@ -675,7 +680,9 @@ def test_the_first_lines_say_whether_the_search_found_better(full_run, full_text
 )
 def test_verdict_on_the_search_follows_the_interval(interval, verdict, said, better):
     difference = {"macro_f1": sum(interval) / 2, "interval": interval, "verdict": verdict}
-    words, found = tuning_verdict({"best_trial": 3, "test": {"macro_f1": 0.6}, "difference": difference})
+    test = ClassificationBlock.model_construct(macro_f1=0.6)
+    summary = SearchSummary.model_construct(best_trial=3, test=test, difference=Difference.model_construct(**difference))
+    words, found = tuning_verdict(summary)
     assert said in words
     assert found is better
 

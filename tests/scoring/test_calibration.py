@@ -86,10 +86,10 @@ def test_the_threshold_is_the_highest_of_scikit_learn_s_curve_that_reaches_the_r
     assert threshold == pytest.approx(thresholds[reached].max())
     figures = threshold_figures(probs, truth, threshold)
     called = probs >= threshold
-    assert figures["recall"] == pytest.approx(recall_score(truth == 2, called))
-    assert figures["precision"] == pytest.approx(precision_score(truth == 2, called))
-    assert figures["recall"] == pytest.approx(recalls[:-1][thresholds == thresholds[reached].max()][0])
-    assert figures["precision"] == pytest.approx(precisions[:-1][thresholds == thresholds[reached].max()][0])
+    assert figures.recall == pytest.approx(recall_score(truth == 2, called))
+    assert figures.precision == pytest.approx(precision_score(truth == 2, called))
+    assert figures.recall == pytest.approx(recalls[:-1][thresholds == thresholds[reached].max()][0])
+    assert figures.precision == pytest.approx(precisions[:-1][thresholds == thresholds[reached].max()][0])
 
 
 @settings(max_examples=60, deadline=None)
@@ -99,17 +99,16 @@ def test_the_threshold_as_printed_reaches_the_recall_on_val(seed, scale):
     truth, probs = np.append(rng.integers(0, 3, 40), 2), (scale * rng.random(41)).astype(np.float32)
     point = operating_point(probs, truth, {"val": np.arange(41)}, 0.9)
     printed = float(re.search(r">= (\S+),", format_operating_point(point)).group(1))
-    assert recall_score(truth == 2, probs >= printed) == pytest.approx(point["val"]["recall"])
-    assert point["val"]["recall"] >= 0.9
+    assert recall_score(truth == 2, probs >= printed) == pytest.approx(point.splits["val"].recall)
+    assert point.splits["val"].recall >= 0.9
 
 
 def test_the_operating_point_by_hand():
     truth = np.array([2, 2, 2, 2, 0, 1, 1, 2, 2, 0, 0, 0])
     probs = np.array([0.9, 0.8, 0.6, 0.2, 0.7, 0.3, 0.1, 0.65, 0.5, 0.7, 0.61, 0.1])
     point = operating_point(probs, truth, {"val": np.arange(7), "test": np.arange(7, 12)}, 0.75)
-    assert point == {
-        "recall_of_high": 0.75,
-        "threshold": 0.6,
+    assert (point.recall_of_high, point.threshold) == (0.75, 0.6)
+    assert {name: figures.model_dump() for name, figures in point.splits.items()} == {
         "val": {
             "num_rows": 7,
             "num_high": 4,
@@ -145,5 +144,5 @@ def test_twenty_rows_at_95_percent_may_miss_one():
 def test_a_recall_without_rows_of_the_class_is_unreachable_and_says_so():
     truth = np.array([0, 1, 1, 2])
     point = operating_point(np.array([0.1, 0.2, 0.3, 0.4]), truth, {"val": np.arange(3), "test": np.arange(3, 4)}, 0.95)
-    assert point == {"recall_of_high": 0.95, "threshold": None}
+    assert point.model_dump() == {"recall_of_high": 0.95, "threshold": None, "splits": {}}
     assert format_operating_point(point).endswith("cannot be reached: no row of val is 상")

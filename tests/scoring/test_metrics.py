@@ -80,7 +80,7 @@ def loop_macro_f1(y_true, y_pred, num_classes=3):
 
 
 def test_block_by_hand():
-    block = block_of(Y_TRUE, Y_PRED)
+    block = block_of(Y_TRUE, Y_PRED).model_dump(exclude_unset=True)
     interval = block.pop("macro_f1_interval")
     assert interval[0] < block["macro_f1"] < interval[1]
     # By chance: rows (3, 2, 3), columns (3, 2, 3); squared distances 1 beside the diagonal and 4 in the corners.
@@ -109,42 +109,42 @@ def test_block_agrees_with_scikit_learn(pairs):
     y_true, y_pred = np.array(pairs).T
     block = block_of(y_true, y_pred, num_resamples=10)
     classes = [0, 1, 2]
-    assert block["num_rows"] == len(pairs)
-    assert block["accuracy"] == pytest.approx(accuracy_score(y_true, y_pred))
-    assert block["macro_f1"] == pytest.approx(f1_score(y_true, y_pred, labels=classes, average="macro", zero_division=0))
-    assert block["confusion"] == confusion_matrix(y_true, y_pred, labels=classes).tolist()
-    assert block["ordinal_mae"] == pytest.approx(mean_absolute_error(y_true, y_pred))
+    assert block.num_rows == len(pairs)
+    assert block.accuracy == pytest.approx(accuracy_score(y_true, y_pred))
+    assert block.macro_f1 == pytest.approx(f1_score(y_true, y_pred, labels=classes, average="macro", zero_division=0))
+    assert block.confusion == confusion_matrix(y_true, y_pred, labels=classes).tolist()
+    assert block.ordinal_mae == pytest.approx(mean_absolute_error(y_true, y_pred))
     columns = precision_recall_fscore_support(y_true, y_pred, labels=classes, zero_division=0)
     for label, *expected in zip(URGENCY_LABELS, *columns, strict=True):
-        assert list(block["per_class"][label].values()) == pytest.approx(expected)
+        assert list(block.per_class[label].model_dump().values()) == pytest.approx(expected)
     if len({*y_true, *y_pred}) == 1:
-        assert block["quadratic_kappa"] is None
+        assert block.quadratic_kappa is None
     else:
         kappa = cohen_kappa_score(y_true, y_pred, labels=classes, weights="quadratic")
-        assert block["quadratic_kappa"] == pytest.approx(kappa, abs=1e-12)
+        assert block.quadratic_kappa == pytest.approx(kappa, abs=1e-12)
     if (y_true == 2).any():
         recall = recall_score(y_true, y_pred, labels=[2], average=None)[0]
-        assert block["recall_high"] == pytest.approx(recall)
-        assert block["high_called_low"] == pytest.approx((y_pred[y_true == 2] == 0).mean())
+        assert block.recall_high == pytest.approx(recall)
+        assert block.high_called_low == pytest.approx((y_pred[y_true == 2] == 0).mean())
     else:
-        assert block["recall_high"] is None
-        assert block["high_called_low"] is None
-    json.dumps(block, allow_nan=False)
+        assert block.recall_high is None
+        assert block.high_called_low is None
+    json.dumps(block.model_dump(), allow_nan=False)
 
 
 def test_class_with_neither_truth_nor_predictions_counts_as_zero():
     y_true = np.array([0, 0, 1, 1])
-    assert block_of(y_true, y_true)["macro_f1"] == pytest.approx((1 + 1 + 0) / 3)
+    assert block_of(y_true, y_true).macro_f1 == pytest.approx((1 + 1 + 0) / 3)
 
 
 def test_sentiment_has_no_ordinal_figures_and_the_same_keys():
     y_true = np.array([0, 1, 3, 0, 1], np.int8)
     block = block_of(y_true, np.array([0, 1, 3, 1, 1]), labels=SENTIMENT_LABELS, ordinal=False)
     for name in ("quadratic_kappa", "ordinal_mae", "recall_high", "high_called_low"):
-        assert block[name] is None
-    assert list(block) == list(block_of(Y_TRUE, Y_PRED))
-    assert list(block["per_class"]) == list(SENTIMENT_LABELS)
-    assert np.shape(block["confusion"]) == (4, 4)
+        assert getattr(block, name) is None
+    assert list(block.model_dump(exclude_unset=True)) == list(block_of(Y_TRUE, Y_PRED).model_dump(exclude_unset=True))
+    assert list(block.per_class) == list(SENTIMENT_LABELS)
+    assert np.shape(block.confusion) == (4, 4)
 
 
 def test_block_holds_plain_python_values():
@@ -155,7 +155,7 @@ def test_block_holds_plain_python_values():
         else:
             yield type(value)
 
-    block = block_of(Y_TRUE.astype(np.int8), Y_PRED.astype(np.int32))
+    block = block_of(Y_TRUE.astype(np.int8), Y_PRED.astype(np.int32)).model_dump(mode="json", exclude_unset=True)
     assert set(walk(block)) == {int, float}
     assert json.loads(json.dumps(block, allow_nan=False)) == block
 
@@ -226,11 +226,11 @@ def test_calibration_error_by_hand():
 
 def test_interval_is_that_of_a_loop_over_resampled_calls():
     y_true, y_pred, groups = clustered_rows(25, np.random.default_rng(2))
-    low, high = block_of(y_true, y_pred, groups=groups, num_resamples=4000)["macro_f1_interval"]
+    low, high = block_of(y_true, y_pred, groups=groups, num_resamples=4000).macro_f1_interval
     expected = loop_bootstrap(y_true, [y_pred], groups, loop_macro_f1)
     assert [low, high] == pytest.approx(expected, abs=0.02)
     # Resampling rows instead would promise too much: what tells the two apart is far above the noise.
-    narrow = block_of(y_true, y_pred, num_resamples=4000)["macro_f1_interval"]
+    narrow = block_of(y_true, y_pred, num_resamples=4000).macro_f1_interval
     assert high - low > 1.4 * (narrow[1] - narrow[0])
 
 
@@ -240,31 +240,31 @@ def test_interval_of_single_row_groups_is_that_of_a_loop():
     y_true = rng.integers(0, 3, 100)
     y_pred = np.where(rng.random(100) < 0.6, y_true, rng.integers(0, 3, 100))
     expected = loop_bootstrap(y_true, [y_pred], np.arange(100), loop_macro_f1)
-    assert block_of(y_true, y_pred, num_resamples=4000)["macro_f1_interval"] == pytest.approx(expected, abs=0.02)
+    assert block_of(y_true, y_pred, num_resamples=4000).macro_f1_interval == pytest.approx(expected, abs=0.02)
 
 
 def test_interval_depends_on_the_seed_and_not_on_names_or_order_of_rows():
     rng = np.random.default_rng(4)
     y_true, y_pred, groups = clustered_rows(50, rng)
-    interval = block_of(y_true, y_pred, groups=groups)["macro_f1_interval"]
+    interval = block_of(y_true, y_pred, groups=groups).macro_f1_interval
     names = np.array([f"call-{name:03}" for name in groups])
     order = rng.permutation(len(groups))
-    assert block_of(y_true, y_pred, groups=groups)["macro_f1_interval"] == interval
-    assert block_of(y_true, y_pred, groups=names.astype(object))["macro_f1_interval"] == interval
-    assert block_of(y_true[order], y_pred[order], groups=names[order])["macro_f1_interval"] == interval
-    assert block_of(y_true, y_pred, groups=groups, seed=1)["macro_f1_interval"] != interval
+    assert block_of(y_true, y_pred, groups=groups).macro_f1_interval == interval
+    assert block_of(y_true, y_pred, groups=names.astype(object)).macro_f1_interval == interval
+    assert block_of(y_true[order], y_pred[order], groups=names[order]).macro_f1_interval == interval
+    assert block_of(y_true, y_pred, groups=groups, seed=1).macro_f1_interval != interval
 
 
 def test_interval_does_not_depend_on_the_size_of_a_chunk(monkeypatch):
     y_true, y_pred, groups = clustered_rows(50, np.random.default_rng(5))
-    interval = block_of(y_true, y_pred, groups=groups)["macro_f1_interval"]
+    interval = block_of(y_true, y_pred, groups=groups).macro_f1_interval
     monkeypatch.setattr(metrics, "MAX_WEIGHTS", 1000)
-    assert block_of(y_true, y_pred, groups=groups)["macro_f1_interval"] == interval
+    assert block_of(y_true, y_pred, groups=groups).macro_f1_interval == interval
 
 
 def test_single_group_has_a_point_for_an_interval():
     block = block_of(Y_TRUE, Y_PRED, groups=np.zeros(8, int))
-    assert block["macro_f1_interval"] == pytest.approx([block["macro_f1"]] * 2)
+    assert block.macro_f1_interval == pytest.approx((block.macro_f1,) * 2)
 
 
 def test_bootstrap_of_many_calls_is_fast_and_small():
@@ -296,12 +296,12 @@ def test_paired_difference_is_that_of_a_loop_over_resampled_calls():
 
     assert interval == pytest.approx(loop_bootstrap(y_true, [pred_a, pred_b], groups, difference), abs=0.02)
     # Pairing cancels what both share, so the interval is narrower than that of either score.
-    wide = block_of(y_true, pred_a, groups=groups, num_resamples=4000)["macro_f1_interval"]
+    wide = block_of(y_true, pred_a, groups=groups, num_resamples=4000).macro_f1_interval
     assert interval[1] - interval[0] < 0.7 * (wide[1] - wide[0])
 
 
 def test_paired_difference_of_equals_is_exactly_zero():
-    assert paired_macro_f1_difference(Y_TRUE, Y_PRED, Y_PRED, np.arange(8), num_resamples=100, seed=0) == (0.0, [0.0, 0.0])
+    assert paired_macro_f1_difference(Y_TRUE, Y_PRED, Y_PRED, np.arange(8), num_resamples=100, seed=0) == (0.0, (0.0, 0.0))
 
 
 @pytest.mark.parametrize("labels", [URGENCY_LABELS, SENTIMENT_LABELS, ("low", "mid", "high")])
@@ -325,7 +325,7 @@ def test_report_lines_up_in_a_terminal(labels):
 
 def test_report_states_the_figures():
     block = block_of(Y_TRUE, Y_PRED)
-    low, high = block["macro_f1_interval"]
+    low, high = block.macro_f1_interval
     lines = [line.split() for line in format_report(block).splitlines()]
     assert lines[2] == ["중", "0.500", "0.500", "0.500", "2"]
     assert lines[4] == ["accuracy", "0.625", "8"]

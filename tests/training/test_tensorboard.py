@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from urgency_ray.training.history import EpochRow
 from urgency_ray.training.tensorboard import write_events
 
 
@@ -38,16 +39,17 @@ def read_events(folder):
 
 def make_history(name, epochs, top=0.6):
     return [
-        {
-            "modalities": name,
-            "epoch": epoch,
-            "train_loss": 1.0 / epoch,
-            "val_loss": 1.1 / epoch,
-            "val_macro_f1": top - 0.1 / epoch,
-            "val_accuracy": top,
-            "learning_rate": 1e-3 * 0.5**epoch,
-            "seconds": 2.0,
-        }
+        EpochRow(
+            modalities=name,
+            epoch=epoch,
+            train_loss=1.0 / epoch,
+            val_loss=1.1 / epoch,
+            val_macro_f1=top - 0.1 / epoch,
+            val_accuracy=top,
+            val_score=top - 0.1 / epoch,
+            learning_rate=1e-3 * 0.5**epoch,
+            seconds=2.0,
+        )
         for epoch in range(1, epochs + 1)
     ]
 
@@ -66,12 +68,12 @@ def test_each_modality_is_a_run_with_the_curves_of_its_history(tmp_path, scheme)
     }
     for name in ("fused", "audio"):
         curves = read_events(tmp_path / "tensorboard" / name)
-        rows = [row for row in history if row["modalities"] == name]
+        rows = [row for row in history if row.modalities == name]
         assert curves.keys() == columns.keys()
         for tag, points in curves.items():
             steps, values, times = zip(*points, strict=True)
-            assert list(steps) == [row["epoch"] for row in rows]
-            assert values == pytest.approx([row[columns[tag]] for row in rows])
+            assert list(steps) == [row.epoch for row in rows]
+            assert values == pytest.approx([getattr(row, columns[tag]) for row in rows])
             assert times[-1] - times[0] == pytest.approx(2.0 * (len(rows) - 1), abs=0.5)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from urgency_ray import storage
 from urgency_ray.commands.extract import extract
@@ -14,6 +14,7 @@ from urgency_ray.commands.tune import format_verdict, tune
 from urgency_ray.config import Config
 from urgency_ray.report.page import write_report
 from urgency_ray.run_folder import RunFolder
+from urgency_ray.scoring.blocks import ClassificationBlock
 from urgency_ray.synthesize.corpus import synthesize
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ def demo(config: Config, run_dir: str) -> None:
     metrics = _timed("train", lambda: train(config, run_dir))
     search = _timed("tune", lambda: tune(config, run_dir))
     report = _timed("report", lambda: write_report(run_dir))
-    print(format_table(metrics["ablation"], corpus.ceiling.model_dump()))
+    assert metrics.ablation is not None, "train.ablation is set"
+    print(format_table(metrics.ablation, corpus.ceiling.model_dump()))
     print("", *format_verdict(search), sep="\n")
     print(f"run folder: {run_dir}\nreport: {report}")
 
@@ -44,14 +46,14 @@ def _timed(name: str, stage: Callable[[], Result]) -> Result:
     return result
 
 
-def format_table(ablation: dict[str, dict[str, Any]], ceiling: dict[str, float]) -> str:
+def format_table(ablation: Mapping[str, ClassificationBlock], ceiling: Mapping[str, float]) -> str:
     """Macro-F1 on test by modality, with its interval, beside the best that any classifier could reach on this corpus."""
     lines = ["", f"{'model':<8}{'test macro-F1':>15}{'95 % interval':>18}{'ceiling':>10}"]
     for name in ("audio", "text", "fused"):
         block = ablation[name]
-        low, high = block["macro_f1_interval"]
-        lines.append(f"{name:<8}{block['macro_f1']:>15.3f}{f'{low:.3f} to {high:.3f}':>18}{ceiling[name]:>10.3f}")
+        low, high = block.macro_f1_interval
+        lines.append(f"{name:<8}{block.macro_f1:>15.3f}{f'{low:.3f} to {high:.3f}':>18}{ceiling[name]:>10.3f}")
     lines.append(
-        f"n = {ablation['fused']['num_rows']} test calls; the ceiling is a population figure: a sample scatters around it"
+        f"n = {ablation['fused'].num_rows} test calls; the ceiling is a population figure: a sample scatters around it"
     )
     return "\n".join(lines)

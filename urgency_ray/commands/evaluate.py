@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
@@ -10,21 +10,26 @@ from urgency_ray.fingerprint import Transform
 from urgency_ray.model.classifier import load_model
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.run_folder import RunFolder
+from urgency_ray.scoring.blocks import OperatingPoint, SplitBlocks
 from urgency_ray.scoring.calibration import operating_point
 from urgency_ray.scoring.scores import score_splits
 from urgency_ray.training.run import open_run, read_transcripts
 
 
-def evaluate_run(config: Config, run_dir: str, recall_of_high: float | None = None) -> dict[str, Any]:
+class Evaluation(NamedTuple):
+    """`splits` as in metrics.json, and the operating point where one was asked for."""
+
+    splits: SplitBlocks
+    operating_point: OperatingPoint | None
+
+
+def evaluate_run(config: Config, run_dir: str, recall_of_high: float | None = None) -> Evaluation:
     """Score `<run_dir>/model` on the val and test splits of the run's embeddings.
 
     Args:
         config: its split section must be the one of the training.
         run_dir: run folder.
         recall_of_high: the least recall of 상 on val to find an operating point for; None finds none.
-
-    Returns:
-        `splits` as in metrics.json and, where asked for, `operating_point` as `calibration.operating_point` gives it.
 
     Raises:
         RequestError: the run folder holds no model or no embeddings.
@@ -39,10 +44,8 @@ def evaluate_run(config: Config, run_dir: str, recall_of_high: float | None = No
     blocks = score_splits(
         model, probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed
     )
-    if recall_of_high is None:
-        return {"splits": blocks}
-    parts = {"val": splits.val, "test": splits.test}
-    return {
-        "splits": blocks,
-        "operating_point": operating_point(probabilities["urgency"][:, -1], examples.urgency, parts, recall_of_high),
-    }
+    point = None
+    if recall_of_high is not None:
+        parts = {"val": splits.val, "test": splits.test}
+        point = operating_point(probabilities["urgency"][:, -1], examples.urgency, parts, recall_of_high)
+    return Evaluation(blocks, point)

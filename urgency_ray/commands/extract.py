@@ -6,28 +6,28 @@ import hashlib
 import json
 import logging
 import time
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from urgency_ray import cluster, storage
+from urgency_ray.accounts import ExtractAccounts
 from urgency_ray.calls.plan import plan_calls
 from urgency_ray.config import Config
 from urgency_ray.embedding import ledger
 from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
 from urgency_ray.embedding.transform import make_fingerprint, open_arithmetic, pin_arithmetic, pin_revisions
 from urgency_ray.errors import RequestError
-from urgency_ray.fingerprint import Fingerprint, refuse_other
-from urgency_ray.run_folder import RunFolder
+from urgency_ray.fingerprint import refuse_other
+from urgency_ray.run_folder import RunFolder, write_json
 
 log = logging.getLogger(__name__)
 
 ROWS_PER_DIGEST = 8192
 
 
-def extract(config: Config, run_dir: str) -> dict[str, Any]:
-    """Embed every call below `config.data.root` into `<run_dir>/embeddings`; write `extract.json` and return its content.
+def extract(config: Config, run_dir: str) -> ExtractAccounts:
+    """Embed every call below `config.data.root` into `<run_dir>/embeddings`; write `extract.json` and return it.
 
     A finished run folder of the same calls, encoders and settings is left as it is; in an unfinished one, calls that have their
     rows are not done again.
@@ -48,15 +48,15 @@ def extract(config: Config, run_dir: str) -> dict[str, Any]:
         config = pin_arithmetic(config, cluster.num_gpus())
     fingerprint = make_fingerprint(config)
     manifest = plan_calls(config.data)
-    plan = {"fingerprint": fingerprint.model_dump(), "manifest_sha256": _digest(manifest)}
+    planned = _digest(manifest)
     if storage.exists(folder.extract):
-        summary: dict[str, Any] = json.loads(storage.read_text(folder.extract))
-        refuse_other(run_dir, Fingerprint.model_validate(summary["fingerprint"]), fingerprint)
-        if summary["manifest_sha256"] != plan["manifest_sha256"]:
+        accounts = ExtractAccounts.read(run_dir)
+        refuse_other(run_dir, accounts.fingerprint, fingerprint)
+        if accounts.manifest_sha256 != planned:
             raise RequestError(f"--run-dir {run_dir}: holds the embeddings of other calls; choose another run folder")
-        if _is_whole(embeddings, manifest, summary):
+        if _is_whole(embeddings, manifest, accounts):
             log.info("%s holds the embeddings of these calls already: nothing to do", run_dir)
-            return summary
+            return accounts
         log.warning("warning: %s lacks files that it once had: their calls are done again", embeddings)
 
     finished = ledger.recover(run_dir, embeddings, fingerprint, manifest)
@@ -74,11 +74,12 @@ def extract(config: Config, run_dir: str) -> dict[str, Any]:
             filesystem, path = storage.open_location(embeddings)
             rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
 
-    summary = {**ledger.account(embeddings, manifest), "wall_sec": round(time.monotonic() - started, 3), **plan}
-    line = ledger.accounting_line(summary)
-    storage.write_text(folder.extract, json.dumps(summary, ensure_ascii=False, indent=2))
+    counts, wall_sec = ledger.account(embeddings, manifest), round(time.monotonic() - started, 3)
+    accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=planned)
+    line = accounts.line()
+    write_json(folder.extract, accounts, indent=2)
     log.info(line)
-    return summary
+    return accounts
 
 
 def _is_below(location: str, root: str) -> bool:
@@ -86,9 +87,9 @@ def _is_below(location: str, root: str) -> bool:
     return below.startswith(above)
 
 
-def _is_whole(embeddings: str, manifest: pa.Table, summary: dict[str, Any]) -> bool:
+def _is_whole(embeddings: str, manifest: pa.Table, accounts: ExtractAccounts) -> bool:
     try:
-        return ledger.account(embeddings, manifest).items() <= summary.items()
+        return ledger.account(embeddings, manifest) == accounts.counts()
     except (RuntimeError, FileNotFoundError, pa.ArrowInvalid):
         return False
 

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import io
 import itertools
-import json
 import logging
 import math
 import os
@@ -33,6 +32,7 @@ import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
 from urgency_ray import __version__, schema, storage
+from urgency_ray.accounts import ExtractAccounts
 from urgency_ray.calls.transcript import clean
 from urgency_ray.config import Config
 from urgency_ray.embedding import ledger
@@ -41,8 +41,8 @@ from urgency_ray.embedding.stages import EncodeText
 from urgency_ray.encoders.load import is_built_in, resolve_weights
 from urgency_ray.errors import Reason, RequestError
 from urgency_ray.examples.dataset import load_examples
-from urgency_ray.fingerprint import IMPORTED, deciding_fields
-from urgency_ray.run_folder import RunFolder
+from urgency_ray.fingerprint import IMPORTED, Fingerprint, deciding_fields
+from urgency_ray.run_folder import RunFolder, write_json
 from urgency_ray.schema import URGENCY_LABELS, Status
 
 log = logging.getLogger(__name__)
@@ -232,7 +232,7 @@ def _parse_rows(config: Config, cells: pd.DataFrame, finite: NDArray[np.bool_], 
     return pa.table(columns, schema=pa.schema([*FIELDS, *schema.OUTCOME_FIELDS]))
 
 
-def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: str) -> dict[str, Any]:
+def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: str) -> ExtractAccounts:
     """Write the run folder that `extract` would have written, from a published pair; return its `extract.json`.
 
     A row that cannot be used is a reject with its reason. Where the CSV does not say, a row is a call of its own and its
@@ -249,8 +249,7 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
         RequestError: a file cannot be read, a column or an array is missing, values or shapes do not fit, the text encoder
             cannot be loaded, or the run folder holds embeddings.
     """
-    started = time.monotonic()
-    folder = RunFolder(run_dir)
+    started, folder = time.monotonic(), RunFolder(run_dir)
     for there in (folder.embeddings, folder.extract):
         if storage.exists(there):
             name = posixpath.basename(storage.without_options(there))
@@ -268,7 +267,6 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
         encode = EncodeText(config.text_encoder, _choose_device(config), os.cpu_count() or 1, None, lambda _: None)
         text_encoder = deciding_fields(config)["text_encoder"] | {"weights": resolve_weights(config.text_encoder)}
         rows = rows.drop_columns(["num_tokens", "num_tokens_dropped", "num_text_windows"])
-
     storage.write_text(folder.config, config.to_yaml())
     counted = []
     for start in range(0, len(rows), ROWS_PER_FILE):
@@ -289,15 +287,15 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
                 file = f"part-{start // ROWS_PER_FILE:05d}.parquet"
                 storage.write_table(storage.join(folder.embeddings, f"status={status}", file), piece)
         counted.append(table.drop_columns(["text", "audio_embedding", "text_embedding"]))
-    summary = {
-        **ledger.count_rows(pa.concat_tables(counted)),
-        "wall_sec": round(time.monotonic() - started, 3),
-        "fingerprint": {"audio_encoder": IMPORTED, "text_encoder": text_encoder, "code_version": __version__},
-        "manifest_sha256": digest.hexdigest(),
-    }
-    storage.write_text(folder.extract, json.dumps(summary, ensure_ascii=False, indent=2))
-    log.info(ledger.accounting_line(summary))
-    return summary
+    accounts = ExtractAccounts.of(
+        ledger.count_rows(pa.concat_tables(counted)),
+        wall_sec=round(time.monotonic() - started, 3),
+        fingerprint=Fingerprint(audio_encoder=IMPORTED, text_encoder=text_encoder, code_version=__version__),
+        manifest_sha256=digest.hexdigest(),
+    )
+    write_json(folder.extract, accounts, indent=2)
+    log.info(accounts.line())
+    return accounts
 
 
 def _choose_device(config: Config) -> str:
@@ -310,8 +308,8 @@ def _choose_device(config: Config) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def export_artefacts(config: Config, run_dir: str, metadata: str, embeddings: str) -> dict[str, Any]:
-    """Write a run's embedded rows as a published pair, sorted by example_id; files that are there are replaced.
+def export_artefacts(config: Config, run_dir: str, metadata: str, embeddings: str) -> int:
+    """Write a run's embedded rows as a published pair, sorted by example_id; return how many. What is there is replaced.
 
     `import_artefacts` makes the same rows of them again; of UrgencyDetect's pair with the run's own text encoder.
 
@@ -321,14 +319,10 @@ def export_artefacts(config: Config, run_dir: str, metadata: str, embeddings: st
         metadata: CSV file or URI.
         embeddings: .npz file or URI for UrgencySense's pair, .npy for UrgencyDetect's, whose rows are utterances.
 
-    Returns:
-        rows_exported, and columns of the CSV.
-
     Raises:
         RequestError: no usable embeddings, another suffix, or rows that are not utterances for UrgencyDetect's pair.
     """
-    layout = _choose_layout(embeddings)
-    examples = load_examples(run_dir)
+    layout, examples = _choose_layout(embeddings), load_examples(run_dir)
     filesystem, path = storage.open_location(RunFolder(run_dir).embeddings)
     dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
     names = [field.name for field in FIELDS]
@@ -353,4 +347,4 @@ def export_artefacts(config: Config, run_dir: str, metadata: str, embeddings: st
     storage.write_bytes(metadata, sink.getvalue().to_pybytes())
     storage.write_bytes(embeddings, buffer.getvalue())
     log.info("%d rows exported: %s, %s", len(rows), metadata, embeddings)
-    return {"rows_exported": len(rows), "columns": list(columns)}
+    return len(rows)

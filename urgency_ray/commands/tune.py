@@ -6,15 +6,14 @@ takes, and so is the config itself; both are scored once on test, where their di
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import optuna
+import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
@@ -30,7 +29,8 @@ from urgency_ray.model.card import save_model
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.model.text_trunk import load_tokenizer
-from urgency_ray.run_folder import RunFolder, SearchFolder
+from urgency_ray.run_folder import RunFolder, SearchFolder, write_json
+from urgency_ray.scoring.blocks import Difference, Metrics, SearchSummary, SplitBlocks, UrgencyBlocks
 from urgency_ray.scoring.metrics import paired_macro_f1_difference
 from urgency_ray.scoring.scores import score_splits
 from urgency_ray.search.engine import num_concurrent, run_search
@@ -44,7 +44,7 @@ from urgency_ray.training.trainer import train_model
 log = logging.getLogger(__name__)
 
 
-def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any]:
+def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary:
     """Search `config.tune.space`; write `<run_dir>/tune/`; return the content of `tune/metrics.json`.
 
     Args:
@@ -68,9 +68,8 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
     warnings = leak_warnings(examples, splits)
     for line in warnings:
         log.warning("warning: %s", line)
-    data = TrainingData.from_examples(examples, splits)
+    data, folder = TrainingData.from_examples(examples, splits), RunFolder(run_dir).search
     shared = inputs.share(data)
-    folder = RunFolder(run_dir).search
     with open_journal(folder) as journal:
         study = begin_study(journal, config, shared.digest, resume=resume, run_dir=run_dir)
         storage.write_text(folder.config, config.to_yaml())
@@ -79,46 +78,26 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
         searched_sec = study.user_attrs.get("seconds", 0.0)
         parts = [(fold.train, fold.val) for fold in folds]
         errors = run_search(config, shared, parts, study=study, journal=journal, folder=folder)
-        trials = trials_table(study, config)
-        _write_tables(study, config, folder)
-        if not trials["val_macro_f1"].notna().any():
-            if not (trials["state"] == "failed").any():
-                raise RequestError(
-                    f"tune.time_budget_sec: {config.tune.time_budget_sec:g} s were over before the first epoch of a trial; "
-                    "raise it, and go on with --resume"
-                )
-            said = [trial.user_attrs["failed"] for trial in ended_trials(study) if "failed" in trial.user_attrs]
-            raise RuntimeError(f"all {len(trials)} trials failed; the first said: {[*said, *errors, 'nothing'][0]}")
+        trials = _write_tables(study, config, folder)
+        _refuse_unscored(trials, study, config, errors)
         winner = _winner(study)
         best = _best_config(config, winner)
         storage.write_text(folder.best, best.to_yaml())
-
         found = _retrain(best, run_dir, (data, shared), examples, splits)
         defaults = found if best == config else _retrain(config, run_dir, (data, shared), examples, splits)
-        save_model(
-            found.model,
-            folder.model,
-            {"splits": found.blocks, "warnings": warnings},
-            label_counts(examples, splits),
+        metrics = Metrics(splits=found.blocks, warnings=warnings)
+        save_model(found.model, folder.model, metrics.model_dump(exclude_unset=True), label_counts(examples, splits))
+        summary = _summarize(
+            study.study_name,
+            trials,
+            winner,
+            best,
+            found=found.urgency(),
+            defaults=defaults.urgency(),
+            difference=_difference(found, defaults, examples, splits, config),
+            wall_sec=searched_sec + time.monotonic() - started,
         )
-        states = trials["state"].value_counts()
-        val, test = (found.blocks[part]["urgency"] for part in ("val", "test"))
-        summary = {
-            "study": study.study_name,
-            "num_trials": len(trials),
-            **{state: int(states.get(state, 0)) for state in ("completed", "stopped", "failed")},
-            "best_trial": winner.number,
-            "best": {field: read_field(best.model_dump(), field) for field in winner.user_attrs["fields"]},
-            "best_score": winner.value,
-            "val": val,
-            "test": test,
-            "selection_optimism": winner.value - test["macro_f1"],
-            "defaults": {part: defaults.blocks[part]["urgency"] for part in ("val", "test")},
-            "difference": _difference(found, defaults, examples, splits, config),
-            "wall_sec": round(searched_sec + time.monotonic() - started, 3),
-            "seed": config.tune.seed,
-        }
-        storage.write_text(folder.metrics, json.dumps(summary, ensure_ascii=False, indent=1, allow_nan=False))
+        write_json(folder.metrics, summary)
         study.set_user_attr("ended", True)
         journal.publish()
     for line in format_verdict(summary):
@@ -127,35 +106,86 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> dict[str, Any
     return summary
 
 
-def format_verdict(summary: dict[str, Any]) -> list[str]:
-    """What the search came to, in lines for the terminal; `summary` as tune/metrics.json has it."""
-    test, difference = summary["test"]["macro_f1"], summary["difference"]
-    lines = [f"best of {summary['num_trials']} trials: validation macro-F1 {summary['best_score']:.3f}, test {test:.3f}"]
-    if difference["verdict"] == "defaults":
+def format_verdict(summary: SearchSummary) -> list[str]:
+    """What the search came to, in lines for the terminal."""
+    difference, defaults = summary.difference, summary.defaults
+    assert difference is not None and defaults is not None, "only files of earlier versions lack them"
+    scores = f"validation macro-F1 {summary.best_score:.3f}, test {summary.test.macro_f1:.3f}"
+    lines = [f"best of {summary.num_trials} trials: {scores}"]
+    if difference.verdict == "defaults":
         return [*lines, "the best trial is that of the config's own values: the search found nothing better"]
-    low, high = difference["interval"]
-    words = "better beyond noise" if difference["verdict"] == "better" else "not better beyond noise"
-    amount = f"{difference['macro_f1']:+.3f} on test (95 % {low:+.3f} to {high:+.3f})"
-    return [*lines, f"against the config's own values, at {summary['defaults']['test']['macro_f1']:.3f}: {words}, {amount}"]
+    low, high = difference.interval
+    words = "better beyond noise" if difference.verdict == "better" else "not better beyond noise"
+    amount = f"{difference.macro_f1:+.3f} on test (95 % {low:+.3f} to {high:+.3f})"
+    return [*lines, f"against the config's own values, at {defaults.test.macro_f1:.3f}: {words}, {amount}"]
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """A trained model, its blocks by split and task, and the urgency class that it gives to each example, (N,)."""
+class TrainedScores(NamedTuple):
+    """A trained model, its blocks of metrics.json, and the urgency class that it gives to each example, (N,)."""
 
     model: UrgencyClassifier
-    blocks: dict[str, dict[str, Any]]
+    blocks: SplitBlocks
     called: NDArray[np.int64]
+
+    def urgency(self) -> UrgencyBlocks:
+        """The blocks that a search is judged by."""
+        return UrgencyBlocks(val=self.blocks["val"]["urgency"], test=self.blocks["test"]["urgency"])
 
 
 def _retrain(
     config: Config, run_dir: str, data: tuple[TrainingData, SharedData], examples: Examples, splits: Splits
-) -> _Scored:
+) -> TrainedScores:
     model = train_model(config, run_dir, *data, Transform.of(config, examples.fingerprint)).model
     probabilities = predict_examples(model, examples)
-    scoring: dict[str, Any] = {"num_resamples": config.train.bootstrap_samples, "seed": config.split.seed}
-    blocks = score_splits(model, probabilities, examples, splits, **scoring)
-    return _Scored(model, blocks, probabilities["urgency"].argmax(axis=1))
+    blocks = score_splits(
+        model, probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed
+    )
+    return TrainedScores(model, blocks, probabilities["urgency"].argmax(axis=1))
+
+
+def _summarize(
+    study: str,
+    trials: pd.DataFrame,
+    winner: FrozenTrial,
+    best: Config,
+    *,
+    found: UrgencyBlocks,
+    defaults: UrgencyBlocks,
+    difference: Difference,
+    wall_sec: float,
+) -> SearchSummary:
+    assert winner.value is not None
+    states = trials["state"].value_counts()
+    return SearchSummary(
+        study=study,
+        num_trials=len(trials),
+        completed=int(states.get("completed", 0)),
+        stopped=int(states.get("stopped", 0)),
+        failed=int(states.get("failed", 0)),
+        best_trial=winner.number,
+        best={field: read_field(best.model_dump(), field) for field in winner.user_attrs["fields"]},
+        best_score=winner.value,
+        val=found.val,
+        test=found.test,
+        selection_optimism=winner.value - found.test.macro_f1,
+        defaults=defaults,
+        difference=difference,
+        wall_sec=round(wall_sec, 3),
+        seed=best.tune.seed,
+    )
+
+
+def _refuse_unscored(trials: pd.DataFrame, study: optuna.Study, config: Config, errors: list[str]) -> None:
+    """Say why no trial has a score, where none has; `errors` are what `run_search` gave back."""
+    if trials["val_macro_f1"].notna().any():
+        return
+    if not (trials["state"] == "failed").any():
+        raise RequestError(
+            f"tune.time_budget_sec: {config.tune.time_budget_sec:g} s were over before the first epoch of a trial; "
+            "raise it, and go on with --resume"
+        )
+    said = [trial.user_attrs["failed"] for trial in ended_trials(study) if "failed" in trial.user_attrs]
+    raise RuntimeError(f"all {len(trials)} trials failed; the first said: {[*said, *errors, 'nothing'][0]}")
 
 
 def _winner(study: optuna.Study) -> FrozenTrial:
@@ -175,13 +205,12 @@ def _best_config(config: Config, winner: FrozenTrial) -> Config:
     return config if same else config.replace(fields)
 
 
-def _difference(found: _Scored, defaults: _Scored, examples: Examples, splits: Splits, config: Config) -> dict[str, Any]:
-    """`difference` of tune/metrics.json: test macro-F1 of the winner less that of the defaults, and what to think of it.
-
-    The verdict is `better` where the whole interval is above 0, `defaults` where the winner is the defaults, else `not_better`.
-    """
+def _difference(
+    found: TrainedScores, defaults: TrainedScores, examples: Examples, splits: Splits, config: Config
+) -> Difference:
+    """`difference` of tune/metrics.json: what the winner's test macro-F1 is worth beside that of the defaults."""
     if found is defaults:
-        return {"macro_f1": 0.0, "interval": [0.0, 0.0], "verdict": "defaults"}
+        return Difference(macro_f1=0.0, interval=(0.0, 0.0), verdict="defaults")
     rows = splits.test
     difference, interval = paired_macro_f1_difference(
         examples.urgency[rows],
@@ -191,9 +220,12 @@ def _difference(found: _Scored, defaults: _Scored, examples: Examples, splits: S
         num_resamples=config.train.bootstrap_samples,
         seed=config.split.seed,
     )
-    return {"macro_f1": difference, "interval": interval, "verdict": "better" if interval[0] > 0 else "not_better"}
+    return Difference(macro_f1=difference, interval=interval, verdict="better" if interval[0] > 0 else "not_better")
 
 
-def _write_tables(study: optuna.Study, config: Config, folder: SearchFolder) -> None:
-    for location, table in ((folder.trials, trials_table(study, config)), (folder.history, history_table(study))):
+def _write_tables(study: optuna.Study, config: Config, folder: SearchFolder) -> pd.DataFrame:
+    """Write what is known of trials and epochs; returns the rows of the trials."""
+    trials = trials_table(study, config)
+    for location, table in ((folder.trials, trials), (folder.history, history_table(study))):
         storage.write_table(location, pa.Table.from_pandas(table, preserve_index=False))
+    return trials

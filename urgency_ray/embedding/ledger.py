@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import posixpath
 from collections import Counter
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from urgency_ray import storage
+from urgency_ray.accounts import ExtractCounts
 from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Fingerprint, refuse_other
 from urgency_ray.schema import Status
@@ -78,10 +78,8 @@ def _sources(table: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(*columns, "\n")
 
 
-def account(embeddings: str, manifest: pa.Table) -> dict[str, Any]:
+def account(embeddings: str, manifest: pa.Table) -> ExtractCounts:
     """Count what became of each planned call, from the parquet that was written.
-
-    A call is embedded when one of its rows is; else it is rejected, for its first row's reason.
 
     Raises:
         RuntimeError: a planned call has no row, a row no planned call, or a row is there twice.
@@ -124,26 +122,26 @@ def number_ids(rows: pa.Table, planned: pa.Array) -> pa.Table:
     return rows.set_column(rows.column_names.index("example_id"), "example_id", pc.add(pc.shift_left(call, 32), position))
 
 
-def count_rows(rows: pa.Table) -> dict[str, Any]:
-    """What extract.json counts, of all rows of a run; see `account` for what a call counts as."""
+def count_rows(rows: pa.Table) -> ExtractCounts:
+    """What extract.json counts, of all rows of a run."""
     embedded, rejected = (rows.filter(pc.equal(rows["status"], status)) for status in (Status.EMBEDDED, Status.REJECTED))
     lost = rejected.filter(pc.invert(pc.is_in(rejected["call_id"], embedded["call_id"]))).sort_by("example_id")
     # One thread, or "first" is not the first in this order.
     first = lost.group_by("call_id", use_threads=False).aggregate([("reason", "first")])
-    return {
-        "calls_read": pc.count_distinct(rows["call_id"]).as_py(),
-        "calls_embedded": pc.count_distinct(embedded["call_id"]).as_py(),
-        "calls_rejected": len(first),
-        "rejected_by_reason": _frequencies(first["reason_first"]),
-        "rows_embedded": len(embedded),
-        "rows_rejected": len(rejected),
-        "rows_rejected_by_reason": _frequencies(rejected["reason"]),
-        "audio_sec": round(_sum(embedded["duration_sec"]), 3),
-        "rows_windowed": int(_sum(pc.greater(embedded["num_windows"], 1))),
-        "texts_windowed": int(_sum(pc.greater(embedded["num_text_windows"], 1))),
-        "texts_truncated": int(_sum(pc.greater(embedded["num_tokens_dropped"], 0))),
-        "tokens_dropped": int(_sum(embedded["num_tokens_dropped"])),
-    }
+    return ExtractCounts(
+        calls_read=pc.count_distinct(rows["call_id"]).as_py(),
+        calls_embedded=pc.count_distinct(embedded["call_id"]).as_py(),
+        calls_rejected=len(first),
+        rejected_by_reason=_frequencies(first["reason_first"]),
+        rows_embedded=len(embedded),
+        rows_rejected=len(rejected),
+        rows_rejected_by_reason=_frequencies(rejected["reason"]),
+        audio_sec=round(_sum(embedded["duration_sec"]), 3),
+        rows_windowed=int(_sum(pc.greater(embedded["num_windows"], 1))),
+        texts_windowed=int(_sum(pc.greater(embedded["num_text_windows"], 1))),
+        texts_truncated=int(_sum(pc.greater(embedded["num_tokens_dropped"], 0))),
+        tokens_dropped=int(_sum(embedded["num_tokens_dropped"])),
+    )
 
 
 def _sum(values: pa.ChunkedArray) -> float:
@@ -153,16 +151,3 @@ def _sum(values: pa.ChunkedArray) -> float:
 def _frequencies(values: pa.ChunkedArray) -> dict[str, int]:
     """How often each value is there, the most frequent first."""
     return dict(Counter({count["values"]: count["counts"] for count in pc.value_counts(values).to_pylist()}).most_common())
-
-
-def accounting_line(summary: dict[str, Any]) -> str:
-    """`1000 calls read = 984 embedded + 16 rejected (2 no_text, ...)`, of an extract.json.
-
-    Raises:
-        RuntimeError: the counts do not add up.
-    """
-    read, embedded, rejected = (summary[f"calls_{what}"] for what in ("read", "embedded", "rejected"))
-    if read != embedded + rejected:
-        raise RuntimeError(f"accounting: {read} calls read, but {embedded} embedded and {rejected} rejected")
-    reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected_by_reason"].items())
-    return f"{read} calls read = {embedded} embedded + {rejected} rejected" + (f" ({reasons})" if reasons else "")

@@ -25,6 +25,9 @@ from urgency_ray.errors import Reason, Reject
 from urgency_ray.fingerprint import Fingerprint
 from urgency_ray.schema import CALLER, OUTCOME_FIELDS, ROW_FIELDS, Status, embedding_schema
 
+Row = dict[str, Any]
+"""A row of a table, or what is known of one so far: values by column."""
+
 DECODED_SCHEMA = pa.schema([*ROW_FIELDS, pa.field("waveform", pa.large_binary()), *OUTCOME_FIELDS])
 """Between decoding and the audio encoder; `waveform` is float32 samples at 16 kHz, as bytes that cross Arrow uncopied."""
 
@@ -36,7 +39,7 @@ def decode_calls(manifest: pa.Table, data: DataConfig) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=DECODED_SCHEMA)
 
 
-def _decode_call(call: dict[str, Any], data: DataConfig) -> list[dict[str, Any]]:
+def _decode_call(call: Row, data: DataConfig) -> list[Row]:
     row = {key: call[key] for key in ("call_id", "provider_split", "region")}
     row |= {"example_id": call["call_id"], "source_version": call["version"]}
     try:
@@ -59,11 +62,11 @@ def _decode_call(call: dict[str, Any], data: DataConfig) -> list[dict[str, Any]]
         return [_rejected(row, reject)]
 
 
-def _rejected(row: dict[str, Any], reject: Reject) -> dict[str, Any]:
+def _rejected(row: Row, reject: Reject) -> Row:
     return row | {"waveform": b"", "status": Status.REJECTED, "reason": reject.reason, "detail": reject.detail}
 
 
-def _heard(row: dict[str, Any], text: str, start_ms: int, end_ms: int, waveform: NDArray[np.float32]) -> dict[str, Any]:
+def _heard(row: Row, text: str, start_ms: int, end_ms: int, waveform: NDArray[np.float32]) -> Row:
     if not text:
         raise Reject(Reason.NO_TEXT, "no words left in the transcript")
     if not waveform.any():
@@ -73,23 +76,19 @@ def _heard(row: dict[str, Any], text: str, start_ms: int, end_ms: int, waveform:
     return row | span | features | {"text": text, "waveform": waveform.tobytes(), "status": Status.EMBEDDED}
 
 
-def _call_row(row: dict[str, Any], label: Label, waveform: NDArray[np.float32], data: DataConfig) -> dict[str, Any]:
+def _call_row(row: Row, label: Label, waveform: NDArray[np.float32], data: DataConfig) -> Row:
     text = join_transcript(label.utterances, data.speakers)
     return _heard(row, text, 0, round(1000 * len(waveform) / SAMPLE_RATE_HZ), waveform)
 
 
-def _utterance_rows(
-    call: dict[str, Any], label: Label, waveform: NDArray[np.float32], data: DataConfig
-) -> list[dict[str, Any]]:
+def _utterance_rows(call: Row, label: Label, waveform: NDArray[np.float32], data: DataConfig) -> list[Row]:
     wanted = [u for u in label.utterances if data.speakers == "all" or u.speaker == CALLER]
     if not wanted:
         raise Reject(Reason.NO_TEXT, "no utterances of the wanted speakers")
     return [_utterance_row(call, position, utterance, waveform, data) for position, utterance in enumerate(wanted)]
 
 
-def _utterance_row(
-    call: dict[str, Any], position: int, utterance: Utterance, waveform: NDArray[np.float32], data: DataConfig
-) -> dict[str, Any]:
+def _utterance_row(call: Row, position: int, utterance: Utterance, waveform: NDArray[np.float32], data: DataConfig) -> Row:
     # Utterance ids repeat now and then within a call: the position keeps example ids unique.
     example_id = f"{call['call_id']}/{position:04d}"
     row = call | {"example_id": example_id, "utterance_id": utterance.id, "speaker": utterance.speaker}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from unicodedata import normalize
@@ -16,6 +15,7 @@ import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
 from urgency_ray import storage
+from urgency_ray.accounts import ExtractAccounts
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.tokens import Tokens
 from urgency_ray.examples.utterances import Utterances, group_utterances
@@ -75,14 +75,14 @@ def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = No
             in memory that processes share, say), so that no two of them lie in this process's memory at once.
 
     Raises:
-        RequestError: there are no embeddings, they come from different encoders or settings, or `by_call` and they are those of
-            whole calls.
+        RequestError: there are no embeddings, they come from different encoders or settings, extract.json cannot be read, or
+            `by_call` and they are those of whole calls.
     """
     location = RunFolder(run_dir).embeddings
     if not storage.exists(location):
         raise RequestError(f"--run-dir {run_dir}: holds no embeddings; run extract (or import) on it first")
-    summary, unfinished = RunFolder(run_dir).extract, "its extract has not finished, or files are missing"
-    if not storage.exists(summary):
+    unfinished = "its extract has not finished, or files are missing"
+    if not storage.exists(RunFolder(run_dir).extract):
         raise RequestError(f"--run-dir {run_dir}: {unfinished}; run extract on it again")
     filesystem, path = storage.open_location(location)
     dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
@@ -92,7 +92,7 @@ def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = No
     if by_call:
         names += ["utterance_id", "speaker", "start_ms", "end_ms"]
     frame = dataset.to_table(columns=names, filter=embedded).to_pandas()
-    if json.loads(storage.read_text(summary))["rows_embedded"] != len(frame):
+    if ExtractAccounts.read(run_dir).rows_embedded != len(frame):
         raise RequestError(f"--run-dir {run_dir}: {unfinished}; run extract on it again")
     if frame.empty:
         raise RequestError(f"--run-dir {run_dir}: every call was rejected; extract.json counts the reasons")

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from urgency_ray.report.svg import BLUE, CARD, INK, MUTED, WIDTH, chart, legend, numbers
+from urgency_ray.report.svg import BLUE, CARD, INK, MUTED, WIDTH, chart, legend
+from urgency_ray.scoring.blocks import ClassificationBlock
+from urgency_ray.training.history import EpochRow
 
 MODALITIES = ("audio", "text", "fused")
 MODALITY_COLORS = {"audio": "#1b9e77", "text": "#b565a7", "fused": BLUE}
 """Kept apart from the urgency classes' colours, told apart by colour-blind readers, legible on a light and a dark card."""
 
 
-def by_modality(history: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+def by_modality(history: Sequence[EpochRow]) -> dict[str, list[EpochRow]]:
     """Rows of `history.json` by model, in the order of `MODALITIES`."""
-    groups = {name: [row for row in history if row["modalities"] == name] for name in MODALITIES}
+    groups = {name: [row for row in history if row.modalities == name] for name in MODALITIES}
     return {name: rows for name, rows in groups.items() if rows}
 
 
 @chart(WIDTH, 210)
-def loss_curves(figure: Figure, history: Sequence[Mapping[str, Any]]) -> str:
+def loss_curves(figure: Figure, history: Sequence[EpochRow]) -> str:
     """Training (dashed) and validation (solid) loss of each model in `history.json`."""
     axes = figure.subplots()
     for name, rows in by_modality(history).items():
-        epochs, color = numbers(rows, "epoch"), MODALITY_COLORS[name]
+        epochs, color = [row.epoch for row in rows], MODALITY_COLORS[name]
         marker = "." if len(rows) == 1 else None  # one point makes no line
-        axes.plot(epochs, numbers(rows, "train_loss"), color=color, linestyle=(0, (3, 2)), linewidth=1.1, marker=marker)
-        axes.plot(epochs, numbers(rows, "val_loss"), color=color, label=name, marker=marker)
+        axes.plot(epochs, [row.train_loss for row in rows], color=color, linestyle=(0, (3, 2)), linewidth=1.1, marker=marker)
+        axes.plot(epochs, [row.val_loss for row in rows], color=color, label=name, marker=marker)
     axes.set(xlabel="epoch", ylabel="loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(figure)
@@ -39,14 +40,14 @@ def loss_curves(figure: Figure, history: Sequence[Mapping[str, Any]]) -> str:
 
 
 @chart(WIDTH, 210)
-def macro_f1_curves(figure: Figure, history: Sequence[Mapping[str, Any]]) -> str:
+def macro_f1_curves(figure: Figure, history: Sequence[EpochRow]) -> str:
     """Validation macro-F1 of each model in `history.json`, the epoch that was picked marked."""
     axes = figure.subplots()
     for name, rows in by_modality(history).items():
-        epochs, scores, color = numbers(rows, "epoch"), numbers(rows, "val_macro_f1"), MODALITY_COLORS[name]
+        epochs, scores, color = [row.epoch for row in rows], [row.val_macro_f1 for row in rows], MODALITY_COLORS[name]
         axes.plot(epochs, scores, color=color, label=name)
         if not np.all(np.isnan(scores)):
-            best = int(np.nanargmax(numbers(rows, "val_score")))
+            best = int(np.nanargmax([row.val_score for row in rows]))
             axes.plot(epochs[best], scores[best], "o", markersize=7, color=color, markeredgecolor=CARD)
             label = f"{epochs[best]:g}"
             axes.annotate(label, (epochs[best], scores[best]), (0, 6), textcoords="offset points", ha="center", weight="bold")
@@ -57,12 +58,12 @@ def macro_f1_curves(figure: Figure, history: Sequence[Mapping[str, Any]]) -> str
 
 
 @chart(WIDTH, 145)
-def ablation(figure: Figure, blocks: Mapping[str, Mapping[str, Any]], ceiling: Mapping[str, float]) -> str:
+def ablation(figure: Figure, blocks: Mapping[str, ClassificationBlock], ceiling: Mapping[str, float]) -> str:
     """Test macro-F1 with its interval for each modality, with the best reachable figure as a tick where it is known."""
     axes = figure.subplots()
     names = [name for name in MODALITIES if name in blocks]
     for row, name in enumerate(names):
-        score, (low, high) = blocks[name]["macro_f1"], blocks[name]["macro_f1_interval"]
+        score, (low, high) = blocks[name].macro_f1, blocks[name].macro_f1_interval
         axes.plot([low, high], [row, row], color=MODALITY_COLORS[name], linewidth=3, alpha=0.45, solid_capstyle="round")
         axes.plot(score, row, "o", color=MODALITY_COLORS[name], markersize=8)
         if name in ceiling:

@@ -5,25 +5,25 @@ The page holds counts and figures only: no transcript, no address, no call id. I
 
 from __future__ import annotations
 
-import json
 import posixpath
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
-from typing import Any
 
 import jinja2
 import numpy as np
-import pyarrow.parquet as pq
-import yaml
 from markupsafe import Markup
 
 from urgency_ray import __version__, storage
-from urgency_ray.config import Config, parse_yaml
-from urgency_ray.errors import RequestError
+from urgency_ray.accounts import ExtractAccounts
+from urgency_ray.config import ENCODER_SECTIONS, Config
 from urgency_ray.report import charts, words
+from urgency_ray.report.files import Row, RunFiles, Tree, View, read_files
 from urgency_ray.report.tuning import tuning_view
+from urgency_ray.run_folder import RunFolder
 from urgency_ray.schema import URGENCY_KEYS, URGENCY_LABELS
+from urgency_ray.scoring.blocks import ClassificationBlock, Metrics
+from urgency_ray.training.history import EpochRow
 
 LEAK_MACRO_F1 = 0.70
 """On real calls a test macro-F1 above this calls for an explanation before it calls for joy."""
@@ -38,84 +38,34 @@ def write_report(run_dir: str) -> str:
     Raises:
         RequestError: this is no run folder, nothing has been run in it, or one of its files cannot be read.
     """
-    files = _read_files(run_dir)
-    view = {
+    files = read_files(run_dir)
+    view: View = {
         # Not as given: "." or a trailing slash would leave no name, and an absolute path is nobody's business.
         "name": posixpath.basename(posixpath.normpath(storage.open_location(run_dir)[1])),
-        "newest": _newest(storage.join(run_dir, name) for name in files),
+        "newest": _newest(files.there),
         "version": __version__,
         "labels": URGENCY_LABELS,
         "measures": words.MEASURES,
         "explanations": words.EXPLANATIONS,
-        **_settings_view(files["config.yaml"]),
-        **_extract_view(files.get("extract.json")),
-        **_result_view(files.get("metrics.json"), files.get("ceiling.json")),
-        **_calibration_view(files.get("predictions.parquet")),
-        **_training_view(files.get("history.json")),
+        "leak": _is_leak(files),
+        **_settings_view(files.config),
+        **_extract_view(files.extract),
+        **_result_view(files.metrics, files.ceiling),
+        **_calibration_view(files.predictions),
+        **_training_view(files.history),
         **_tune_view(files),
     }
-    tested = (view.get("tasks", {}).get("urgency", {}).get("test"), view.get("tune", {}).get("test"))
-    best = max((block["macro_f1"] for block in tested if block), default=0.0)
-    view["leak"] = "ceiling.json" not in files and best > LEAK_MACRO_F1  # a synthetic corpus states what can be reached
-    target = storage.join(run_dir, "report.html")
+    target = RunFolder(run_dir).report
     storage.write_text(target, _template().render(view))
     return target
 
 
-def _read_json(location: str) -> Any:
-    return json.loads(storage.read_text(location))
-
-
-def _read_yaml(location: str) -> dict[str, Any]:
-    tree = parse_yaml(storage.read_text(location)) or {}
-    if not isinstance(tree, dict):
-        raise ValueError("not a mapping of sections")
-    return tree
-
-
-def _read_rows(location: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
-    filesystem, path = storage.open_location(location)
-    # A folder above that is named like `key=value` is no partition.
-    rows: list[dict[str, Any]] = pq.read_table(path, filesystem=filesystem, columns=columns, partitioning=None).to_pylist()
-    return rows
-
-
-def _read_predictions(location: str) -> list[dict[str, Any]]:
-    # Only what is drawn is read: an id cannot reach the page.
-    rows = _read_rows(location, ["split", "urgency", "urgency_pred", *(f"prob_{key}" for key in URGENCY_KEYS)])
-    return [row for row in rows if row["split"] == "test" and row["urgency"] is not None and row["urgency_pred"] is not None]
-
-
-_READERS: dict[str, Callable[[str], Any]] = {
-    "config.yaml": _read_yaml,
-    "ceiling.json": _read_json,
-    "extract.json": _read_json,
-    "history.json": _read_json,
-    "metrics.json": _read_json,
-    "predictions.parquet": _read_predictions,
-    "tune/config.yaml": _read_yaml,
-    "tune/trials.parquet": _read_rows,
-    "tune/history.parquet": _read_rows,
-    "tune/best.yaml": _read_yaml,
-    "tune/metrics.json": _read_json,
-}
-_CONTENT = _READERS.keys() - {"config.yaml", "ceiling.json", "tune/config.yaml", "tune/best.yaml", "tune/history.parquet"}
-
-
-def _read_files(run_dir: str) -> dict[str, Any]:
-    files: dict[str, Any] = {}
-    for name, read in _READERS.items():
-        location = storage.join(run_dir, name)
-        if storage.exists(location):
-            try:
-                files[name] = read(location)
-            except (ValueError, OSError, yaml.YAMLError) as error:
-                raise RequestError(f"{location}: cannot be read: {' '.join(str(error).split())}") from None
-    if "config.yaml" not in files:
-        raise RequestError(f"--run-dir {run_dir}: not a run folder (it has no config.yaml)")
-    if not files.keys() & _CONTENT:
-        raise RequestError(f"--run-dir {run_dir}: nothing to report yet; extract, import, train or tune first")
-    return files
+def _is_leak(files: RunFiles) -> bool:
+    if files.ceiling is not None:  # a synthetic corpus states what can be reached
+        return False
+    tested = [] if files.metrics is None or "test" not in files.metrics.splits else [files.metrics.splits["test"]["urgency"]]
+    tested += [] if files.search.metrics is None else [files.search.metrics.test]
+    return max((block.macro_f1 for block in tested), default=0.0) > LEAK_MACRO_F1
 
 
 def _newest(locations: Iterable[str]) -> datetime | None:
@@ -124,14 +74,14 @@ def _newest(locations: Iterable[str]) -> datetime | None:
     return max((time for time in times if time is not None), default=None)  # not every filesystem knows
 
 
-def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+def _flatten(tree: Tree) -> Tree:
     return {f"{section}.{field}": value for section, fields in tree.items() for field, value in (fields or {}).items()}
 
 
 _DEFAULTS = _flatten(Config().model_dump())
 
 
-def _settings_view(tree: Mapping[str, Any]) -> dict[str, Any]:
+def _settings_view(tree: Tree) -> View:
     # Not validated: the report of an old run may name a field that is gone by now.
     config = _DEFAULTS | _flatten(tree)
     hidden = ("data.root", "ray.address", "tune.space")  # where things lie is nobody's business, the space is in the panels
@@ -139,32 +89,31 @@ def _settings_view(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {"config": config, "defaults": _DEFAULTS, "changed": changed}
 
 
-def _extract_view(extract: Mapping[str, Any] | None) -> dict[str, Any]:
-    if extract is None:
+def _extract_view(accounts: ExtractAccounts | None) -> View:
+    if accounts is None:
         return {}
-    fingerprint = extract.get("fingerprint") or {}
-    encoders = {key: value for key, value in fingerprint.items() if isinstance(value, Mapping)}
-    transform = {key: value for key, value in fingerprint.items() if key not in encoders}
-    return {"extract": extract, "encoders": encoders, "transform": transform}
+    made_with = accounts.fingerprint.model_dump()
+    encoders = {name: made_with.pop(name) for name in ENCODER_SECTIONS}
+    return {"extract": accounts, "encoders": encoders, "transform": made_with}
 
 
-def _result_view(metrics: Mapping[str, Any] | None, ceiling: Mapping[str, float] | None) -> dict[str, Any]:
+def _result_view(metrics: Metrics | None, ceiling: Mapping[str, float] | None) -> View:
     if metrics is None:
         return {}
-    tasks: dict[str, dict[str, Any]] = {}
-    for split, blocks in metrics["splits"].items():
+    tasks: dict[str, dict[str, ClassificationBlock]] = {}
+    for split, blocks in metrics.splits.items():
         for task, block in blocks.items():
             tasks.setdefault(task, {})[split] = block
     head_split = "test" if "test" in tasks["urgency"] else "val"
-    view: dict[str, Any] = {"tasks": tasks, "head_split": head_split, "head": tasks["urgency"][head_split], "ceiling": ceiling}
-    view |= {"warnings": metrics.get("warnings", []), "folds": metrics.get("folds")}
-    if ablation := metrics.get("ablation"):
+    view: View = {"tasks": tasks, "head_split": head_split, "head": tasks["urgency"][head_split], "ceiling": ceiling}
+    view |= {"warnings": metrics.warnings, "folds": metrics.folds}
+    if ablation := metrics.ablation:
         chart = _markup(charts.ablation(ablation, ceiling or {}))
         view |= {"ablation": ablation, "verdict": words.fusion_verdict(ablation), "ablation_chart": chart}
     return view
 
 
-def _calibration_view(predictions: list[dict[str, Any]] | None) -> dict[str, Any]:
+def _calibration_view(predictions: Sequence[Row] | None) -> View:
     if not predictions:
         return {}
     confidence = [max(row[f"prob_{key}"] for key in URGENCY_KEYS) for row in predictions]
@@ -177,7 +126,7 @@ def _calibration_view(predictions: list[dict[str, Any]] | None) -> dict[str, Any
     }
 
 
-def _training_view(history: list[dict[str, Any]] | None) -> dict[str, Any]:
+def _training_view(history: Sequence[EpochRow] | None) -> View:
     if not history:
         return {}
     return {
@@ -187,11 +136,11 @@ def _training_view(history: list[dict[str, Any]] | None) -> dict[str, Any]:
     }
 
 
-def _tune_view(files: Mapping[str, Any]) -> dict[str, Any]:
+def _tune_view(files: RunFiles) -> View:
     # The run folder's is that of its last extract or train, maybe with another config.
-    own = _DEFAULTS | _flatten(files.get("tune/config.yaml", files["config.yaml"]))
-    best = _DEFAULTS | _flatten(files["tune/best.yaml"]) if "tune/best.yaml" in files else {}
-    return tuning_view(files, own, best, _DEFAULTS)
+    own = _DEFAULTS | _flatten(files.config if files.search.config is None else files.search.config)
+    best = _DEFAULTS | _flatten(files.search.best) if files.search.best is not None else {}
+    return tuning_view(files.search, own, best, _DEFAULTS)
 
 
 def _markup(svg: str) -> Markup:

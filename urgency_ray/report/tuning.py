@@ -13,6 +13,8 @@ from markupsafe import Markup
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from urgency_ray.report import space_charts, trial_charts, words
+from urgency_ray.report.files import Row, SearchFiles, Tree, View
+from urgency_ray.scoring.blocks import SearchSummary
 
 TOP_TRIALS = 10
 FEW_TRIALS_PER_FIELD = 5
@@ -23,30 +25,28 @@ RECIPE_SECTIONS = ("model", "loss", "sampler", "train", "split")
 """What best.yaml is for; the search itself, the cluster, the corpus and the encoders are as they were."""
 
 
-def tuning_view(
-    files: Mapping[str, Any], own: Mapping[str, Any], best: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> dict[str, Any]:
+def tuning_view(files: SearchFiles, own: Mapping[str, Any], best: Mapping[str, Any], defaults: Mapping[str, Any]) -> View:
     """What the template shows of `tune/`; empty where nothing was searched.
 
     Args:
-        files: contents of the run folder's files by name.
+        files: what `tune/` holds.
         own: all fields of the config that was searched from, dotted.
         best: all fields of tune/best.yaml, dotted; empty where there is none.
         defaults: the defaults of all fields, dotted.
     """
-    metrics = files.get("tune/metrics.json")
-    trials = sorted(files.get("tune/trials.parquet") or [], key=lambda trial: int(trial["number"]))
-    view: dict[str, Any] = {}
-    if metrics:
+    metrics = files.metrics
+    trials = sorted(files.trials or [], key=lambda trial: int(trial["number"]))
+    view: View = {}
+    if metrics is not None:
         verdict, better = words.tuning_verdict(metrics)
         several = own["tune.folds"] is not None or own["tune.repeats"] > 1
         view = {"tune": metrics, "tuning_verdict": verdict, "found_better": better}
         view["several"] = ", the mean over its folds or repeats" if several else ""
     trials = [{name: _known(value) for name, value in trial.items()} for trial in trials]
     if any(trial["state"] != "failed" and trial["val_macro_f1"] is not None for trial in trials):
-        view |= _trials_view(trials, metrics, files.get("tune/history.parquet") or [], own)
+        view |= _trials_view(trials, metrics, files.history or [], own)
     if view and best:
-        searched = (metrics or {}).get("best") or view.get("fields", [])
+        searched = metrics.best if metrics is not None and metrics.best else view.get("fields", [])
         view["best_changes"] = _changes(own, best, searched)
         view["best_yaml"] = _recipe(best, defaults)
     return view
@@ -57,16 +57,14 @@ def _known(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _trials_view(
-    trials: list[dict[str, Any]], metrics: Mapping[str, Any] | None, history: list[dict[str, Any]], own: Mapping[str, Any]
-) -> dict[str, Any]:
+def _trials_view(trials: list[Row], metrics: SearchSummary | None, history: list[Row], own: Mapping[str, Any]) -> View:
     scored = [trial for trial in trials if trial["state"] != "failed" and trial["val_macro_f1"] is not None]
     ranked = sorted(scored, key=lambda trial: -float(trial["val_macro_f1"]))
-    best = metrics["best_trial"] if metrics else ranked[0]["number"]
+    best = metrics.best_trial if metrics is not None else ranked[0]["number"]
     fields = [name for name in scored[0] if "." in name and any(trial[name] is not None for trial in scored)]
     wide = _logarithmic(scored, fields, own)
     charts: dict[str, str] = {"trials_chart": trial_charts.trial_history(trials, best)}
-    view: dict[str, Any] = {
+    view: View = {
         "num_scored": len(scored),
         "top_trials": ranked[:TOP_TRIALS],
         "best_trial": best,
@@ -128,7 +126,7 @@ def importances(scored: Sequence[Mapping[str, Any]], fields: Iterable[str], loga
     A random forest learns the score from the fields' values; the shares are of what it has learnt. Fields in
     `logarithmic` are taken on that scale. A field that not every trial has is left out. Empty where all scores are equal.
     """
-    params: list[dict[str, Any]] = [{} for _ in scored]
+    params: list[Row] = [{} for _ in scored]
     distributions: dict[str, BaseDistribution] = {}
     for field in fields:
         values = [trial[field] for trial in scored]
@@ -167,7 +165,7 @@ def _shares(own: Mapping[str, Any], mixture: Sequence[str]) -> list[float]:
     return [value / sum(values) for value in values] if sum(values) > 0 else []
 
 
-def rungs(scored: Sequence[Mapping[str, Any]], own: Mapping[str, Any]) -> list[dict[str, Any]]:
+def rungs(scored: Sequence[Mapping[str, Any]], own: Mapping[str, Any]) -> list[View]:
     """For each rung of ASHA: its epoch, how many trials reached it, were stopped there, went on or ended, the best stopped."""
     epoch, most, factor = own["tune.grace_epochs"], own["train.epochs"], own["tune.reduction_factor"]
     marks: list[int] = []
@@ -204,7 +202,7 @@ def search_seconds(trials: Sequence[Mapping[str, Any]]) -> list[float]:
     return shifted
 
 
-def cost(trials: Sequence[Mapping[str, Any]], span_sec: float | None, own: Mapping[str, Any]) -> dict[str, Any]:
+def cost(trials: Sequence[Mapping[str, Any]], span_sec: float | None, own: Mapping[str, Any]) -> View:
     """What the trials took together, and what those that were stopped saved; `span_sec` is the whole search's, where known."""
     seconds = [float(trial["seconds"] or 0.0) for trial in trials]
     full = own["train.epochs"] * sum(trial["state"] != "failed" for trial in trials)
@@ -230,7 +228,7 @@ def _changes(own: Mapping[str, Any], best: Mapping[str, Any], searched: Iterable
 
 def _recipe(best: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     """best.yaml's differences from the defaults as YAML, what concerns the model and its training."""
-    tree: dict[str, dict[str, Any]] = {}
+    tree: Tree = {}
     for key, value in best.items():
         section, field = key.split(".", 1)
         if section in RECIPE_SECTIONS and value != defaults.get(key):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from urgency_ray.errors import Reason
+from urgency_ray.scoring.blocks import ClassificationBlock, SearchSummary
 
 EXPLANATIONS: dict[Reason, str] = {
     Reason.MISSING_AUDIO: "A label file without a recording of the same name.",
@@ -89,9 +90,9 @@ def count(value: Any) -> str:
     return "–" if number is None else f"{number:,.0f}"
 
 
-def interval(block: Mapping[str, Any]) -> str:
+def interval(block: ClassificationBlock) -> str:
     """The macro-F1's interval of a metrics block."""
-    low, high = block.get("macro_f1_interval") or (None, None)
+    low, high = block.macro_f1_interval
     return f"{score(low)} to {score(high)}"
 
 
@@ -127,25 +128,25 @@ FILTERS: dict[str, Callable[..., str]] = {
 """For the template."""
 
 
-def fusion_verdict(blocks: Mapping[str, Mapping[str, Any]]) -> str | None:
+def fusion_verdict(blocks: Mapping[str, ClassificationBlock]) -> str | None:
     """What the intervals of an ablation allow to say about fusing both modalities; None where it compares nothing."""
     singles = [name for name in ("audio", "text") if name in blocks]
     if "fused" not in blocks or not singles:
         return None
-    best = max(singles, key=lambda name: float(blocks[name]["macro_f1"]))
+    best = max(singles, key=lambda name: blocks[name].macro_f1)
     fused, single = blocks["fused"], blocks[best]
-    figures = f"fused {score(fused['macro_f1'])} ({interval(fused)}), {best} {score(single['macro_f1'])} ({interval(single)})"
-    (fused_low, fused_high), (low, high) = fused["macro_f1_interval"], single["macro_f1_interval"]
+    figures = f"fused {score(fused.macro_f1)} ({interval(fused)}), {best} {score(single.macro_f1)} ({interval(single)})"
+    (fused_low, fused_high), (low, high) = fused.macro_f1_interval, single.macro_f1_interval
     if fused_low <= high and low <= fused_high:
         return (
             f"The intervals of fused and of {best}, the better single modality, overlap: {figures}. "
-            f"These {count(fused['num_rows'])} test rows do not show that fusing both beats {best} alone."
+            f"These {count(fused.num_rows)} test rows do not show that fusing both beats {best} alone."
         )
-    order = "better" if fused["macro_f1"] > single["macro_f1"] else "worse"
+    order = "better" if fused.macro_f1 > single.macro_f1 else "worse"
     return f"Fusing both is {order} than {best}, the better single modality; the intervals do not overlap: {figures}."
 
 
-def tuning_verdict(tune: Mapping[str, Any]) -> tuple[str, bool]:
+def tuning_verdict(tune: SearchSummary) -> tuple[str, bool]:
     """Whether the trial picked beats the config as it was before the search, as far as the test rows can tell.
 
     Args:
@@ -154,17 +155,17 @@ def tuning_verdict(tune: Mapping[str, Any]) -> tuple[str, bool]:
     Returns:
         What to say, and whether the winner is better.
     """
-    difference, name = tune.get("difference"), f"trial {tune['best_trial']}"
-    if not difference:
+    difference, name = tune.difference, f"trial {tune.best_trial}"
+    if difference is None:
         return f"Whether {name}, which the search picked, is better than the recipe’s defaults was not measured.", False
-    low, high = difference["interval"]
-    if difference["verdict"] in ("same", "defaults"):
+    low, high = difference.interval
+    if difference.verdict in ("same", "defaults"):
         return "The search picked the recipe’s defaults themselves: no other trial did better on validation.", False
-    scores = score(tune["test"]["macro_f1"])
-    if defaults := tune.get("defaults"):
-        scores += f" against {score(defaults['test']['macro_f1'])}"
+    scores = score(tune.test.macro_f1)
+    if tune.defaults is not None:
+        scores += f" against {score(tune.defaults.test.macro_f1)}"
     around = f"95 % interval {signed(low)} to {signed(high)}"
-    figures = f"test macro-F1 {scores}, a difference of {signed(difference['macro_f1'])} ({around})"
+    figures = f"test macro-F1 {scores}, a difference of {signed(difference.macro_f1)} ({around})"
     if low > 0:
         return f"The search found better: {name} beats the recipe’s defaults beyond noise, {figures}.", True
     if high < 0:

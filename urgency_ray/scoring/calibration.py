@@ -15,6 +15,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from urgency_ray.schema import URGENCY_LABELS
+from urgency_ray.scoring.blocks import OperatingPoint, ThresholdFigures
 
 TEMPERATURE_RANGE = (0.1, 10.0)
 """Where the likelihood has no optimum (every row right, or worse than chance), the temperature ends at one of these."""
@@ -59,63 +60,52 @@ def choose_threshold(probs_high: NDArray[np.floating[Any]], truth: NDArray[np.in
     return float(of_high[math.ceil(recall * len(of_high) - 1e-9) - 1])
 
 
-def threshold_figures(probs_high: NDArray[np.floating[Any]], truth: NDArray[np.int64], threshold: float) -> dict[str, Any]:
-    """What calling 상 where P(상) >= `threshold` finds, and what it costs, on N rows, at least one.
-
-    Returns:
-        num_rows, num_high (rows of 상), num_flagged, num_found (rows of 상 among the flagged), flagged_share; recall,
-        precision and false_alarms_per_high (flagged rows that are not 상, for each row of 상), None where not defined.
-    """
+def threshold_figures(probs_high: NDArray[np.floating[Any]], truth: NDArray[np.int64], threshold: float) -> ThresholdFigures:
+    """What calling 상 where P(상) >= `threshold` finds, and what it costs, on N rows, at least one."""
     high, flagged = truth == len(URGENCY_LABELS) - 1, probs_high >= threshold
     num_rows, num_high, num_flagged, num_found = (
         int(count) for count in (len(truth), high.sum(), flagged.sum(), (high & flagged).sum())
     )
-    return {
-        "num_rows": num_rows,
-        "num_high": num_high,
-        "num_flagged": num_flagged,
-        "num_found": num_found,
-        "flagged_share": num_flagged / num_rows,
-        "recall": num_found / num_high if num_high else None,
-        "precision": num_found / num_flagged if num_flagged else None,
-        "false_alarms_per_high": (num_flagged - num_found) / num_high if num_high else None,
-    }
+    return ThresholdFigures(
+        num_rows=num_rows,
+        num_high=num_high,
+        num_flagged=num_flagged,
+        num_found=num_found,
+        flagged_share=num_flagged / num_rows,
+        recall=num_found / num_high if num_high else None,
+        precision=num_found / num_flagged if num_flagged else None,
+        false_alarms_per_high=(num_flagged - num_found) / num_high if num_high else None,
+    )
 
 
 def operating_point(
     probs_high: NDArray[np.floating[Any]], truth: NDArray[np.int64], splits: dict[str, NDArray[np.int64]], recall: float
-) -> dict[str, Any]:
-    """The threshold that `choose_threshold` finds on the rows of `splits["val"]`, and its `threshold_figures` on each split.
-
-    Returns:
-        recall_of_high (as asked), threshold (rounded down to six digits; None where val holds no 상) and, with a threshold, a
-        block for each split.
-    """
+) -> OperatingPoint:
+    """The threshold that `choose_threshold` finds on the rows of `splits["val"]`, and its `threshold_figures` on each split."""
     threshold = choose_threshold(probs_high[splits["val"]], truth[splits["val"]], recall)
     if threshold is None:
-        return {"recall_of_high": recall, "threshold": None}
+        return OperatingPoint(recall_of_high=recall, threshold=None, splits={})
     # As it is printed. Rounded up, the row that it stands for would no longer be found.
     printed = float(f"{threshold:.6g}")
     threshold = printed if printed <= threshold else float(Context(prec=6, rounding=ROUND_FLOOR).create_decimal(threshold))
     figures = {name: threshold_figures(probs_high[rows], truth[rows], threshold) for name, rows in splits.items()}
-    return {"recall_of_high": recall, "threshold": threshold, **figures}
+    return OperatingPoint(recall_of_high=recall, threshold=threshold, splits=figures)
 
 
-def format_operating_point(point: dict[str, Any]) -> str:
+def format_operating_point(point: OperatingPoint) -> str:
     """An `operating_point` as lines of text."""
-    asked = f"recall of 상 of at least {point['recall_of_high']:g}"
-    if point["threshold"] is None:
+    asked = f"recall of 상 of at least {point.recall_of_high:g}"
+    if point.threshold is None:
         return f"operating point: a {asked} cannot be reached: no row of val is 상"
 
     def show(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
-    lines = [f"operating point: call 상 where P(상) >= {point['threshold']:.6g}, chosen on val for a {asked}"]
-    for name, block in point.items():
-        if isinstance(block, dict):
-            lines.append(
-                f"  {name:<5} recall {show(block['recall'])} ({block['num_found']:,} of {block['num_high']:,}), "
-                f"precision {show(block['precision'])}, flagged {100 * block['flagged_share']:.1f} % of "
-                f"{block['num_rows']:,} rows, {show(block['false_alarms_per_high'])} false alarms for each 상"
-            )
+    lines = [f"operating point: call 상 where P(상) >= {point.threshold:.6g}, chosen on val for a {asked}"]
+    for name, figures in point.splits.items():
+        lines.append(
+            f"  {name:<5} recall {show(figures.recall)} ({figures.num_found:,} of {figures.num_high:,}), "
+            f"precision {show(figures.precision)}, flagged {100 * figures.flagged_share:.1f} % of "
+            f"{figures.num_rows:,} rows, {show(figures.false_alarms_per_high)} false alarms for each 상"
+        )
     return "\n".join(lines)

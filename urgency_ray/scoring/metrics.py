@@ -11,13 +11,14 @@ so the intervals are those of a cluster bootstrap, which resamples whole groups 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from urgency_ray.schema import URGENCY_LABELS
+from urgency_ray.scoring.blocks import ClassFigures, ClassificationBlock, Interval
 
 Classes = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
@@ -72,8 +73,9 @@ def _resample(cells: Floats, num_resamples: int, seed: int) -> Floats:
     return np.concatenate(sums)
 
 
-def _interval(figures: Floats) -> list[float]:
-    return [float(end) for end in np.percentile(figures, [2.5, 97.5])]
+def _interval(figures: Floats) -> Interval:
+    low, high = np.percentile(figures, [2.5, 97.5]).tolist()
+    return low, high
 
 
 def paired_macro_f1_difference(
@@ -85,8 +87,8 @@ def paired_macro_f1_difference(
     num_resamples: int,
     seed: int,
     num_classes: int = len(URGENCY_LABELS),
-) -> tuple[float, list[float]]:
-    """Macro-F1 of A less that of B and its interval [lo, hi], with both scored on the same `num_resamples` resamples.
+) -> tuple[float, Interval]:
+    """Macro-F1 of A less that of B and its interval, with both scored on the same `num_resamples` resamples.
 
     Raises:
         ValueError: no rows, lengths that differ, or a class out of range.
@@ -135,8 +137,8 @@ def classification_block(
     num_resamples: int,
     seed: int,
     ordinal: bool,
-) -> dict[str, Any]:
-    """One task's block of metrics.json, in plain Python values; a figure that these rows do not define is None.
+) -> ClassificationBlock:
+    """One task's block of metrics.json, without its temperature; a figure that these rows do not define is None.
 
     Not defined are `quadratic_kappa` where truth and predictions are all of one class, and `recall_high` and `high_called_low`
     (shares of the highest class's rows) where that class has no rows. The interval of a single group is a point.
@@ -161,19 +163,21 @@ def classification_block(
     resampled = _resample(cells, num_resamples, seed).reshape(-1, num_classes, num_classes)
     hits, support = confusion.diagonal(), confusion.sum(axis=1)
     columns = (_ratio(hits, confusion.sum(axis=0)), _ratio(hits, support), _f1_from_confusion(confusion), support)
-    names = ("precision", "recall", "f1", "support")
-    rows = zip(*(column.tolist() for column in columns), strict=True)
+    rows = zip(labels, *(column.tolist() for column in columns), strict=True)
     ordinal_figures = _ordinal_figures(confusion)
-    return {
-        "num_rows": num_rows,
-        "accuracy": float(hits.sum() / num_rows),
-        "macro_f1": float(macro_f1_from_confusion(confusion)),
-        "macro_f1_interval": _interval(macro_f1_from_confusion(resampled)),
-        "per_class": {label: dict(zip(names, row, strict=True)) for label, row in zip(labels, rows, strict=True)},
-        "confusion": confusion.tolist(),
+    return ClassificationBlock(
+        num_rows=num_rows,
+        accuracy=float(hits.sum() / num_rows),
+        macro_f1=float(macro_f1_from_confusion(confusion)),
+        macro_f1_interval=_interval(macro_f1_from_confusion(resampled)),
+        per_class={
+            label: ClassFigures(precision=precision, recall=recall, f1=f1, support=count)
+            for label, precision, recall, f1, count in rows
+        },
+        confusion=confusion.tolist(),
         **(ordinal_figures if ordinal else dict.fromkeys(ordinal_figures)),
-        "expected_calibration_error": expected_calibration_error(y_true, probs),
-    }
+        expected_calibration_error=expected_calibration_error(y_true, probs),
+    )
 
 
 def _num_columns(text: str) -> int:
@@ -181,17 +185,17 @@ def _num_columns(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
 
 
-def format_report(block: Mapping[str, Any]) -> str:
+def format_report(block: ClassificationBlock) -> str:
     """A `classification_block` as a plain text table: precision, recall, F1 and support by class, then accuracy and macro-F1.
 
     Columns line up where wide characters (Korean) take two places, as they do in a terminal.
     """
     rows = [("class", "precision", "recall", "F1", "support")]
-    for label, row in block["per_class"].items():
-        rows.append((label, *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1")), str(row["support"])))
-    low, high = block["macro_f1_interval"]
-    rows.append(("accuracy", "", "", f"{block['accuracy']:.3f}", str(block["num_rows"])))
-    rows.append(("macro-F1", "", "", f"{block['macro_f1']:.3f}", f"95 % interval {low:.3f} to {high:.3f}"))
+    for label, row in block.per_class.items():
+        rows.append((label, f"{row.precision:.3f}", f"{row.recall:.3f}", f"{row.f1:.3f}", str(row.support)))
+    low, high = block.macro_f1_interval
+    rows.append(("accuracy", "", "", f"{block.accuracy:.3f}", str(block.num_rows)))
+    rows.append(("macro-F1", "", "", f"{block.macro_f1:.3f}", f"95 % interval {low:.3f} to {high:.3f}"))
     first = max(_num_columns(row[0]) for row in rows)
     lines = (
         f"{name}{' ' * (first - _num_columns(name))}  {precision:>9}  {recall:>6}  {f1:>5}  {last:>7}"

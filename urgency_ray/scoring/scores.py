@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -12,6 +10,7 @@ from urgency_ray.examples.dataset import Examples, Splits
 from urgency_ray.examples.splits import group_examples
 from urgency_ray.model.classifier import TASKS, UrgencyClassifier
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_KEYS, URGENCY_LABELS
+from urgency_ray.scoring.blocks import ClassificationBlock, SplitBlocks
 from urgency_ray.scoring.calibration import apply_temperature
 from urgency_ray.scoring.metrics import classification_block, expected_calibration_error
 
@@ -25,7 +24,7 @@ def score_splits(
     names: tuple[str, ...] = ("val", "test"),
     num_resamples: int,
     seed: int,
-) -> dict[str, dict[str, Any]]:
+) -> SplitBlocks:
     """`splits` of metrics.json: a `classification_block` for each split and task, with the temperature and the calibration
     error without it.
 
@@ -41,7 +40,7 @@ def score_splits(
     groups = group_examples(examples.keys)
     temperature = dict(zip(TASKS, model.temperature.tolist(), strict=True))
     tasks = {"urgency": (examples.urgency, URGENCY_LABELS), "sentiment": (examples.sentiment, SENTIMENT_LABELS)}
-    blocks: dict[str, dict[str, Any]] = {}
+    blocks: SplitBlocks = {}
     for name, split_rows in splits.items():
         if name not in names:
             continue
@@ -52,16 +51,18 @@ def score_splits(
                 continue
             block = _score(truth[rows], probs[rows], groups[rows], labels, num_resamples=num_resamples, seed=seed)
             raw = apply_temperature(probs[rows], 1 / temperature[task])
-            blocks.setdefault(name, {})[task] = block | {
-                "expected_calibration_error_uncalibrated": expected_calibration_error(truth[rows], raw),
-                "temperature": temperature[task],
-            }
+            blocks.setdefault(name, {})[task] = block.model_copy(
+                update={
+                    "expected_calibration_error_uncalibrated": expected_calibration_error(truth[rows], raw),
+                    "temperature": temperature[task],
+                }
+            )
     return blocks
 
 
 def score_pooled(
     probs: NDArray[np.float32], examples: Examples, rows: NDArray[np.int64], *, num_resamples: int, seed: int
-) -> dict[str, Any]:
+) -> ClassificationBlock:
     """The `classification_block` of urgency on some labelled rows, whatever models made `probs` (N, C); the rest as above."""
     groups = group_examples(examples.keys)
     return _score(examples.urgency[rows], probs[rows], groups[rows], URGENCY_LABELS, num_resamples=num_resamples, seed=seed)
@@ -75,7 +76,7 @@ def _score(
     *,
     num_resamples: int,
     seed: int,
-) -> dict[str, Any]:
+) -> ClassificationBlock:
     return classification_block(
         truth,
         probs.argmax(axis=1),

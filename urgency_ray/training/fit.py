@@ -28,6 +28,11 @@ from urgency_ray.scoring.metrics import macro_f1_from_confusion
 from urgency_ray.training.data import TrainingData, column_statistics, epoch_order, worker_batches
 from urgency_ray.training.loss import UrgencyLoss
 
+State = dict[str, Any]
+"""The content of a checkpoint (`Epoch.state`): plain values and tensors, all that `torch.load` takes with `weights_only`."""
+Row = dict[str, Any]
+"""The keys of a `history.EpochRow`, as Ray and checkpoints carry them."""
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -41,10 +46,10 @@ class Epoch:
             ended. No random state is in it: each epoch seeds its own from (seed, epoch), dropout's from the rank, too.
     """
 
-    metrics: dict[str, Any]
+    metrics: Row
     improved: bool
     last: bool
-    state: Callable[[], dict[str, Any]]
+    state: Callable[[], State]
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def fit(
     report: Callable[[Epoch], None],
     *,
     device: torch.device | None = None,
-    resume: dict[str, Any] | None = None,
+    resume: State | None = None,
 ) -> None:
     """Train as `epochs` does; call `report` after each epoch, on every rank."""
     for epoch in epochs(config, data, device=device, resume=resume):
@@ -121,7 +126,7 @@ def epochs(
     data: TrainingData,
     *,
     device: torch.device | None = None,
-    resume: dict[str, Any] | None = None,
+    resume: State | None = None,
 ) -> Iterator[Epoch]:
     """Train until the last epoch or the early stop, an epoch at each step of the iterator, on every rank.
 
@@ -148,7 +153,7 @@ def epochs(
     loss_fn = UrgencyLoss(config.loss, counts, class_counts(data.sentiment[data.train], len(SENTIMENT_LABELS))).to(
         worker.device
     )
-    history: list[dict[str, Any]] = []
+    history: list[Row] = []
     best, best_epoch = -1.0, 0
     if resume is not None:
         model.load_state_dict(resume["model"])
@@ -191,9 +196,7 @@ def epochs(
         }
         history = [*history, row]
 
-        def state(
-            history: list[dict[str, Any]] = history, best: float = best, best_epoch: int = best_epoch, last: bool = last
-        ) -> dict[str, Any]:
+        def state(history: list[Row] = history, best: float = best, best_epoch: int = best_epoch, last: bool = last) -> State:
             return {
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from tensorboardX import SummaryWriter
 
 from urgency_ray import storage
+from urgency_ray.training.history import EpochRow
 
 TAGS = {
     "loss/train": "train_loss",
@@ -24,7 +25,7 @@ EVENTS_FILE = "events.out.tfevents.train"
 """One name for good: a second training replaces the curves of the first, and the name does not tell the host's."""
 
 
-def write_events(history: list[dict[str, Any]], location: str) -> None:
+def write_events(history: Sequence[EpochRow], location: str) -> None:
     """Write `TAGS` by epoch, a TensorBoard run for each modality, to a folder or URI.
 
     Args:
@@ -32,15 +33,15 @@ def write_events(history: list[dict[str, Any]], location: str) -> None:
         location: the log folder, of which each run is a subfolder.
     """
     with tempfile.TemporaryDirectory() as folder:
-        for name in dict.fromkeys(row["modalities"] for row in history):
-            rows = [row for row in history if row["modalities"] == name]
-            ends = list(accumulate(row["seconds"] for row in rows))
+        for name in dict.fromkeys(row.modalities for row in history):
+            rows = [row for row in history if row.modalities == name]
+            ends = list(accumulate(row.seconds for row in rows))
             run = Path(folder, name)
             with SummaryWriter(str(run)) as writer:
                 for row, end in zip(rows, ends, strict=True):
                     for tag, column in TAGS.items():
                         # Epochs lie as far apart on the time axis as they took.
-                        writer.add_scalar(tag, row[column], row["epoch"], walltime=time.time() - ends[-1] + end)
+                        writer.add_scalar(tag, getattr(row, column), row.epoch, walltime=time.time() - ends[-1] + end)
             (written,) = run.iterdir()
             written.rename(run / EVENTS_FILE)
         storage.copy_dir(folder, location)

@@ -28,6 +28,7 @@ from urgency_ray.run_folder import RunFolder
 from urgency_ray.scoring.calibration import fit_temperature
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import build_model
+from urgency_ray.training.history import EpochRow
 from urgency_ray.training.shared import SharedData
 from urgency_ray.training.worker import Orders, load_state, train_worker
 
@@ -79,7 +80,7 @@ class Trained:
     """The best epoch's classifier (on the CPU) and the history of all epochs."""
 
     model: UrgencyClassifier
-    history: list[dict[str, Any]]
+    history: list[EpochRow]
 
 
 def train_model(config: Config, run_dir: str, data: TrainingData, shared: SharedData, transform: Transform) -> Trained:
@@ -125,7 +126,8 @@ def train_model(config: Config, run_dir: str, data: TrainingData, shared: Shared
     model.load_state_dict(load_state(best)["model"])
     calibrate(data, model)
     # The last epoch always leaves a checkpoint, so the latest one has the whole history.
-    return Trained(model.eval(), load_state(result.checkpoint)["history"])
+    history = [EpochRow.model_validate(row) for row in load_state(result.checkpoint)["history"]]
+    return Trained(model.eval(), history)
 
 
 @torch.inference_mode()
