@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from urgency_ray import __version__, storage
+from urgency_ray import __version__, cluster, storage
 from urgency_ray.config import Config, describe, iter_fields, load_config, parse_config, parse_yaml
 from urgency_ray.errors import RequestError
 from urgency_ray.run_folder import RunFolder
@@ -235,7 +235,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options, unknown = build_parser().parse_known_args(arguments)
         if unknown:
             raise RequestError(_unknown_option(unknown[0]))
-        COMMANDS[options.command].run(resolve_config(options), options)
+        config = resolve_config(options)
+        # What the command imports includes Ray Train, which reads some of it then.
+        cluster.set_environment()
+        COMMANDS[options.command].run(config, options)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 1

@@ -1,4 +1,7 @@
-"""Joining a Ray cluster, or starting a private one, and what it offers."""
+"""Joining a Ray cluster, or starting a private one, and what it offers.
+
+Ray is imported where it is used: `set_environment` must come before the first import of Ray Train.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,62 @@ import functools
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from urgency_ray.config import RayConfig
 from urgency_ray.errors import RequestError
 
-# Ray Train takes a worker's report when it next polls it: the default of 2 s dwarfs a small epoch. Read when ray is imported.
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-# Ray Tune prints its own tables otherwise, whatever its verbosity. Read when ray is imported, too.
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+log = logging.getLogger(__name__)
 
-import ray
+NEEDED = {
+    # Ray Train's older implementation wants another CPU for the training itself, and waits for it for ever.
+    "RAY_TRAIN_V2_ENABLED": "1",
+    # Ray Tune prints its own tables otherwise, whatever its verbosity.
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+WISHED = {
+    # Ray Train takes a worker's report when it next polls it: the default of 2 s dwarfs a small epoch.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # The core worker would warn, on the terminal, that Ray Data's actors have arguments in the object store; all of them have.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+
+
+def set_environment() -> None:
+    """Set Ray's environment variables in this process: NEEDED whatever the user's say, WISHED where there is none.
+
+    For the command line, before a command is imported; for `connect`; and for a process of the cluster that starts a training
+    of its own. Ray reads RAY_TRAIN_V2_ENABLED when Ray Train is imported and again when a training starts, RAY_AIR_NEW_OUTPUT
+    when a search starts, and the interval in the process of a training's controller, which gets it from here.
+
+    Raises:
+        RequestError: Ray Train was imported under RAY_TRAIN_V2_ENABLED=0: what has been imported stays its older one.
+    """
+    os.environ |= NEEDED | {name: value for name, value in WISHED.items() if name not in os.environ}
+    train = sys.modules.get("ray.train")
+    # Of its names, one that the older one lacks.
+    if train is not None and not hasattr(train, "ControllerError"):
+        raise RequestError(
+            "RAY_TRAIN_V2_ENABLED: is 0 in the environment, which turns the Ray Train that is needed off; unset it"
+        )
 
 
 def connect(config: RayConfig) -> None:
-    """Join `config.address`, else RAY_ADDRESS, else start a private cluster on this machine. Does nothing when connected.
+    """Join `config.address`, else RAY_ADDRESS, else start a private cluster on this machine; see also `set_environment`.
+
+    Where Ray is connected already, the environment is all that it sets.
 
     Raises:
         ConnectionError: there is no cluster at the address.
+        RequestError: the environment has turned off what is needed of Ray, too late to mend it.
     """
+    import ray
+
+    set_environment()
     if ray.is_initialized():
         return
     for name in ("ray", "ray.train", "ray.tune"):
@@ -40,8 +78,6 @@ def connect(config: RayConfig) -> None:
     if local:
         # Nobody takes this machine back with notice; the actor of Ray Train that watches for it starts with every training.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    # The core worker would warn, on the terminal, that Ray Data's actors have arguments in the object store; all of them have.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray.init(
         address=address,
         num_cpus=config.num_cpus if local else None,
@@ -68,8 +104,6 @@ def _refuse_dead_address(address: str) -> None:
         raise ConnectionError(f"ray.address {address}: no Ray cluster answers there ({error.strerror or error})") from None
 
 
-# What lies in it is lost with its process, not the run: only news are sent through it.
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class _Mailbox:
     def __init__(self) -> None:
         self.messages: list[Any] = []
@@ -86,32 +120,58 @@ class Relay:
     """Hands the driver what workers send while its block runs: `with Relay(handle, every_sec) as send`.
 
     Workers call `send(message)`, which does not wait; `handle` gets the list of messages since its last call, on a thread of
-    the driver.
+    the driver. The block's end raises the first exception of `handle`, which still gets what comes after it; a block that ends
+    in an exception of its own has it in a note. What lies in the mailbox is lost with its process, and where that cannot be started again a warning
+    says that nothing comes any more: only news are sent through it, and the run goes on.
     """
 
     def __init__(self, handle: Callable[[list[Any]], None], every_sec: float) -> None:
+        import ray
+
         self.handle = handle
         self.every_sec = every_sec
-        self.mailbox = _Mailbox.remote()  # type: ignore[attr-defined]
+        self.mailbox: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Mailbox).remote()
         self.done = threading.Event()
+        self.error: Exception | None = None
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Callable[[Any], None]:
         self.thread.start()
         return functools.partial(_send, self.mailbox)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None) -> None:
+        import ray
+
         self.done.set()
-        self.thread.join()
-        ray.kill(self.mailbox)
+        try:
+            self.thread.join()
+        finally:
+            ray.kill(self.mailbox)
+        if self.error is None:
+            return
+        if raised is None:
+            raise self.error
+        raised.add_note(f"What takes the workers' messages failed, too: {self.error!r}")
 
     def _watch(self) -> None:
+        import ray
+
         ended = False
         while not ended:
             ended = self.done.wait(self.every_sec)
-            messages = ray.get(self.mailbox.take.remote())
-            if messages:
-                self.handle(messages)
+            try:
+                messages = ray.get(self.mailbox.take.remote())
+            except ray.exceptions.RayActorError:
+                log.warning("warning: what the workers report is lost from here on, with the process that collects it")
+                return
+            except Exception as error:
+                self.error = self.error or error
+                return
+            try:
+                if messages:
+                    self.handle(messages)
+            except Exception as error:
+                self.error = self.error or error
 
 
 def _send(mailbox: Any, message: Any) -> None:
@@ -125,7 +185,7 @@ class Node(NamedTuple):
     gpus: float = 0.0
 
 
-def fit(nodes: Iterable[Node], cpus: float, gpus: float = 0.0) -> int:
+def count_places(nodes: Iterable[Node], cpus: float, gpus: float = 0.0) -> int:
     """How many workers of `cpus` logical CPUs and `gpus` GPUs the nodes hold; no worker spans two nodes, no share two GPUs."""
     return sum(min(int(node.cpus // cpus), _gpu_places(node, gpus)) if gpus else int(node.cpus // cpus) for node in nodes)
 
@@ -140,6 +200,8 @@ def nodes() -> list[Node]:
     Raises:
         RequestError: there are none.
     """
+    import ray
+
     found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     resources = [node["Resources"] for node in found if node["Alive"]]
     having = sorted(Node(float(each["CPU"]), float(each.get("GPU", 0.0))) for each in resources if each.get("CPU"))

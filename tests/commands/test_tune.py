@@ -23,6 +23,7 @@ from urgency_ray.errors import RequestError
 from urgency_ray.examples.splits import group_examples, val_folds
 from urgency_ray.model.classifier import load_model
 from urgency_ray.model.inference import predict_examples
+from urgency_ray.run_folder import RunFolder
 from urgency_ray.scoring.blocks import ClassificationBlock, Difference, SearchSummary, UrgencyBlocks
 from urgency_ray.scoring.metrics import paired_macro_f1_difference
 from urgency_ray.scoring.scores import score_splits
@@ -271,11 +272,12 @@ def test_a_time_budget_ends_the_search_and_counts_what_was_spent(ray_session, ex
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     config = extracted[2].replace({"train.epochs": 2000, "train.early_stop_epochs": None, "tune.time_budget_sec": 8.0})
     config = config.replace({"tune.num_trials": 4, "tune.grace_epochs": 2000, "train.epochs": 2000})
-    with study.open_journal(f"{run_dir}/tune") as journal:
+    folder = RunFolder(run_dir).search
+    with study.open_journal(folder) as journal:
         begun = study.begin_study(journal, config, "data", resume=False, run_dir=run_dir)
         _, examples, splits = open_run(config, run_dir)
         data = TrainingData.from_examples(examples, splits)
-        arguments = {"study": begun, "journal": journal, "folder": f"{run_dir}/tune"}
+        arguments = {"study": begun, "journal": journal, "folder": folder}
         run_search(config, SharedInputs(config.ray).share(data), [(splits.train, splits.val)], **arguments)
         table = study.trials_table(begun, config)
         assert set(table["state"]) == {"stopped"}

@@ -1,13 +1,20 @@
-"""The engine's bookkeeping, without a cluster: what Ray Tune would tell it, told by hand."""
+"""The engine's bookkeeping: what Ray Tune, and trials, would tell it, told by hand."""
 
+import logging
+import math
+import time
 import warnings
 
+import optuna
 import pytest
+import ray
 
 from urgency_ray.config import Config
-from urgency_ray.search.engine import StudySearch, build_sampler, rebuild_scheduler
+from urgency_ray.run_folder import SearchFolder
+from urgency_ray.search.engine import PlacementGroups, StudySearch, build_sampler, rebuild_scheduler
 from urgency_ray.search.space import SearchSpace
 from urgency_ray.search.study import begin_study, history_table, open_journal, trials_table
+from urgency_ray.search.trial import Abandoned, Placed
 
 CONFIG = Config().replace(
     {
@@ -21,13 +28,13 @@ CONFIG = Config().replace(
 
 @pytest.fixture
 def journal(tmp_path):
-    with open_journal(str(tmp_path)) as journal:
+    with open_journal(SearchFolder(str(tmp_path))) as journal:
         yield journal
 
 
-def make_search(journal, resume=False):
-    study = begin_study(journal, CONFIG, "digest", resume=resume, run_dir="run")
-    return study, StudySearch(SearchSpace(CONFIG.tune.space), study, build_sampler(CONFIG, study), journal)
+def make_search(journal, resume=False, config=CONFIG):
+    study = begin_study(journal, config, "digest", resume=resume, run_dir="run")
+    return study, StudySearch(SearchSpace(config.tune.space), study, build_sampler(config, study), journal)
 
 
 def row(epoch, score, best, **more):
@@ -52,6 +59,47 @@ def test_each_end_of_a_trial_has_its_state_and_keeps_its_epochs(journal):
     assert table["seconds"][0] == 3.0
     assert study.trials[2].user_attrs["failed"] == "the loss is nan"
     assert history_table(study)["best_val_macro_f1"].tolist() == [0.5, 0.5, 0.3, 0.6]
+
+
+def test_a_score_that_is_no_number_fails_its_trial(journal):
+    study, search = make_search(journal)
+    for name, finished in (("a", True), ("b", False)):
+        search.suggest(name)
+        search.on_trial_result(name, row(1, 0.5, 0.5))
+        search.on_trial_complete(name, row(2, math.nan, math.nan, finished=finished))
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL"]
+    assert trials_table(study, CONFIG)["val_macro_f1"].isna().all()
+
+
+def test_one_trial_after_the_other_is_drawn_as_optuna_s_own_loop_draws_them(journal):
+    space = {
+        "train.learning_rate": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},
+        "loss": {"type": "simplex", "fields": ["loss.kl_weight", "loss.focal_weight"]},
+        "model.urgency_head": {"type": "categorical", "choices": ["softmax", "corn"]},
+        "loss.corn_weight": {"type": "float", "low": 0.1, "high": 1.0, "when": {"model.urgency_head": "corn"}},
+    }
+    config = CONFIG.replace({"tune.space": space, "tune.startup_trials": 3, "tune.seed": 5})
+    _, search = make_search(journal, config=config)
+    alone = optuna.create_study(direction="maximize")
+    alone.sampler = build_sampler(config, alone)
+    found, expected = [], []
+    for number in range(10):
+        found.append(search.suggest(str(number)))
+        trial = alone.ask()
+        expected.append(SearchSpace(config.tune.space)(trial))
+        score = abs(math.sin(7 * number))
+        search.on_trial_complete(str(number), row(1, score, score, finished=True))
+        alone.tell(trial, score)
+    assert found == expected
+    assert len({point["train.learning_rate"] for point in found}) == 10
+
+
+def test_ray_tune_s_own_state_of_the_search_is_not_kept(journal, tmp_path):
+    _, search = make_search(journal)
+    search.suggest("a")
+    (tmp_path / "state").mkdir()
+    search.save_to_dir(str(tmp_path / "state"), "session")
+    assert not list((tmp_path / "state").iterdir())
 
 
 def test_a_trial_that_starts_again_in_another_process_is_counted_once(journal):
@@ -108,3 +156,27 @@ def test_asha_goes_on_with_the_rungs_that_the_study_s_trials_have_reached(journa
         decisions.append(scheduler.on_trial_result(None, Trial, row(1, score, score)))
     # One in three goes on: of 0 to 0.8, the upper third begins at 0.533.
     assert decisions == ["STOP", "CONTINUE"]
+
+
+def test_what_a_trial_s_workers_hold_is_freed_once_they_are_given_up(ray_session, caplog):
+    groups, held, other = PlacementGroups(), *(ray.util.placement_group([{"CPU": 1}]) for _ in range(2))
+    try:
+        ray.get([held.ready(), other.ready()], timeout=60)
+        groups.note([Placed("a", held), Placed("b", other)])
+        with caplog.at_level(logging.WARNING, "urgency_ray"):
+            groups.note([Abandoned("a"), Abandoned("a")])
+        assert wait_for_state(held, "REMOVED") == "REMOVED"
+        assert wait_for_state(other, "CREATED") == "CREATED"
+        assert set(caplog.messages) == {"warning: the workers of a trial that was over did not end within 60 s and are killed"}
+    finally:
+        groups.note([Placed("a", held), Placed("b", other)])
+        groups.close()
+    assert wait_for_state(other, "REMOVED") == "REMOVED"
+
+
+def wait_for_state(group, state):
+    """The placement group's state, once it is `state` or after a while."""
+    deadline = time.monotonic() + 30
+    while (found := ray.util.placement_group_table(group)["state"]) != state and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found

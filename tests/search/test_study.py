@@ -8,6 +8,7 @@ import pytest
 
 from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
+from urgency_ray.run_folder import SearchFolder
 from urgency_ray.search.space import SearchSpace
 from urgency_ray.search.study import begin_study, history_table, open_journal, trials_table
 
@@ -31,7 +32,7 @@ def run_trial(study, head, scores, state):
 
 
 def begin(folder, **options):
-    with open_journal(str(folder)) as journal:
+    with open_journal(SearchFolder(str(folder))) as journal:
         return begin_study(journal, CONFIG, "digest", run_dir="run", **options)
 
 
@@ -78,7 +79,7 @@ def test_a_line_that_was_cut_is_no_obstacle(tmp_path):
 
 
 def test_a_journal_behind_a_uri_is_published_and_read_back(tmp_path):
-    folder = f"file://{tmp_path}/tune"
+    folder = SearchFolder(f"file://{tmp_path}/tune")
     with open_journal(folder) as journal:
         study = begin_study(journal, CONFIG, "digest", resume=False, run_dir="run")
         run_trial(study, "softmax", [0.2], "COMPLETE")

@@ -1,11 +1,14 @@
-"""A trial's rows, without a cluster."""
+"""A trial's rows and its end, without a cluster."""
+
+import threading
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 from fitting import SMALL
 
 from urgency_ray.config import Config
-from urgency_ray.search.trial import METRIC, trial_config, trial_rows
+from urgency_ray.search.trial import METRIC, Abandoned, DistributedTrial, trial_config, trial_rows
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import fit
 
@@ -64,8 +67,39 @@ def test_a_loss_that_overflows_ends_the_trial_with_its_reason():
 
 def test_a_trial_sees_the_batches_of_all_the_winner_s_workers():
     base = Config().replace({"train.num_workers": 4, "train.batch_size": 8})
-    params = {"model.dropout": 0.3, "mixture.loss.kl_weight": 0.5}
-    config = trial_config(params, base.model_dump())
+    config = trial_config({"model.dropout": 0.3}, base)
     assert (config.train.num_workers, config.train.batch_size, config.model.dropout) == (1, 32, 0.3)
-    two = trial_config({}, base.replace({"tune.workers_per_trial": 2}).model_dump())
+    two = trial_config({}, base.replace({"tune.workers_per_trial": 2}))
     assert (two.train.num_workers, two.train.batch_size) == (2, 16)
+
+
+class Ending(DistributedTrial):
+    """A trial of two workers that has come to its end; `told` is what its workers are told, `sent` what the driver is."""
+
+    trial_id = "t1"
+    num_workers = 2
+
+    def __init__(self, training):
+        self.training, self.told, self.sent = training, [], []
+        self.send, self.wanted = self.sent.append, self
+
+    def put_nowait_batch(self, answers):
+        self.told += answers
+
+
+def test_a_trial_whose_workers_do_not_end_is_given_up_after_a_while():
+    trial = Ending(Future())
+    trial.cleanup(end_sec=0.01)
+    assert trial.told == [False, False]
+    assert trial.sent == [Abandoned("t1")]
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("a worker was lost")])
+def test_a_trial_whose_workers_end_says_nothing(error):
+    trial = Ending(Future())
+    end = trial.training.set_result if error is None else trial.training.set_exception
+    threading.Timer(0.05, end, [error]).start()
+    trial.cleanup(end_sec=60)
+    assert trial.training.done()
+    assert trial.told == [False, False]
+    assert trial.sent == []

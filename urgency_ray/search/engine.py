@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import tempfile
 import time
 import uuid
 import warnings
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +18,11 @@ import numpy as np
 import optuna
 import ray
 import ray.tune
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search import Searcher
+from ray.util.placement_group import PlacementGroup
 
 from urgency_ray import cluster, storage
 from urgency_ray.config import Config
@@ -26,73 +30,99 @@ from urgency_ray.errors import RequestError
 from urgency_ray.run_folder import SearchFolder
 from urgency_ray.search.space import SearchSpace
 from urgency_ray.search.study import Journal, ended_trials
-from urgency_ray.search.trial import METRIC, DistributedTrial, Parts, Trial
+from urgency_ray.search.trial import (
+    END_SEC,
+    METRIC,
+    Abandoned,
+    DistributedTrial,
+    DistributedTrialOrders,
+    Parts,
+    Placed,
+    Trial,
+    TrialOrders,
+)
 from urgency_ray.training.shared import SharedData
 
 log = logging.getLogger(__name__)
 
 
-class StudySearch(OptunaSearch):
-    """OptunaSearch that keeps all that is known of a trial in the study, and goes on with trials that a former run began."""
+class StudySearch(Searcher):
+    """Asks an Optuna study for Ray Tune's trials, keeps all that is known of them in it, and goes on with those once begun."""
 
     def __init__(self, space: SearchSpace, study: optuna.Study, sampler: Any, journal: Journal) -> None:
-        super().__init__(
-            space, metric=METRIC, mode="max", sampler=sampler, study_name=study.study_name, storage=journal.storage
-        )
-        # That of the base class has the sampler.
-        self.study: Any = self._ot_study
+        super().__init__(metric=METRIC, mode="max")
+        self.space = space
+        # Which trial to stop is ASHA's business.
+        pruner = optuna.pruners.NopPruner()
+        self.study = optuna.load_study(study_name=study.study_name, storage=journal.storage, sampler=sampler, pruner=pruner)
         self.publish = journal.publish
-        self.begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        self.begun = [
+            _reopen(self.study, journal.storage, trial.number)
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        ]
+        self.trials: dict[str, optuna.Trial] = {}
+        self.ended: set[str] = set()
         self.epochs: dict[str, dict[int, float]] = {}
         self.last: dict[str, dict[str, Any]] = {}
         self.spent = study.user_attrs.get("seconds", 0.0)
         self.started = time.monotonic()
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+    def suggest(self, trial_id: str) -> dict[str, Any]:
         """The next point: that of a trial that was begun and not ended, else a new one."""
-        if trial_id not in self._ot_trials and self.begun:
-            # Optuna gives a parameter that such a trial has already as it is.
-            self._ot_trials[trial_id] = optuna.Trial(self.study, self.begun.pop(0)._trial_id)
-        return super().suggest(trial_id)
+        # Optuna gives a parameter that a trial has already as it is.
+        trial = self.trials[trial_id] = self.begun.pop(0) if self.begun else self.study.ask()
+        return self.space(trial)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Note an epoch; one that a trial repeats, since its process was lost, stays as it was."""
         self.last[trial_id] = result
-        if "failed" in result or trial_id in self._completed_trials:
+        if "failed" in result or trial_id in self.ended:
             return
         self.epochs.setdefault(trial_id, {})[result["epoch"]] = result["val_macro_f1"]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The reported value is ignored")
-            self._ot_trials[trial_id].report(result[METRIC], result["epoch"])
+            self.trials[trial_id].report(result[METRIC], result["epoch"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """End a trial: complete, pruned (by ASHA or the time budget) or failed."""
-        if trial_id in self._completed_trials:
+        """End a trial: complete, pruned (by ASHA or the time budget) or failed, as is one whose score is no number."""
+        if trial_id in self.ended:
             return
         if result and METRIC in result:
             self.on_trial_result(trial_id, result)
-        trial, last = self._ot_trials[trial_id], self.last.get(trial_id, {})
+        trial, last = self.trials[trial_id], self.last.get(trial_id, {})
         scores = self.epochs.get(trial_id, {})
         trial.set_user_attr("val_macro_f1", [scores[epoch] for epoch in sorted(scores)])
         for name in ("started", "seconds", "spread", "failed"):
             if name in last:
                 trial.set_user_attr(name, last[name])
-        if error or "failed" in last:
+        if error or "failed" in last or math.isnan(last.get(METRIC, 0.0)):
             state = TrialState.FAIL
         else:
             state = TrialState.COMPLETE if last.get("finished") else TrialState.PRUNED
         self.study.tell(trial, last[METRIC] if state == TrialState.COMPLETE else None, state=state)
-        self._completed_trials.add(trial_id)
+        self.ended.add(trial_id)
         self.study.set_user_attr("seconds", self.spent + time.monotonic() - self.started)
         self.publish()
 
     def close(self) -> None:
         """End the trials that the time budget cut short, which Ray Tune tells nobody of."""
-        for trial_id in self._ot_trials:
+        for trial_id in self.trials:
             self.on_trial_complete(trial_id)
 
-    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+    def save(self, checkpoint_path: str) -> None:
         """Nothing: the study is what a search is resumed from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, likewise."""
+
+
+def _reopen(study: optuna.Study, kept: BaseStorage, number: int) -> optuna.Trial:
+    """The trial of that number, which is running, to go on with in its own place.
+
+    `Study.ask` gives new trials only. The constructor is public, but Optuna does not recommend its use.
+    """
+    study_id = kept.get_study_id_from_name(study.study_name)
+    return optuna.Trial(study, kept.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
 class _TrialLog(ray.tune.Callback):
@@ -117,15 +147,20 @@ class _TrialLog(ray.tune.Callback):
         log.info("trial %d of %d: %s", self.num_done, self.num_trials, words)
 
 
-class _Placements(ray.tune.Callback):
-    """Frees what a trial of several workers held whose process was lost or killed, lest others wait for it for ever."""
+class PlacementGroups(ray.tune.Callback):
+    """Frees what the workers of a trial hold when its process is lost or they do not end, lest others wait for it for ever."""
 
     def __init__(self) -> None:
-        self.groups: dict[str, Any] = {}
+        self.groups: dict[str, PlacementGroup] = {}
 
-    def note(self, messages: list[tuple[str, Any]]) -> None:
-        """Take (trial id, placement group) of trials whose workers have started."""
-        self.groups |= dict(messages)
+    def note(self, messages: list[Placed | Abandoned]) -> None:
+        """Take what trials of several workers send, on the thread of the relay."""
+        for message in messages:
+            if isinstance(message, Placed):
+                self.groups[message.trial] = message.group
+            else:
+                log.warning("warning: the workers of a trial that was over did not end within %g s and are killed", END_SEC)
+                self._free(message.trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._free(trial.trial_id)
@@ -139,8 +174,9 @@ class _Placements(ray.tune.Callback):
             self._free(trial_id)
 
     def _free(self, trial_id: str) -> None:
-        if trial_id in self.groups:
-            ray.util.remove_placement_group(self.groups.pop(trial_id))
+        group = self.groups.pop(trial_id, None)
+        if group is not None:
+            ray.util.remove_placement_group(group)
 
 
 def num_concurrent(config: Config) -> int:
@@ -151,12 +187,12 @@ def num_concurrent(config: Config) -> int:
     """
     tune = config.tune
     nodes = cluster.nodes()
-    if not cluster.fit(nodes, tune.cpus_per_trial):
+    if not cluster.count_places(nodes, tune.cpus_per_trial):
         most_cpus = max(node.cpus for node in nodes)
         raise RequestError(
             f"tune.cpus_per_trial: {tune.cpus_per_trial:g} CPUs fit no node of the cluster; set at most {most_cpus:g}"
         )
-    workers = cluster.fit(nodes, tune.cpus_per_trial, tune.gpus_per_trial)
+    workers = cluster.count_places(nodes, tune.cpus_per_trial, tune.gpus_per_trial)
     if not workers:
         raise RequestError(
             f"tune.gpus_per_trial: {tune.gpus_per_trial:g} GPUs, but the cluster has {cluster.num_gpus()}, and no node that "
@@ -206,11 +242,11 @@ def run_search(
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
     # Its traceback of a lost process says less than the line of `_TrialLog`.
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
-    placements = _Placements()
+    placements = PlacementGroups()
     relay: Any = cluster.Relay(placements.note, 0.2) if tune.workers_per_trial > 1 else contextlib.nullcontext()
-    with tempfile.TemporaryDirectory() as scratch, relay as send:
+    with tempfile.TemporaryDirectory() as scratch, contextlib.closing(placements), relay as send:
         results = ray.tune.Tuner(
-            _trainable(config, folder, data=data, parts=parts, send=send),
+            _trainable(TrialOrders(config, data, parts), folder, send),
             tune_config=ray.tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=rebuild_scheduler(config, study),
@@ -230,19 +266,17 @@ def run_search(
             ),
         ).fit()
     searcher.close()
-    placements.close()
     return [(str(error).strip().splitlines() or [repr(error)])[-1] for error in results.errors]
 
 
-def _trainable(config: Config, folder: SearchFolder, **shared: Any) -> Any:
-    tune = config.tune
-    shared["base"] = config.model_dump()
-    if tune.workers_per_trial == 1:
+def _trainable(orders: TrialOrders, folder: SearchFolder, send: Callable[[Placed | Abandoned], None] | None) -> Any:
+    tune = orders.base.tune
+    if send is None:
         resources = {"cpu": tune.cpus_per_trial, "gpu": tune.gpus_per_trial}
-        return ray.tune.with_resources(ray.tune.with_parameters(Trial, **shared), resources)
+        return ray.tune.with_resources(ray.tune.with_parameters(Trial, orders=orders), resources)
     # The trial only waits for its workers, and any part of a CPU could be what they lack: it asks for a byte.
-    shared["folder"] = storage.absolute(folder.ray)
-    return ray.tune.with_resources(ray.tune.with_parameters(DistributedTrial, **shared), {"memory": 1.0})
+    distributed = DistributedTrialOrders(orders.base, orders.data, orders.parts, storage.absolute(folder.ray), send)
+    return ray.tune.with_resources(ray.tune.with_parameters(DistributedTrial, orders=distributed), {"memory": 1.0})
 
 
 def build_sampler(config: Config, study: optuna.Study) -> Any:

@@ -19,7 +19,6 @@ import pandas as pd
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
-from pyarrow import fs
 
 from urgency_ray import storage
 from urgency_ray.config import Config, Role, fields_of, iter_fields, read_field, searched_fields
@@ -41,15 +40,15 @@ class Journal:
 def open_journal(folder: SearchFolder) -> Iterator[Journal]:
     """The studies in the folder's journal.
 
-    Optuna appends to a local file; in an object store, the whole file is put there anew after each trial.
+    Optuna appends to a local file; behind a URI, the whole file is put there anew after each trial.
     """
-    filesystem, path = storage.open_location(folder.journal)
-    if isinstance(filesystem, fs.LocalFileSystem):
+    if "://" not in folder.location:
+        filesystem, path = storage.open_location(folder.journal)
         filesystem.create_dir(posixpath.dirname(path), recursive=True)
         yield Journal(_open_file(path), lambda: None)
         return
     with tempfile.TemporaryDirectory() as local:
-        copy = posixpath.join(local, posixpath.basename(path))
+        copy = posixpath.join(local, "study.log")
         if storage.exists(folder.journal):
             storage.copy_file(folder.journal, copy)
         yield Journal(_open_file(copy), lambda: storage.copy_file(copy, folder.journal))

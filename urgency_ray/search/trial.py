@@ -6,10 +6,13 @@ Plain trials share long-lived processes; a trial of several workers is a Ray Tra
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -19,18 +22,90 @@ import ray.tune
 import torch
 from numpy.typing import NDArray
 from ray.train import RunConfig, ScalingConfig
+from ray.util.placement_group import PlacementGroup
 from ray.util.queue import Empty, Queue
 
-from urgency_ray.config import Config, iter_fields
+from urgency_ray import cluster
+from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import Epoch, epochs
+from urgency_ray.training.shared import SharedData
 from urgency_ray.training.trainer import Trainer
 
 METRIC = "best_val_macro_f1"
+# Workers that are asked to end wait for just that, and Ray Train takes them down within seconds: after a minute they hang.
+# Other trials wait for their CPUs meanwhile.
+END_SEC = 60.0
 
 Parts = Sequence[tuple[NDArray[Any], NDArray[Any]]]
 """Numbers of the train and of the val examples, for each split that a trial is scored on."""
+
+
+@dataclass(frozen=True)
+class TrialOrders:
+    """What the driver gives each trial.
+
+    Attributes:
+        base: the config whose fields a trial's point replaces.
+        data: embeddings and labels.
+        parts: the splits that the trial is scored on.
+    """
+
+    base: Config
+    data: SharedData
+    parts: Parts
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Tells the driver that a trial's workers have started, and what they hold: it stays behind if their process is killed."""
+
+    trial: str
+    group: PlacementGroup
+
+
+@dataclass(frozen=True)
+class Abandoned:
+    """Tells the driver that a trial's workers have not ended though they should have."""
+
+    trial: str
+
+
+@dataclass(frozen=True)
+class DistributedTrialOrders(TrialOrders):
+    """What the driver gives each trial of several workers.
+
+    Attributes:
+        folder: takes what Ray Train notes of its runs.
+        send: tells the driver.
+    """
+
+    folder: str
+    send: Callable[[Placed | Abandoned], None]
+
+
+@dataclass(frozen=True)
+class TrialWorkerOrders:
+    """What a trial gives each of its workers.
+
+    Attributes:
+        config: the trial's config.
+        data: embeddings and labels.
+        parts: the splits that the trial is scored on.
+        trial: the trial's id.
+        send: tells the driver.
+        wanted: whether to train another epoch: an answer for each worker, each time.
+        rows: takes a row of `trial_rows` after each epoch.
+    """
+
+    config: Config
+    data: SharedData
+    parts: Parts
+    trial: str
+    send: Callable[[Placed | Abandoned], None]
+    wanted: Queue
+    rows: Queue
 
 
 def trial_rows(config: Config, data: TrainingData, parts: Parts, device: torch.device | None) -> Iterator[dict[str, Any]]:
@@ -72,10 +147,9 @@ def trial_rows(config: Config, data: TrainingData, parts: Parts, device: torch.d
         yield row | {"started": started, "seconds": time.time() - started}
 
 
-def trial_config(params: dict[str, Any], base: dict[str, Any]) -> Config:
-    """The base config with the fields of a trial's point (which also holds the raw draws behind a simplex)."""
-    known = {name for name, _ in iter_fields()}
-    config = Config.model_validate(base).replace({name: value for name, value in params.items() if name in known})
+def trial_config(params: dict[str, Any], base: Config) -> Config:
+    """The base config with the fields of a trial's point."""
+    config = base.replace(params)
     # A step sees the rows that all workers of the winner's training will see together.
     rows, workers = config.train.batch_size * config.train.num_workers, config.tune.workers_per_trial
     return config.replace({"train.batch_size": -(-rows // workers), "train.num_workers": workers})
@@ -84,18 +158,18 @@ def trial_config(params: dict[str, Any], base: dict[str, Any]) -> Config:
 class Trial(ray.tune.Trainable):
     """A process that runs one trial after another, an epoch at each step: it imports torch and maps the embeddings once."""
 
-    def setup(self, config: dict[str, Any], **shared: Any) -> None:
-        """Take what `search.run_search` shares with all trials, and begin the first trial."""
-        self.base, self.parts = shared["base"], shared["parts"]
-        self.data: TrainingData = shared["data"].get()
+    def setup(self, config: dict[str, Any], *, orders: TrialOrders) -> None:  # type: ignore[override]
+        """Begin the first trial, whose point is `config`; `ray.tune.with_parameters` gives the orders."""
+        self.orders = orders
+        self.data = orders.data.get()
         self.device = torch.device("cuda") if ray.get_gpu_ids() else None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin another trial in this process."""
-        config = trial_config(new_config, self.base)
+        config = trial_config(new_config, self.orders.base)
         torch.set_num_threads(max(1, int(config.tune.cpus_per_trial)))
-        self.rows = trial_rows(config, self.data, self.parts, self.device)
+        self.rows = trial_rows(config, self.data, self.orders.parts, self.device)
         return True
 
     def step(self) -> dict[str, Any]:
@@ -111,29 +185,29 @@ class DistributedTrial(ray.tune.Trainable):
     stay, and no other trial would find room.
     """
 
-    def setup(self, config: dict[str, Any], **shared: Any) -> None:
-        """Start the workers.
-
-        Args:
-            config: the trial's point.
-            shared: what `search.run_search` shares; `folder` takes what Ray Train notes of its runs, and `send` is told the id
-                of the trial and the placement group of its workers: what is left behind if this process is killed.
-        """
-        chosen = trial_config(config, shared["base"])
+    def setup(self, config: dict[str, Any], *, orders: DistributedTrialOrders) -> None:  # type: ignore[override]
+        """Start the workers of the trial whose point is `config`; `ray.tune.with_parameters` gives the orders."""
+        # Of a cluster that was joined, the processes have the environment of its nodes.
+        cluster.set_environment()
+        chosen = trial_config(config, orders.base)
         tune = chosen.tune
+        self.send = orders.send
         self.num_workers = tune.workers_per_trial
         self.wanted, self.rows = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
         resources = {"CPU": tune.cpus_per_trial} | ({"GPU": tune.gpus_per_trial} if tune.gpus_per_trial else {})
-        settings = {name: shared[name] for name in ("data", "parts", "send")} | {"trial": self.trial_id}
+        work = TrialWorkerOrders(
+            chosen, orders.data, orders.parts, self.trial_id, send=orders.send, wanted=self.wanted, rows=self.rows
+        )
         trainer = Trainer(
-            _work,
-            train_loop_config={**settings, "config": chosen.model_dump(), "wanted": self.wanted, "rows": self.rows},
+            functools.partial(_work, work),
             scaling_config=ScalingConfig(
                 num_workers=self.num_workers, use_gpu=tune.gpus_per_trial > 0, resources_per_worker=resources
             ),
-            run_config=RunConfig(name=self.trial_id, storage_path=shared["folder"]),
+            run_config=RunConfig(name=self.trial_id, storage_path=orders.folder),
         )
-        self.training = ThreadPoolExecutor(1).submit(trainer.fit)
+        self.training: Future[None] = Future()
+        # Not an executor's thread, which this process would wait for at its end though the workers hang.
+        threading.Thread(target=_fulfil, args=(self.training, trainer.fit), daemon=True).start()
 
     def step(self) -> dict[str, Any]:
         """Have all workers train one epoch."""
@@ -148,27 +222,39 @@ class DistributedTrial(ray.tune.Trainable):
             else:
                 return row | {"done": row["finished"]}
 
-    def cleanup(self) -> None:
-        """Have the workers end; `fit` returns once their placement group is gone."""
+    def cleanup(self, end_sec: float = END_SEC) -> None:
+        """Have the workers end; `fit` returns once their placement group is gone. After `end_sec` the driver is to free it."""
         self._tell(False)
-        wait([self.training])
+        if wait([self.training], end_sec).not_done:
+            self.send(Abandoned(self.trial_id))
 
     def _tell(self, go_on: bool) -> None:
         # One for each: none can take a second one before all have trained the epoch of the first.
         self.wanted.put_nowait_batch([go_on] * self.num_workers)
 
 
-def _work(settings: dict[str, Any]) -> None:
-    config = Config.model_validate(settings["config"])
+def _fulfil(future: Future[None], run: Callable[[], Any]) -> None:
+    try:
+        run()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(None)
+
+
+def _work(orders: TrialWorkerOrders) -> None:
+    config = orders.config
     torch.set_num_threads(max(1, int(config.tune.cpus_per_trial)))
-    data = settings["data"].get()
+    data = orders.data.get()
     first = ray.train.get_context().get_world_rank() == 0
     if first:
-        settings["send"]((settings["trial"], ray.util.get_current_placement_group()))
-    rows = trial_rows(config, data, settings["parts"], ray.train.torch.get_device())
-    while settings["wanted"].get():
+        group = ray.util.get_current_placement_group()
+        assert group is not None, "Ray Train places its workers in a group"
+        orders.send(Placed(orders.trial, group))
+    rows = trial_rows(config, data, orders.parts, ray.train.torch.get_device())
+    while orders.wanted.get():
         row = next(rows)
         if first:
-            settings["rows"].put(row)
+            orders.rows.put(row)
         if row["finished"]:
             return

@@ -59,12 +59,12 @@ def plan_workers(train: TrainConfig, nodes: Sequence[cluster.Node]) -> tuple[boo
         RequestError: the workers do not fit the nodes; Ray would wait for ever.
     """
     workers, least = train.num_workers, train.cpus_per_worker or 1
-    use_gpu = train.use_gpu if train.use_gpu is not None else cluster.fit(nodes, least, 1) >= workers
+    use_gpu = train.use_gpu if train.use_gpu is not None else cluster.count_places(nodes, least, 1) >= workers
     num_gpus = sum(node.gpus for node in nodes)
     if use_gpu and num_gpus < workers:
         raise RequestError(f"train.use_gpu: true with {workers} workers, but the cluster has {num_gpus:g} GPUs")
     wishes = [train.cpus_per_worker] if train.cpus_per_worker else range(int(max(node.cpus for node in nodes)), 0, -1)
-    cpus = next((wish for wish in wishes if cluster.fit(nodes, wish, float(use_gpu)) >= workers), None)
+    cpus = next((wish for wish in wishes if cluster.count_places(nodes, wish, float(use_gpu)) >= workers), None)
     if cpus is None:
         held = ", ".join((f"{node.gpus:g} GPUs + " if use_gpu else "") + f"{node.cpus:g}" for node in nodes)
         each = f"{least:g} CPUs" + (" and a GPU" if use_gpu else "")

@@ -1,0 +1,227 @@
+"""What of Ray's environment is set and when, and the way of news from workers to the driver."""
+
+import dataclasses
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import ray
+
+from urgency_ray import cli, cluster
+from urgency_ray.cluster import Node, Relay, count_places
+
+# What a user may have, all of it in the way.
+HOSTILE = {"RAY_TRAIN_V2_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "1"}
+
+
+def run_python(code, *arguments, **environment):
+    """The last line that a child process prints, which must end well."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    child = subprocess.run(command, env=ours | environment, capture_output=True, text=True, timeout=240, check=False)
+    assert child.returncode == 0, child.stderr
+    return child.stdout.splitlines()[-1]
+
+
+def test_importing_the_module_changes_no_environment_and_imports_no_ray():
+    code = """
+import os, sys
+before = dict(os.environ)
+import urgency_ray.cluster
+print(dict(os.environ) == before, "ray" in sys.modules)
+"""
+    assert run_python(code, **HOSTILE) == "True False"
+
+
+def test_what_is_needed_is_set_whatever_the_user_s_is_and_what_is_wished_only_where_there_is_none(monkeypatch):
+    for name in cluster.WISHED:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in HOSTILE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "info")
+    cluster.set_environment()
+    assert os.environ["RAY_TRAIN_V2_ENABLED"] == "1"
+    assert os.environ["RAY_AIR_NEW_OUTPUT"] == "0"
+    assert os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.2"
+    assert os.environ["RAY_BACKEND_LOG_LEVEL"] == "info"
+
+
+def test_the_command_line_sets_it_before_the_command_is_imported(monkeypatch):
+    monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "0")
+    seen = []
+    watched = dataclasses.replace(cli.COMMANDS["train"], run=lambda *_: seen.append(os.environ["RAY_TRAIN_V2_ENABLED"]))
+    monkeypatch.setitem(cli.COMMANDS, "train", watched)
+    assert cli.main(["train", "--run-dir", "none"]) == 0
+    assert seen == ["1"]
+
+
+def test_an_older_ray_train_that_has_been_imported_is_refused():
+    code = """
+import ray.train
+from urgency_ray import cluster
+from urgency_ray.errors import RequestError
+try:
+    cluster.set_environment()
+except RequestError as error:
+    print(error)
+"""
+    assert run_python(code, **HOSTILE).startswith("RAY_TRAIN_V2_ENABLED: is 0 in the environment")
+
+
+def test_processes_of_a_private_cluster_inherit_what_connect_sets(ray_session):
+    names = [*cluster.NEEDED, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"]
+    found = ray.get(ray.remote(num_cpus=0)(lambda: [os.environ.get(name) for name in names]).remote())
+    assert found == ["1", "0", "0.2"]
+
+
+@pytest.mark.slow
+def test_after_connect_a_training_reports_at_once_and_a_search_prints_nothing_of_its_own(tmp_path):
+    code = """
+import json, os, sys
+from urgency_ray import cluster
+from urgency_ray.config import RayConfig
+cluster.connect(RayConfig(address="local", num_cpus=1))
+import ray.train, ray.tune
+from urgency_ray.training.trainer import Trainer
+
+class Controller(ray.train.UserCallback):
+    def after_report(self, run_context, metrics, checkpoint):
+        with open(sys.argv[1] + "/interval", "w") as file:
+            file.write(os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"])
+
+def work():
+    ray.train.report({"epoch": 1})
+    return os.environ["RAY_TRAIN_V2_ENABLED"]
+
+trained = Trainer(
+    work,
+    scaling_config=ray.train.ScalingConfig(num_workers=1, resources_per_worker={"CPU": 0.5}),
+    run_config=ray.train.RunConfig(storage_path=sys.argv[1], callbacks=[Controller()]),
+).fit()
+marker = "search begins"
+print(marker)
+ray.tune.Tuner(
+    ray.tune.with_resources(lambda config: {"score": 1.0}, {"cpu": 0.5}),
+    run_config=ray.tune.RunConfig(storage_path=sys.argv[1], verbose=0),
+).fit()
+print(marker)
+print(json.dumps(trained.return_value))
+"""
+    log = tmp_path / "log"
+    script = f"import contextlib\nwith open({str(log)!r}, 'w') as out, contextlib.redirect_stdout(out):\n"
+    script += "\n".join(f"    {line}" for line in code.splitlines())
+    run_python(script + "\nprint('done')", tmp_path, **HOSTILE)
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert lines[-3:-1] == ["search begins", "search begins"]
+    assert json.loads(lines[-1]) == "1"
+    assert (tmp_path / "interval").read_text() == "0.2"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "request_", "places"),
+    [
+        ([Node(2), Node(3)], (1,), 5),
+        ([Node(3), Node(3)], (2,), 2),  # the CPU that each has left is none
+        ([Node(4, 1), Node(4)], (1, 1), 1),
+        ([Node(4, 2)], (1, 0.4), 4),  # two shares of 0.4 a card
+        ([Node(2, 2)], (1, 0.4), 2),
+        ([Node(8, 3)], (1, 2), 1),
+    ],
+)
+def test_places_are_counted_node_by_node_and_card_by_card(nodes, request_, places):
+    assert count_places(nodes, *request_) == places
+
+
+def is_gone(relay):
+    """Whether the mailbox's process has been ended for good."""
+    try:
+        ray.get(relay.mailbox.take.remote(), timeout=60)
+    except ray.exceptions.RayActorError:
+        return True
+    return False
+
+
+class Receiver:
+    """A handler that keeps what it gets, and raises at the messages that it is told to."""
+
+    def __init__(self, *bad):
+        self.bad = bad
+        self.found = []
+        self.called = threading.Event()
+
+    def __call__(self, messages):
+        self.found += messages
+        self.called.set()
+        for message in messages:
+            if message in self.bad:
+                raise ValueError(message)
+
+    def wait(self):
+        """Until it has been called since the last time."""
+        assert self.called.wait(60)
+        self.called.clear()
+
+
+def test_a_relay_hands_on_what_workers_send(ray_session):
+    receiver = Receiver()
+    with Relay(receiver, 0.05) as send:
+        work = ray.remote(num_cpus=0)(lambda number: send(number))  # noqa: PLW0108 (Ray takes functions only)
+        ray.get([work.remote(number) for number in range(3)])
+        receiver.wait()
+        send("last")
+    assert sorted(receiver.found[:-1]) == [0, 1, 2] and receiver.found[-1] == "last"
+
+
+def test_what_a_handler_raises_reaches_the_driver_and_later_messages_the_handler(ray_session):
+    receiver = Receiver("bad", "worse")
+    relay = Relay(receiver, 0.05)
+    with pytest.raises(ValueError, match=r"^bad$"), relay as send:  # noqa: PT012
+        for message in ("bad", "worse", "good"):
+            send(message)
+            receiver.wait()
+    assert receiver.found == ["bad", "worse", "good"]
+    assert not relay.thread.is_alive()
+    assert is_gone(relay)
+
+
+def test_what_the_block_raises_comes_first_and_has_the_handler_s_in_a_note(ray_session):
+    receiver = Receiver("bad")
+    relay = Relay(receiver, 0.05)
+    with pytest.raises(KeyError) as caught, relay as send:  # noqa: PT012
+        send("bad")
+        receiver.wait()
+        raise KeyError("block")
+    assert caught.value.args == ("block",)
+    assert caught.value.__notes__ == ["What takes the workers' messages failed, too: ValueError('bad')"]
+    assert is_gone(relay)
+
+
+def test_a_mailbox_that_is_lost_for_good_is_named_and_ends_nothing(ray_session, caplog):
+    relay = Relay(Receiver(), 0.05)
+    with caplog.at_level(logging.WARNING, "urgency_ray"), relay as send:
+        ray.kill(relay.mailbox)
+        relay.thread.join(60)
+        assert not relay.thread.is_alive()
+        send("nobody reads it")
+    assert caplog.messages == ["warning: what the workers report is lost from here on, with the process that collects it"]
+
+
+def test_a_mailbox_whose_process_is_lost_starts_again(ray_session, caplog):
+    receiver = Receiver()
+    relay = Relay(receiver, 0.05)
+    with caplog.at_level(logging.WARNING, "urgency_ray"), relay as send:
+        send("before")
+        receiver.wait()
+        ray.kill(relay.mailbox, no_restart=False)
+        deadline = time.monotonic() + 60
+        # What is sent before the new process is there may be lost with the old one.
+        while len(receiver.found) < 2 and time.monotonic() < deadline:
+            send("after")
+            time.sleep(0.2)
+    assert receiver.found[:2] == ["before", "after"]
+    assert caplog.messages == []
