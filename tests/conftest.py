@@ -1,8 +1,11 @@
 """One small Ray session and one small corpus for all tests; each stage's result is made once and handed on."""
 
+import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -48,31 +51,67 @@ def demo_config():
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory):
-    """A folder with a synthetic corpus of 100 calls, some of them flawed, and what is known of it."""
+def share(tmp_path_factory, worker_id):
+    """`share(name, command, call, copy_of=None)`: (location, result) of `command`, run once for all of xdist's processes.
+
+    `call(location)` runs it on a folder that is not there yet, or is a copy of `copy_of`. Whoever asks first does, the others
+    wait. What came of it lies in a folder of them all: read only.
+    """
+    from filelock import FileLock
+    from pydantic import TypeAdapter
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+
+    def share(name, command, call, copy_of=None):
+        kind = TypeAdapter(get_type_hints(command)["return"])
+        note = shared / f"{name}.json"
+        with FileLock(shared / f"{name}.lock"):
+            if not note.exists():
+                location = str(Path(tempfile.mkdtemp(prefix=f"{name}-", dir=shared), "run"))
+                if copy_of is not None:
+                    shutil.copytree(copy_of, location)
+                result = kind.dump_python(call(location), mode="json", by_alias=True, round_trip=True)
+                note.write_text(json.dumps([location, result]), encoding="utf-8")
+        location, result = json.loads(note.read_text(encoding="utf-8"))
+        return location, kind.validate_python(result)
+
+    return share
+
+
+@pytest.fixture(scope="session")
+def corpus(share):
+    """A folder with a synthetic corpus of 100 calls, some of them flawed, and what is known of it; read only."""
     from urgency_ray.config import SynthesizeConfig
     from urgency_ray.synthesize.corpus import synthesize
 
-    root = tmp_path_factory.mktemp("corpus") / "calls"
     config = SynthesizeConfig(num_calls=100, min_call_sec=4.0, max_call_sec=5.0, flaw_fraction=0.1)
-    return root, synthesize(str(root), config)
+    root, known = share("corpus", synthesize, lambda root: synthesize(root, config))
+    return Path(root), known
 
 
 @pytest.fixture(scope="session")
-def extracted(ray_session, corpus, demo_config, tmp_path_factory):
+def extracted(ray_session, corpus, demo_config, share):
     """(run folder, summary, config) of an extracted corpus; read only."""
     from urgency_ray.commands.extract import extract
 
-    run_dir = str(tmp_path_factory.mktemp("extracted") / "run")
     config = demo_config.replace({"data.root": str(corpus[0])})
-    return run_dir, extract(config, run_dir), config
+    return *share("extracted", extract, lambda run_dir: extract(config, run_dir)), config
 
 
 @pytest.fixture(scope="session")
-def trained(extracted, tmp_path_factory):
+def utterances(extracted, share):
+    """(run folder, summary, config) of the same corpus, extracted by utterance, some too short; read only."""
+    from urgency_ray.commands.extract import extract
+
+    config = extracted[2].replace({"data.unit": "utterance", "data.min_utterance_sec": 0.6})
+    return *share("utterances", extract, lambda run_dir: extract(config, run_dir)), config
+
+
+@pytest.fixture(scope="session")
+def trained(extracted, share):
     """(run folder, metrics, config) of a copy of `extracted`, trained with ablation; read only."""
     from urgency_ray.commands.train import train
 
-    run_dir = str(shutil.copytree(extracted[0], tmp_path_factory.mktemp("trained") / "run"))
     config = extracted[2].replace({"train.ablation": True})
-    return run_dir, train(config, run_dir), config
+    return *share("trained", train, lambda run_dir: train(config, run_dir), copy_of=extracted[0]), config

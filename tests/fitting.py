@@ -1,9 +1,10 @@
 """Runs of `fit`, in this process and on data-parallel workers, with the weights after each epoch."""
 
 import contextlib
+import functools
 import os
-import sys
 import traceback
+from multiprocessing.connection import wait
 
 import pytest
 import torch
@@ -45,24 +46,53 @@ def describe(epochs):
     return epochs[-1][1], [row | decision for row, decision in zip(rows, decisions, strict=True)]
 
 
-def _work(rank, num_workers, folder, config, data):
-    code = 1
-    try:
-        torch.set_num_threads(1)
-        dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=num_workers)
-        torch.save(describe(run(config, data)), f"{folder}/rank{rank}.pt")
-        dist.barrier()
-        code = 0
-    except Exception:
-        traceback.print_exc()
+def _serve(orders):
+    torch.set_num_threads(1)
+    with contextlib.suppress(EOFError):
+        while True:
+            rank, num_workers, folder, config, data = orders.recv()
+            try:
+                dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=num_workers)
+                torch.save(describe(run(config, data)), f"{folder}/rank{rank}.pt")
+                dist.barrier()
+                dist.destroy_process_group()
+                orders.send(None)
+            except Exception:
+                orders.send(traceback.format_exc())
     # Not through the interpreter's end: gloo's threads may still run when C++ tears down what they use, which aborts.
-    sys.stderr.flush()
-    os._exit(code)
+    os._exit(0)
+
+
+@functools.cache
+def _workers(num_workers):
+    """Processes that stay for the next run, and the driver's ends of their pipes: to start them is to import PyTorch."""
+    context = mp.get_context("spawn")
+    pipes = [context.Pipe() for _ in range(num_workers)]
+    processes = [context.Process(target=_serve, args=(theirs,), daemon=True) for _, theirs in pipes]
+    for process, (_, theirs) in zip(processes, pipes, strict=True):
+        process.start()
+        theirs.close()
+    return processes, [ours for ours, _ in pipes]
 
 
 def run_on_workers(config, data, num_workers, folder):
     """`describe` of a run on so many workers, as each rank saw it."""
-    mp.start_processes(_work, (num_workers, str(folder), config, data), nprocs=num_workers, start_method="spawn")
+    processes, pipes = _workers(num_workers)
+    try:
+        for rank, pipe in enumerate(pipes):
+            pipe.send((rank, num_workers, str(folder), config, data))
+        waiting = list(pipes)
+        while waiting:
+            for pipe in wait(waiting):
+                waiting.remove(pipe)
+                if error := pipe.recv():
+                    raise RuntimeError(error)
+    except BaseException:
+        # The others may wait for the one that failed, for ever.
+        for process in processes:
+            process.kill()
+        _workers.cache_clear()
+        raise
     return [torch.load(f"{folder}/rank{rank}.pt", weights_only=True) for rank in range(num_workers)]
 
 

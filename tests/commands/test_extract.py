@@ -87,17 +87,16 @@ def interrupt(run_dir):
 
 
 @pytest.mark.parametrize("unit", ["call", "utterance"])
-def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(extracted, tmp_path, unit, caplog):
-    config = extracted[2].replace({"data.unit": unit, "data.min_utterance_sec": 0.6})
-    run_dir = str(tmp_path / "run")
-    whole = extract(config, run_dir).model_dump()
+def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(extracted, utterances, tmp_path, unit, caplog):
+    made, whole, config = {"call": extracted, "utterance": utterances}[unit]
+    run_dir = str(shutil.copytree(made, tmp_path / "run"))
     rows = read_rows(run_dir).sort_values("example_id", ignore_index=True)
     interrupt(run_dir)
     with caplog.at_level("INFO", logger="urgency_ray"):
         again = extract(config, run_dir).model_dump()
     assert any("calls have their rows already" in message for message in caplog.messages)
     pd.testing.assert_frame_equal(read_rows(run_dir).sort_values("example_id", ignore_index=True), rows)
-    assert {**again, "wall_sec": 0} == {**whole, "wall_sec": 0}
+    assert {**again, "wall_sec": 0} == {**whole.model_dump(), "wall_sec": 0}
 
 
 def test_a_label_changed_before_the_rest_is_done_is_read_again(extracted, tmp_path):
@@ -201,7 +200,7 @@ def test_a_disk_that_is_gone_ends_the_run_and_rejects_no_call(extracted, tmp_pat
     shutil.move(gone, calls.parent)
     assert main(arguments) == 0
     again = json.loads((run_dir / "extract.json").read_text(encoding="utf-8"))
-    assert {**again, "wall_sec": 0} == {**whole, "wall_sec": 0}
+    assert {**again, "wall_sec": 0} == {**whole.model_dump(), "wall_sec": 0}
 
 
 def test_a_run_folder_among_the_calls_is_refused(extracted):
@@ -239,15 +238,14 @@ def test_the_plan_is_cut_while_others_use_every_cpu(ray_session, corpus, demo_co
     assert done == {cut}
 
 
-def test_utterance_rows_come_from_the_same_calls(ray_session, corpus, demo_config, tmp_path):
-    config = demo_config.replace({"data.root": str(corpus[0]), "data.unit": "utterance", "data.min_utterance_sec": 0.4})
-    summary = extract(config, str(tmp_path / "run"))
+def test_utterance_rows_come_from_the_same_calls(utterances, corpus):
+    run_dir, summary, _ = utterances
     assert summary.calls_read == 100
     assert summary.calls_embedded == 100 - corpus[1].num_flawed
     assert summary.rows_embedded > 2 * summary.calls_embedded
-    rows = read_rows(tmp_path / "run")
+    rows = read_rows(run_dir)
     heard = rows[rows["status"] == "embedded"]
-    assert (heard["duration_sec"] >= 0.4 - 1e-3).all()
+    assert (heard["duration_sec"] >= 0.6 - 1e-3).all()
     assert heard["example_id"].is_unique
 
 

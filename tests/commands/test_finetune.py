@@ -26,17 +26,22 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")
-def finetuned(ray_session, extracted, tmp_path_factory):
-    """(run folder, metrics, config) of a model whose checkpoint is gone by now."""
-    folder = tmp_path_factory.mktemp("finetuned")
-    checkpoint = save_text_checkpoint(folder, "electra")
-    run_dir = str(shutil.copytree(extracted[0], folder / "run"))
-    config = extracted[2].replace(
-        {"model.name": "cross_modal", "model.text_encoder": checkpoint, "model.max_tokens": 24, "train.epochs": 2}
-    )
-    metrics = train(config, run_dir)
-    shutil.rmtree(checkpoint)
-    return run_dir, metrics, config
+def finetuned(ray_session, extracted, share):
+    """(run folder, metrics, config) of a model whose checkpoint is gone by now; read only."""
+
+    def config_of(run_dir):
+        changes = {"model.name": "cross_modal", "model.max_tokens": 24, "train.epochs": 2}
+        return extracted[2].replace(changes | {"model.text_encoder": str(Path(run_dir).parent / "electra")})
+
+    def make(run_dir):
+        config = config_of(run_dir)
+        assert save_text_checkpoint(Path(run_dir).parent, "electra") == config.model.text_encoder
+        metrics = train(config, run_dir)
+        shutil.rmtree(config.model.text_encoder)
+        return metrics
+
+    run_dir, metrics = share("finetuned", train, make, copy_of=extracted[0])
+    return run_dir, metrics, config_of(run_dir)
 
 
 def test_transcripts_come_in_the_order_of_the_examples(extracted):

@@ -1,6 +1,7 @@
 """Real speech in AI-Hub's layout, where the checkout has it beside it: each planted flaw becomes what flaws.json says."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -24,10 +25,10 @@ def flaws():
 
 
 @pytest.fixture(scope="module")
-def spoken(ray_session, demo_config, tmp_path_factory):
-    run_dir = str(tmp_path_factory.mktemp("spoken") / "run")
+def spoken(ray_session, demo_config, share):
+    """(run folder, summary, config) of the spoken calls, extracted; read only."""
     config = demo_config.replace({"data.root": str(SPOKEN_CALLS)})
-    return run_dir, extract(config, run_dir), config
+    return *share("spoken", extract, lambda run_dir: extract(config, run_dir)), config
 
 
 def read_rows(run_dir):
@@ -92,7 +93,7 @@ def read_call_ms(stem):
 
 @pytest.mark.slow
 def test_train_tune_predict_and_report_run_on_it(spoken, tmp_path):
-    run_dir, _, config = spoken
+    run_dir, config = str(shutil.copytree(spoken[0], tmp_path / "run")), spoken[2]
     metrics = train(config, run_dir)
     assert metrics.splits["test"]["urgency"].num_rows == 30
     summary = tune(config.replace({"tune.num_trials": 8}), run_dir)

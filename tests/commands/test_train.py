@@ -127,11 +127,17 @@ def test_evaluate_refuses_another_split(trained):
         evaluate_run(config.replace({"split.seed": 5}), run_dir)
 
 
-def test_of_equal_scores_the_first_epoch_counts(ray_session, extracted, tmp_path):
-    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+@pytest.fixture(scope="module")
+def unmoved(ray_session, extracted, share):
+    """Run folder of a training by a recipe that says nothing of the data, as a user would give it; read only."""
     # With so small a learning rate every epoch predicts the same.
-    config = extracted[2].replace({"train.learning_rate": 1e-12, "train.weight_decay": 0.0, "train.epochs": 3})
-    train(config, run_dir)
+    changes = {"train.learning_rate": 1e-12, "train.weight_decay": 0.0, "train.epochs": 3}
+    config = extracted[2].replace(changes | {"data.root": None, "data.max_call_sec": 100.0})
+    return share("unmoved", train, lambda run_dir: train(config, run_dir), copy_of=extracted[0])[0]
+
+
+def test_of_equal_scores_the_first_epoch_counts(unmoved):
+    run_dir = unmoved
     history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
     assert len({row["val_macro_f1"] for row in history}) == 1
     (folder,) = Path(run_dir, "checkpoints").glob("fused-*")
@@ -143,11 +149,8 @@ def test_of_equal_scores_the_first_epoch_counts(ray_session, extracted, tmp_path
     assert all(torch.equal(value, first["model"][name]) for name, value in saved.items())
 
 
-def test_the_model_s_transform_is_what_made_the_embeddings(ray_session, extracted, tmp_path):
-    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
-    # A recipe that says nothing of the data, as a user would give it to train.
-    train(extracted[2].replace({"data.root": None, "data.max_call_sec": 100.0, "train.epochs": 1}), run_dir)
-    assert load_model(f"{run_dir}/model").transform["data"]["max_call_sec"] == extracted[2].data.max_call_sec
+def test_the_model_s_transform_is_what_made_the_embeddings(extracted, unmoved):
+    assert load_model(f"{unmoved}/model").transform["data"]["max_call_sec"] == extracted[2].data.max_call_sec
 
 
 def test_the_checkpoints_of_the_best_epochs_and_the_latest_are_kept(ray_session, extracted, tmp_path):

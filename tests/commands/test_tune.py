@@ -16,7 +16,6 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from urgency_ray.cluster import Node
-from urgency_ray.commands.train import train
 from urgency_ray.commands.tune import format_verdict, tune
 from urgency_ray.config import Config, load_config
 from urgency_ray.errors import RequestError
@@ -37,10 +36,10 @@ from urgency_ray.training.shared import SharedInputs
 
 
 @pytest.fixture(scope="module")
-def searched(ray_session, extracted, tmp_path_factory):
-    run_dir = str(shutil.copytree(extracted[0], tmp_path_factory.mktemp("searched") / "run"))
+def searched(ray_session, extracted, share):
+    """(run folder, summary, config) of a search on a copy of `extracted`; read only."""
     config = extracted[2].replace({"tune.num_trials": 5, "tune.grace_epochs": 1, "tune.startup_trials": 2})
-    summary = tune(config, run_dir)
+    run_dir, summary = share("searched", tune, lambda run_dir: tune(config, run_dir), copy_of=extracted[0])
     assert not Path(run_dir, "model").exists(), "tune leaves what train made alone"
     return run_dir, summary, config
 
@@ -131,17 +130,16 @@ def test_the_history_has_every_epoch_of_every_trial_and_the_best_so_far(searched
     assert trials["start"].between(now - pd.Timedelta("30min"), now).all()
 
 
-def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched):
+def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched, trained):
     run_dir, summary, config = searched
     assert json.loads(Path(run_dir, "tune", "metrics.json").read_text(encoding="utf-8")) == summary.model_dump(mode="json")
     assert summary.selection_optimism == pytest.approx(summary.val.macro_f1 - summary.test.macro_f1)
-    own = train(config, run_dir).splits
     for part in ("val", "test"):
-        assert getattr(summary.defaults, part) == own[part]["urgency"]
+        assert getattr(summary.defaults, part) == trained[1].splits[part]["urgency"]
     _, examples, splits = open_run(config, run_dir)
     called = [
-        predict_examples(load_model(f"{run_dir}/{folder}"), examples)["urgency"].argmax(1)[splits.test]
-        for folder in ("tune/model", "model")
+        predict_examples(load_model(folder), examples)["urgency"].argmax(1)[splits.test]
+        for folder in (f"{run_dir}/tune/model", f"{trained[0]}/model")
     ]
     truth, calls = examples.urgency[splits.test], group_examples(examples.keys)[splits.test]
     expected = paired_macro_f1_difference(truth, *called, calls, num_resamples=config.train.bootstrap_samples, seed=0)
@@ -205,14 +203,20 @@ def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(ray_session, extracted
     assert summary.best_score == row["val_macro_f1"]
 
 
-@pytest.fixture
-def interrupted(extracted, tmp_path):
-    """(run folder, config) of a search whose driver died while its second trial ran."""
-    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+@pytest.fixture(scope="module")
+def one_trial(ray_session, extracted, share):
+    """(run folder, config) of a search of one trial; read only."""
     config = extracted[2].replace(
         {"tune.num_trials": 1, "tune.grace_epochs": 1, "tune.max_concurrent": 1, "train.bootstrap_samples": 100}
     )
-    tune(config, run_dir)
+    run_dir, _ = share("one_trial", tune, lambda run_dir: tune(config, run_dir), copy_of=extracted[0])
+    return run_dir, config
+
+
+@pytest.fixture
+def interrupted(one_trial, tmp_path):
+    """(run folder, config, fields of the second trial) of a search whose driver died while its second trial ran."""
+    run_dir, config = str(shutil.copytree(one_trial[0], tmp_path / "run")), one_trial[1]
     study = load_study(run_dir)
     study.set_user_attr("ended", False)
     study.enqueue_trial({"model.dropout": 0.123})

@@ -290,16 +290,12 @@ def test_splits_and_probabilities_are_of_calls(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trained_calls(ray_session, corpus, demo_config, tmp_path_factory):
-    """(run folder, metrics, config): the session's corpus as utterances, and a hierarchical model of it."""
-    from urgency_ray.commands.extract import extract
+def trained_calls(utterances, share):
+    """(run folder, metrics, config): the session's corpus as utterances, and a hierarchical model of it; read only."""
     from urgency_ray.commands.train import train
 
-    run_dir = str(tmp_path_factory.mktemp("calls") / "run")
-    changes = {"data.root": str(corpus[0]), "data.unit": "utterance", "data.min_utterance_sec": 0.6}
-    config = demo_config.replace(changes | {"model.name": "hierarchical", "train.epochs": 2})
-    extract(config, run_dir)
-    return run_dir, train(config, run_dir), config
+    config = utterances[2].replace({"model.name": "hierarchical", "train.epochs": 2})
+    return *share("trained_calls", train, lambda run_dir: train(config, run_dir), copy_of=utterances[0]), config
 
 
 def test_a_run_keeps_the_contract_with_a_row_a_call(trained_calls):
@@ -310,8 +306,8 @@ def test_a_run_keeps_the_contract_with_a_row_a_call(trained_calls):
     assert table.schema.equals(PREDICTION_SCHEMA)
     frame = table.to_pandas()
     summary = json.loads(Path(run_dir, "extract.json").read_text())
-    assert len(frame) == summary["calls_embedded"] < summary["rows_embedded"]
-    assert summary["rows_rejected_by_reason"]["too_short"] > 0, "or nothing is shown of calls that lost some utterances"
+    assert len(frame) == summary.calls_embedded < summary.rows_embedded
+    assert summary.rows_rejected_by_reason["too_short"] > 0, "or nothing is shown of calls that lost some utterances"
     assert (frame["example_id"] == frame["call_id"]).all()
     test = frame[frame["split"] == "test"]
     block = metrics.splits["test"]["urgency"]

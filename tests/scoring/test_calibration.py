@@ -45,7 +45,10 @@ def test_the_temperature_takes_back_a_known_overconfidence(factor):
 def test_the_temperature_has_the_least_log_loss_of_a_grid(seed):
     logits, truth = draw_rows(300, 2.0, seed)
     grid = np.geomspace(*TEMPERATURE_RANGE, 4000)
-    losses = [log_loss(truth, softmax(logits / temperature), labels=[0, 1, 2]) for temperature in grid]
+    probs = softmax(logits / grid[:, None, None])
+    # scikit-learn's log_loss takes 3 ms, 4000 of them 10 s: written out, and held against it at every 250th. It clips as well.
+    losses = -np.log(probs[:, np.arange(300), truth].clip(np.finfo(float).eps)).mean(axis=1)
+    assert losses[::250] == pytest.approx([log_loss(truth, rows, labels=[0, 1, 2]) for rows in probs[::250]])
     assert fit_temperature(logits, truth) == pytest.approx(grid[np.argmin(losses)], rel=2e-3)
 
 
