@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from urgency_ray import __version__, cluster, storage
 from urgency_ray.config import Config, describe, iter_fields, load_config, parse_config, parse_yaml
-from urgency_ray.errors import RequestError
+from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.run_folder import RunFolder
 
 log = logging.getLogger("urgency_ray")
@@ -245,7 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         # What a user can mend is one line, also when it happened in a worker; anything else is a bug and keeps its traceback.
         known = next(
-            (cause for cause in _causes(error) if isinstance(cause, RequestError | OSError | FloatingPointError)), None
+            (cause for cause in _causes(error) if isinstance(cause, RequestError | WorkError | OSError | FloatingPointError)),
+            None,
         )
         if known is None:
             raise

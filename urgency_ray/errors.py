@@ -6,6 +6,8 @@
      ├─ OSError                 files, stores and clusters: one line, exit code 1
      │   └─ UnreachableError    a file may be as it should, in a place that does not answer; what is done is kept
      ├─ FloatingPointError      a training whose loss is not finite: one line, exit code 1
+     ├─ RuntimeError
+     │   └─ WorkError           the work came to nothing, for a reason that it can name: one line, exit code 1
      └─ Reject                  one call or utterance cannot be used: never leaves the pipeline, becomes a row with a `Reason`
 
 Anything else is a bug, and keeps its traceback.
@@ -30,6 +32,10 @@ def first_line(error: BaseException) -> str:
     # PyTorch's first line names the class, and what is wrong comes below it.
     said = lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0] if lines else ""
     return f"{type(error).__name__}: {' '.join(said.split())}" if said else type(error).__name__
+
+
+class WorkError(RuntimeError):
+    """Work that came to nothing for a reason that is no bug; the text says what the reason is."""
 
 
 class Reason(StrEnum):

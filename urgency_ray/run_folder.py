@@ -131,6 +131,10 @@ class RunFolder:
         """The page."""
         return storage.join(self.location, "report.html")
 
+    def lease(self, command: str) -> str:
+        """The lease of a command that is at work on this folder, while it is."""
+        return storage.join(self.location, f"{command}.lease")
+
     @property
     def search(self) -> SearchFolder:
         """What `tune` leaves."""

@@ -306,8 +306,8 @@ def test_a_run_keeps_the_contract_with_a_row_a_call(trained_calls):
     assert table.schema.equals(PREDICTION_SCHEMA)
     frame = table.to_pandas()
     summary = json.loads(Path(run_dir, "extract.json").read_text())
-    assert len(frame) == summary.calls_embedded < summary.rows_embedded
-    assert summary.rows_rejected_by_reason["too_short"] > 0, "or nothing is shown of calls that lost some utterances"
+    assert len(frame) == summary["calls_embedded"] < summary["rows_embedded"]
+    assert summary["rows_rejected_by_reason"]["too_short"] > 0, "or nothing is shown of calls that lost some utterances"
     assert (frame["example_id"] == frame["call_id"]).all()
     test = frame[frame["split"] == "test"]
     block = metrics.splits["test"]["urgency"]

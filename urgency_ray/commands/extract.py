@@ -10,20 +10,23 @@ import time
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from urgency_ray import cluster, storage
+from urgency_ray import cluster, lease, storage
 from urgency_ray.accounts import ExtractAccounts
 from urgency_ray.calls.plan import plan_calls
+from urgency_ray.calls.sample import sample_transcripts
 from urgency_ray.config import Config
 from urgency_ray.embedding import ledger
 from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
 from urgency_ray.embedding.transform import make_fingerprint, open_arithmetic, pin_arithmetic, pin_revisions
-from urgency_ray.errors import RequestError
-from urgency_ray.fingerprint import refuse_other
+from urgency_ray.encoders.probe import check_vocabulary, probe_encoders
+from urgency_ray.errors import RequestError, WorkError
+from urgency_ray.fingerprint import Fingerprint, refuse_other
 from urgency_ray.run_folder import RunFolder, write_json
 
 log = logging.getLogger(__name__)
 
 ROWS_PER_DIGEST = 8192
+SAMPLE_CALLS = 20
 
 
 def extract(config: Config, run_dir: str) -> ExtractAccounts:
@@ -35,6 +38,7 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
     Raises:
         RequestError: no calls there, an encoder cannot be loaded, or the run folder holds something else or is among the calls.
         UnreachableError: a file of a call cannot be reached; what is done is kept.
+        WorkError: every call was rejected.
     """
     started = time.monotonic()
     if config.data.root is not None and _is_below(run_dir, config.data.root):
@@ -43,13 +47,16 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
         )
     folder, embeddings = RunFolder(run_dir), RunFolder(run_dir).embeddings
     config = pin_revisions(config)
+    is_finished = storage.exists(folder.extract)
+    if not is_finished:
+        probe_encoders(config)
     if open_arithmetic(config):
         cluster.connect(config.ray)
         config = pin_arithmetic(config, cluster.num_gpus())
     fingerprint = make_fingerprint(config)
     manifest = plan_calls(config.data)
     planned = _digest(manifest)
-    if storage.exists(folder.extract):
+    if is_finished:
         accounts = ExtractAccounts.read(run_dir)
         refuse_other(run_dir, accounts.fingerprint, fingerprint)
         if accounts.manifest_sha256 != planned:
@@ -58,7 +65,14 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
             log.info("%s holds the embeddings of these calls already: nothing to do", run_dir)
             return accounts
         log.warning("warning: %s lacks files that it once had: their calls are done again", embeddings)
+    check_vocabulary(config.text_encoder, sample_transcripts(manifest, config.data, SAMPLE_CALLS))
+    with lease.hold(folder.lease("extract"), f"extract into {run_dir}"):
+        return _embed(config, run_dir, manifest, fingerprint, started=started)
 
+
+def _embed(config: Config, run_dir: str, manifest: pa.Table, fingerprint: Fingerprint, *, started: float) -> ExtractAccounts:
+    """Make the rows that the run folder lacks, and its accounts."""
+    folder, embeddings = RunFolder(run_dir), RunFolder(run_dir).embeddings
     finished = ledger.recover(run_dir, embeddings, fingerprint, manifest)
     unfinished = manifest
     if len(finished):
@@ -73,12 +87,13 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
             rows = embed_calls(unfinished, config, fingerprint, send)
             filesystem, path = storage.open_location(embeddings)
             rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
-
     counts, wall_sec = ledger.account(embeddings, manifest), round(time.monotonic() - started, 3)
-    accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=planned)
+    accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=_digest(manifest))
     line = accounts.line()
     write_json(folder.extract, accounts, indent=2)
     log.info(line)
+    if not accounts.calls_embedded:
+        raise WorkError(f"{run_dir}: not one call could be embedded: {line}; its embeddings say of each call what is wrong")
     return accounts
 
 

@@ -14,6 +14,7 @@ from urgency_ray.calls.plan import plan_calls
 from urgency_ray.config import Config
 from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
 from urgency_ray.embedding.transform import repeat_transform
+from urgency_ray.encoders.probe import probe_encoders
 from urgency_ray.examples.tokens import describe_cut
 from urgency_ray.fingerprint import Fingerprint
 from urgency_ray.model.classifier import load_model
@@ -45,6 +46,7 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     check_output(output)
     model = load_model(model_location)
     config = repeat_transform(config, model.transform)
+    probe_encoders(config)
     manifest = plan_calls(config.data)
     cluster.connect(config.ray)
     cut: list[NDArray[np.int64]] = []

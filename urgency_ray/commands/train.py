@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from urgency_ray import storage
+from urgency_ray import lease, storage
 from urgency_ray.config import Config
 from urgency_ray.examples.dataset import NUM_CLASSES, Examples, Splits, label_counts
 from urgency_ray.examples.leaks import leak_warnings
@@ -62,7 +62,22 @@ def train(config: Config, run_dir: str) -> Metrics:
     warnings = leak_warnings(examples, splits)
     for line in warnings:
         log.warning("warning: %s", line)
-    data = TrainingData.from_examples(examples, splits)
+    with lease.hold(folder.lease("train"), f"train in {run_dir}"):
+        return _train(config, folder, examples, splits, folds=folds, inputs=inputs, warnings=warnings)
+
+
+def _train(
+    config: Config,
+    folder: RunFolder,
+    examples: Examples,
+    splits: Splits,
+    *,
+    folds: list[Splits],
+    inputs: SharedInputs,
+    warnings: list[str],
+) -> Metrics:
+    """Train, score and write all that `train` is asked for."""
+    data, run_dir = TrainingData.from_examples(examples, splits), folder.location
     shared = inputs.share(data)
     transform = Transform.of(config, examples.fingerprint)
     modalities = [config.model.modalities]

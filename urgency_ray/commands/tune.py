@@ -18,9 +18,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from urgency_ray import cluster, storage
+from urgency_ray import cluster, lease, storage
 from urgency_ray.config import Config, read_field
-from urgency_ray.errors import RequestError
+from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.examples.dataset import Examples, Splits, label_counts
 from urgency_ray.examples.leaks import leak_warnings
 from urgency_ray.examples.splits import group_examples, val_folds
@@ -54,7 +54,7 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
 
     Raises:
         RequestError: the space or the run folder cannot be used, or a search there stands in the way.
-        RuntimeError: every trial failed.
+        WorkError: every trial failed.
     """
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -70,7 +70,7 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
         log.warning("warning: %s", line)
     data, folder = TrainingData.from_examples(examples, splits), RunFolder(run_dir).search
     shared = inputs.share(data)
-    with open_journal(folder) as journal:
+    with lease.hold(RunFolder(run_dir).lease("tune"), f"tune in {run_dir}"), open_journal(folder) as journal:
         study = begin_study(journal, config, shared.digest, resume=resume, run_dir=run_dir)
         storage.write_text(folder.config, config.to_yaml())
         # Figures of an earlier search, or of this one before it went on, would stand beside trials that they do not know.
@@ -83,8 +83,9 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
         winner = _winner(study)
         best = _best_config(config, winner)
         storage.write_text(folder.best, best.to_yaml())
-        found = _retrain(best, run_dir, (data, shared), examples, splits)
-        defaults = found if best == config else _retrain(config, run_dir, (data, shared), examples, splits)
+        with lease.hold(RunFolder(run_dir).lease("train"), f"training of the winner in {run_dir}"):
+            found = _retrain(best, run_dir, (data, shared), examples, splits)
+            defaults = found if best == config else _retrain(config, run_dir, (data, shared), examples, splits)
         metrics = Metrics(splits=found.blocks, warnings=warnings)
         save_model(found.model, folder.model, metrics.model_dump(exclude_unset=True), label_counts(examples, splits))
         summary = _summarize(
@@ -185,7 +186,7 @@ def _refuse_unscored(trials: pd.DataFrame, study: optuna.Study, config: Config, 
             "raise it, and go on with --resume"
         )
     said = [trial.user_attrs["failed"] for trial in ended_trials(study) if "failed" in trial.user_attrs]
-    raise RuntimeError(f"all {len(trials)} trials failed; the first said: {[*said, *errors, 'nothing'][0]}")
+    raise WorkError(f"all {len(trials)} trials failed; the first said: {[*said, *errors, 'nothing'][0]}")
 
 
 def _winner(study: optuna.Study) -> FrozenTrial:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
+from urgency_ray.config import AudioEncoderConfig, Config, TextEncoderConfig
 from urgency_ray.encoders.base import SAMPLE_RATE_HZ
 from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text_encoder
 from urgency_ray.errors import RequestError
@@ -32,6 +32,21 @@ ROUNDING = {"float32": 1e-2, "bfloat16": 5e-2, "int8": 5e-2, "auto": 5e-2}
 """Between the vectors that an input gets alone and in a batch, as a share of their length. Padding may move the last digits."""
 MOST_UNKNOWN, SOME_UNKNOWN = 0.5, 0.1
 """Shares of a corpus' tokens that the vocabulary does not know: from the first on it is refused, from the second on told."""
+
+
+def probe_encoders(config: Config) -> None:
+    """Load and try both encoders of a config, on a GPU where this process sees one and may use it; built-in ones need no proof.
+
+    Raises:
+        RequestError: as `probe_audio_encoder` and `probe_text_encoder` do.
+    """
+    if is_built_in(config.audio_encoder) and is_built_in(config.text_encoder):
+        return
+    import torch
+
+    device = "cuda" if config.extract.use_gpu is not False and torch.cuda.is_available() else "cpu"
+    probe_audio_encoder(config.audio_encoder, device)
+    probe_text_encoder(config.text_encoder, device)
 
 
 def probe_audio_encoder(config: AudioEncoderConfig, device: str = "cpu") -> None:
