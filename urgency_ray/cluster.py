@@ -121,8 +121,8 @@ class Relay:
 
     Workers call `send(message)`, which does not wait; `handle` gets the list of messages since its last call, on a thread of
     the driver. The block's end raises the first exception of `handle`, which still gets what comes after it; a block that ends
-    in an exception of its own has it in a note. What lies in the mailbox is lost with its process, and where that cannot be started again a warning
-    says that nothing comes any more: only news are sent through it, and the run goes on.
+    in an exception of its own has it in a note. What lies in the mailbox is lost with its process, and where that cannot be
+    started again a warning says that nothing comes any more: only news are sent through it, and the run goes on.
     """
 
     def __init__(self, handle: Callable[[list[Any]], None], every_sec: float) -> None:
