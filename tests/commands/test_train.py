@@ -11,8 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from ray.train import ScalingConfig
-from ray.train.torch import TorchTrainer
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from urgency_ray.cli import main
@@ -29,15 +27,7 @@ from urgency_ray.schema import METADATA_KEY, PREDICTION_SCHEMA
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import build_model
 from urgency_ray.training.run import open_run
-from urgency_ray.training.trainer import Trainer, plan_workers
-
-
-def test_of_ray_train_s_callbacks_only_the_placement_group_cleaner_is_left_out():
-    trainer = Trainer(lambda: None, scaling_config=ScalingConfig(num_workers=1))
-    all_of_them, ours = (
-        {type(each).__name__ for each in of._create_default_callbacks(trainer)} for of in (TorchTrainer, Trainer)
-    )
-    assert all_of_them - ours == {"PlacementGroupCleanerCallback"}
+from urgency_ray.training.trainer import plan_workers
 
 
 def test_metrics_are_those_of_the_predictions_by_scikit_learn(trained):

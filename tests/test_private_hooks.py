@@ -1,0 +1,216 @@
+"""What of other packages is used though it is no documented interface: each has a test that fails where it has moved."""
+
+import ast
+import dataclasses
+import importlib.util
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import optuna
+import pyarrow as pa
+import pytest
+import ray
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from optuna.storages import InMemoryStorage
+from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
+from torch import nn
+
+import urgency_ray
+from urgency_ray import cli
+from urgency_ray.config import Config, ModelConfig
+from urgency_ray.embedding.pipeline import Blocks
+from urgency_ray.encoders.cpu import Int8Linear
+from urgency_ray.errors import RequestError
+from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.search.engine import rebuild_scheduler
+from urgency_ray.training.fit import _clip_in_step
+from urgency_ray.training.trainer import Trainer
+
+PACKAGE = Path(urgency_ray.__file__).parent
+
+
+@dataclass(frozen=True)
+class Hook:
+    """`name` as the code has it, the module of the package that uses it, and why nothing public would do."""
+
+    name: str
+    where: str
+    why: str
+
+
+HOOKS = (
+    Hook("_create_default_callbacks", "training/trainer.py", "Ray Train has no switch for its PlacementGroupCleaner"),
+    Hook("PlacementGroupCleanerCallback", "training/trainer.py", "which of Ray Train's callbacks is left out"),
+    Hook("ControllerError", "cluster.py", "by its lack, a Ray Train that was imported as its older implementation is known"),
+    Hook("ray.tune.execution.tune_controller", "search/engine.py", "whose log has a traceback for each process that is lost"),
+    Hook("scheduler.on_trial_add", "search/engine.py", "a search that goes on shows ASHA trials that Ray Tune has never seen"),
+    Hook("optuna.Trial", "search/engine.py", "Optuna's ask gives new trials only; one that had begun goes on in its own place"),
+    Hook("from_blocks", "embedding/pipeline.py", "takes a lazy sequence: Ray Data's public ways start a task for each block"),
+    Hook("raise_original_map_exception", "cluster.py", "a worker's RequestError reaches the user as one line"),
+    Hook("Failed to apply UDF transform after", "cli.py", "the advice that Ray Data adds to that line, which is cut off"),
+    Hook("grad_scale", "training/fit.py", "PyTorch's fused AdamW then clips in the same pass over the gradients"),
+    Hook("_save_pretrained", "model/classifier.py", "huggingface_hub's place for what else belongs into a model's folder"),
+    Hook("_from_pretrained", "model/classifier.py", "huggingface_hub's place for reading it back"),
+    Hook("_get_feat_extract_output_lengths", "encoders/pretrained_audio.py", "how many frames transformers makes of a call"),
+    Hook("conv_layers", "encoders/cpu.py", "the layers of transformers' front end, which runs in tiles instead"),
+    Hook("torch.ops.quantized.linear_prepack", "encoders/cpu.py", "PyTorch's int8 kernels, which its own API runs at 7 bits"),
+    Hook("torch.ops.quantized.linear_dynamic", "encoders/cpu.py", "likewise"),
+)
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.name)
+def test_the_table_says_where_each_hook_is_used(hook):
+    assert hook.name in (PACKAGE / hook.where).read_text(encoding="utf-8")
+
+
+def private_names():
+    """(file, name) of each private attribute that the package uses and does not define, or takes from a base class."""
+    trees = {
+        path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")
+    }
+    own = {
+        node.name if isinstance(node, ast.FunctionDef | ast.ClassDef) else node.attr
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        or (isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store))
+    }
+    for file, tree in trees.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Attribute) or not node.attr.startswith("_") or node.attr.startswith("__"):
+                continue
+            inherited = isinstance(node.value, ast.Call) and getattr(node.value.func, "id", None) == "super"
+            # `_replace` is what the documentation of named tuples calls it.
+            if (inherited or node.attr not in own) and node.attr != "_replace":
+                yield file, node.attr
+
+
+def test_no_private_name_is_used_that_the_table_lacks():
+    found = set(private_names())
+    assert found
+    assert found <= {(hook.where, hook.name) for hook in HOOKS}
+
+
+def test_of_ray_train_s_callbacks_only_the_placement_group_cleaner_is_left_out():
+    trainer = Trainer(lambda: None, scaling_config=ScalingConfig(num_workers=1))
+    all_of_them, ours = (
+        {type(each).__name__ for each in of._create_default_callbacks(trainer)} for of in (TorchTrainer, Trainer)
+    )
+    assert all_of_them - ours == {"PlacementGroupCleanerCallback"}
+
+
+def test_only_the_newer_ray_train_has_the_name_that_it_is_known_by():
+    code = "import ray.train; print(hasattr(ray.train, 'ControllerError'))"
+    old = subprocess.run(
+        [sys.executable, "-c", code], env={"RAY_TRAIN_V2_ENABLED": "0"}, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert old.stdout.strip() == "False"
+    assert hasattr(ray.train, "ControllerError")
+
+
+def test_ray_tune_s_controller_logs_where_it_is_silenced():
+    assert importlib.util.find_spec("ray.tune.execution.tune_controller") is not None
+    from ray.tune.execution import tune_controller
+
+    assert tune_controller.logger.name == "ray.tune.execution.tune_controller"
+
+
+def test_asha_needs_no_more_of_a_trial_than_its_id():
+    config = Config().replace({"tune.grace_epochs": 1, "tune.reduction_factor": 2, "train.epochs": 9})
+    scheduler = rebuild_scheduler(config, optuna.create_study())
+    decisions = []
+    for name, score in (("a", 0.4), ("b", 0.8), ("c", 0.1)):
+        trial = SimpleNamespace(trial_id=name)
+        scheduler.on_trial_add(None, trial)
+        decisions.append(scheduler.on_trial_result(None, trial, {"epoch": 1, "best_val_macro_f1": score}))
+        scheduler.on_trial_remove(None, trial)
+    # The first has none beside it; the upper half of 0.4 and 0.8 begins at 0.6, that of 0.1, 0.4 and 0.8 at 0.4.
+    assert decisions == ["CONTINUE", "CONTINUE", "STOP"]
+
+
+def test_optuna_s_trial_takes_a_running_trial_with_its_values():
+    storage = InMemoryStorage()
+    study = optuna.create_study(storage=storage, study_name="s", sampler=optuna.samplers.RandomSampler(seed=0))
+    values = [study.ask().suggest_float("x", 0, 1) for _ in range(2)]
+    trial = optuna.Trial(study, storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name("s"), 1))
+    assert (trial.number, trial.suggest_float("x", 0, 1)) == (1, values[1])
+    study.tell(trial, 0.5)
+    assert [each.state.name for each in study.trials] == ["RUNNING", "COMPLETE"]
+
+
+def test_ray_data_takes_blocks_that_are_made_when_they_are_asked_for(ray_session):
+    members = [f"{number:02d}.wav" for number in range(7)]
+    manifest = pa.table({"audio_container": ["a.zip"] * 7, "audio_member": members[::-1]})
+    blocks = Blocks(manifest, 3)
+    source = ray.data.from_blocks(blocks)
+    assert source.num_blocks() == 3
+    assert [row["audio_member"] for row in source.take_all()] == members
+
+
+def test_a_request_that_fails_in_a_task_of_ray_data_is_one_line_to_the_user(ray_session, monkeypatch, capsys):
+    def fail(batch):
+        raise RequestError("data.root: mend it")
+
+    def run(config, options):
+        ray.data.range(1).map_batches(fail, num_cpus=0.1).materialize()
+
+    monkeypatch.setitem(cli.COMMANDS, "synthesize", dataclasses.replace(cli.COMMANDS["synthesize"], run=run))
+    assert cli.main(["synthesize"]) == 2
+    assert capsys.readouterr().err.strip() == "error: data.root: mend it"
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 1e3])
+def test_fused_adamw_divides_the_gradients_by_what_clipping_sets(max_norm):
+    weights = []
+    for ours in (True, False):
+        torch.manual_seed(0)
+        layer = nn.Linear(5, 3)
+        # A large epsilon: otherwise a step of Adam is the same whatever the gradients are divided by.
+        optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, eps=1.0, fused=True)
+        layer(torch.randn(7, 5)).square().sum().backward()
+        if ours:
+            _clip_in_step(optimizer, max_norm)
+        else:
+            nn.utils.clip_grad_norm_(layer.parameters(), max_norm)
+        optimizer.step()
+        weights.append(layer.weight.detach())
+    torch.testing.assert_close(*weights)
+
+
+def test_huggingface_hub_calls_what_a_model_adds_to_its_folder(tmp_path, monkeypatch):
+    called = []
+    for name in ("_save_pretrained", "_from_pretrained"):
+        assert name in vars(PyTorchModelHubMixin) and name in vars(UrgencyClassifier)
+    saving = UrgencyClassifier._save_pretrained
+    monkeypatch.setattr(UrgencyClassifier, "_save_pretrained", lambda *rest: (called.append("saved"), saving(*rest))[1])
+    reading = UrgencyClassifier._from_pretrained.__func__
+    watched = classmethod(lambda cls, **options: (called.append(sorted(options)), reading(cls, **options))[1])
+    monkeypatch.setattr(UrgencyClassifier, "_from_pretrained", watched)
+    UrgencyClassifier(ModelConfig(), 4, 3).save_pretrained(tmp_path)
+    UrgencyClassifier.from_pretrained(str(tmp_path))
+    assert called[0] == "saved"
+    assert {"model_id", "revision", "cache_dir", "force_download", "local_files_only", "token"} <= set(called[1])
+
+
+def test_transformers_front_end_has_the_layers_and_the_lengths_that_are_taken_from_it():
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    front = {"conv_dim": (8, 8), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2}
+    model = Wav2Vec2Model(Wav2Vec2Config(**sizes, **front, feat_extract_norm="layer", num_conv_pos_embedding_groups=2))
+    for layer in model.feature_extractor.conv_layers:
+        assert isinstance(layer.conv, nn.Conv1d) and isinstance(layer.layer_norm, nn.LayerNorm) and callable(layer.activation)
+    # (100 - 10) // 5 + 1 = 19, (19 - 3) // 2 + 1 = 9
+    assert int(model._get_feat_extract_output_lengths(torch.tensor([100]))[0]) == 9
+
+
+def test_pytorch_s_int8_kernels_multiply():
+    linear = nn.Linear(2, 2)
+    linear.weight.data, linear.bias.data = torch.tensor([[1.0, -2.0], [0.5, 0.25]]), torch.tensor([0.0, 1.0])
+    np.testing.assert_allclose(Int8Linear(linear)(torch.tensor([[2.0, 1.0]])), [[0.0, 2.25]], atol=0.05)
