@@ -34,6 +34,9 @@ OF_0_2_0 = """{
   "tokens_dropped": 31,
   "wall_sec": 7.25,
   "fingerprint": {
+    "unit": "call",
+    "speakers": "all",
+    "max_call_sec": 7200.0,
     "audio_encoder": {
       "name": "spectral",
       "revision": null,
@@ -45,10 +48,7 @@ OF_0_2_0 = """{
       "revision": null,
       "weights": "built-in"
     },
-    "code_version": "0.2.0",
-    "unit": "call",
-    "speakers": "both",
-    "max_call_sec": null
+    "code_version": "0.2.0"
   },
   "manifest_sha256": "0f3a"
 }"""

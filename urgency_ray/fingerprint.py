@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from urgency_ray.config import ENCODER_SECTIONS, Config, Role, fields_of
 from urgency_ray.errors import RequestError
@@ -54,6 +54,12 @@ class Fingerprint(BaseModel):
         """That in the metadata of an embeddings file, or None where it does not say (imported embeddings)."""
         raw = (schema.metadata or {}).get(METADATA_KEY)
         return None if raw is None else cls.model_validate(json.loads(raw))
+
+    @model_serializer(mode="wrap")
+    def _in_order(self, dump: SerializerFunctionWrapHandler) -> Fields:
+        # As version 0.2.0 wrote them: those of the data section first.
+        tree: Fields = dump(self)
+        return {name: tree[name] for name in sorted(tree, key=lambda name: name in type(self).model_fields)}
 
     def encoder(self, section: str) -> Fields:
         """What it says of an encoder, by the name of its section."""
