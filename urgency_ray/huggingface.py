@@ -68,7 +68,8 @@ def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None) -
     from transformers import AutoModel
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    quiet: Any = logging.disable_progress_bar
+    quiet()
     folder = Path(name)
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.suffix in (".safetensors", ".bin") and (damage := describe_damage(path)):

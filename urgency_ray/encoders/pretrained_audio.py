@@ -81,9 +81,8 @@ class PretrainedAudioEncoder:
         self.device = device
         self.batch_size = config.batch_size or (64 if device.startswith("cuda") else 8)
         source: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
-        self.extractor = load_pretrained(
-            "audio", config.name, lambda: AutoFeatureExtractor.from_pretrained(config.name, **source)
-        )
+        from_pretrained: Any = AutoFeatureExtractor.from_pretrained
+        self.extractor = load_pretrained("audio", config.name, lambda: from_pretrained(config.name, **source))
         self.takes_waveform = isinstance(self.extractor, Wav2Vec2FeatureExtractor)
         self.model: Any
         self.model, self.dtype = load_transformer("audio", config, device)
