@@ -85,17 +85,16 @@ def test_all_examples_together_pass_the_linters(tmp_path):
 @pytest.mark.slow
 def test_the_recipe_for_a_change_that_changes_nothing_tells_one_that_does(tmp_path):
     before, after, programs = tmp_path / "before", tmp_path / "after", tmp_path / "bin"
-    for folder in (before, after, programs):
-        folder.mkdir()
+    programs.mkdir()
     (programs / "urgency-ray").write_text(f'#!/bin/sh\nexec {sys.executable} -m urgency_ray.cli "$@"\n', encoding="utf-8")
     (programs / "urgency-ray").chmod(0o755)
-    copy_package(before)
-    copy_package(after)
-    shutil.copytree(ROOT / "configs", after / "configs")
+    for tree in (before, after):
+        copy_package(tree)
+        shutil.copytree(ROOT / "configs", tree / "configs")
     (recipe,) = blocks(TEXT, "bash")
     same = run_recipe(recipe, after, programs)
     assert same.returncode == 0, same.stdout + same.stderr
-    assert same.stdout.count("model: runs/") == 2
+    assert same.stdout.count("model: runs/same/model") == 2
     assert not [line for line in same.stdout.splitlines() if line.startswith(("<", ">"))]
 
     # A small change: the rows of an epoch in another order. The calls and the embeddings are there.
