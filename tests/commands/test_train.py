@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from urgency_ray.cli import main
 from urgency_ray.cluster import Node
 from urgency_ray.commands.evaluate import evaluate_run
-from urgency_ray.commands.train import train
+from urgency_ray.commands.train import format_scores, train
 from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import load_examples
@@ -24,6 +24,7 @@ from urgency_ray.examples.splits import fold_splits, split_examples
 from urgency_ray.model.classifier import load_model
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.schema import METADATA_KEY, PREDICTION_SCHEMA
+from urgency_ray.scoring.blocks import ClassificationBlock, CrossValidation, Metrics
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import build_model
 from urgency_ray.training.run import open_run
@@ -46,6 +47,17 @@ def test_metrics_are_those_of_the_predictions_by_scikit_learn(trained):
     written = json.loads(Path(run_dir, "metrics.json").read_text(encoding="utf-8"))
     assert written == metrics.model_dump(mode="json", exclude_unset=True)
     assert metrics.warnings == []
+
+
+def test_the_scores_are_printed_a_line_for_each_split_and_task_and_one_for_the_folds():
+    block = ClassificationBlock.model_construct(macro_f1=0.61, macro_f1_interval=(0.5, 0.7), accuracy=0.6543, num_rows=1200)
+    splits = {"val": {"urgency": block}, "test": {"urgency": block, "sentiment": block}}
+    figures = "macro-F1 0.610 (95 % 0.500 to 0.700), accuracy 0.654, n 1,200"
+    lines = [f"val  urgency   {figures}", f"test urgency   {figures}", f"test sentiment {figures}"]
+    assert format_scores(Metrics.model_construct(splits=splits)).splitlines() == lines
+    folds = CrossValidation.model_construct(each=[None] * 5, macro_f1_mean=0.6, macro_f1_std=0.02, pooled=block)
+    last = "folds urgency   macro-F1 0.600 ± 0.020 (standard deviation) over 5 folds, n 1,200"
+    assert format_scores(Metrics.model_construct(splits=splits, folds=folds)).splitlines() == [*lines, last]
 
 
 def test_predictions_follow_the_contract(trained):
