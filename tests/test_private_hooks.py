@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 import ray
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import ModelHubMixin
 from optuna.storages import InMemoryStorage
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -57,11 +57,17 @@ HOOKS = (
     Hook("grad_scale", "training/fit.py", "PyTorch's fused AdamW then clips in the same pass over the gradients"),
     Hook("_save_pretrained", "model/classifier.py", "huggingface_hub's place for what else belongs into a model's folder"),
     Hook("_from_pretrained", "model/classifier.py", "huggingface_hub's place for reading it back"),
-    Hook("_get_feat_extract_output_lengths", "encoders/pretrained_audio.py", "how many frames transformers makes of a call"),
     Hook("conv_layers", "encoders/cpu.py", "the layers of transformers' front end, which runs in tiles instead"),
     Hook("torch.ops.quantized.linear_prepack", "encoders/cpu.py", "PyTorch's int8 kernels, which its own API runs at 7 bits"),
     Hook("torch.ops.quantized.linear_dynamic", "encoders/cpu.py", "likewise"),
 )
+
+
+def test_contributing_lists_them():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    rows = {tuple(cell.strip(" `") for cell in line.strip("|").split("|")) for line in lines}
+    assert rows == {dataclasses.astuple(hook) for hook in HOOKS}
 
 
 @pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.name)
@@ -186,7 +192,7 @@ def test_fused_adamw_divides_the_gradients_by_what_clipping_sets(max_norm):
 def test_huggingface_hub_calls_what_a_model_adds_to_its_folder(tmp_path, monkeypatch):
     called = []
     for name in ("_save_pretrained", "_from_pretrained"):
-        assert name in vars(PyTorchModelHubMixin) and name in vars(UrgencyClassifier)
+        assert name in vars(ModelHubMixin) and name in vars(UrgencyClassifier)
     saving = UrgencyClassifier._save_pretrained
     monkeypatch.setattr(UrgencyClassifier, "_save_pretrained", lambda *rest: (called.append("saved"), saving(*rest))[1])
     reading = UrgencyClassifier._from_pretrained.__func__
@@ -198,7 +204,7 @@ def test_huggingface_hub_calls_what_a_model_adds_to_its_folder(tmp_path, monkeyp
     assert {"model_id", "revision", "cache_dir", "force_download", "local_files_only", "token"} <= set(called[1])
 
 
-def test_transformers_front_end_has_the_layers_and_the_lengths_that_are_taken_from_it():
+def test_transformers_front_end_has_the_layers_that_are_taken_from_it():
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -206,8 +212,6 @@ def test_transformers_front_end_has_the_layers_and_the_lengths_that_are_taken_fr
     model = Wav2Vec2Model(Wav2Vec2Config(**sizes, **front, feat_extract_norm="layer", num_conv_pos_embedding_groups=2))
     for layer in model.feature_extractor.conv_layers:
         assert isinstance(layer.conv, nn.Conv1d) and isinstance(layer.layer_norm, nn.LayerNorm) and callable(layer.activation)
-    # (100 - 10) // 5 + 1 = 19, (19 - 3) // 2 + 1 = 9
-    assert int(model._get_feat_extract_output_lengths(torch.tensor([100]))[0]) == 9
 
 
 def test_pytorch_s_int8_kernels_multiply():
