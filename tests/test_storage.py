@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from urgency_ray import storage
@@ -38,3 +40,24 @@ def test_a_folder_goes_over_what_is_there(tmp_path):
     storage.copy_dir(str(tmp_path / "a"), str(tmp_path / "b"))
     assert storage.read_text(str(tmp_path / "b" / "deep" / "x")) == "1"
     assert storage.exists(str(tmp_path / "b" / "y"))
+
+
+def test_a_folder_whose_copy_is_cut_short_leaves_whole_files_old_or_new(tmp_path, monkeypatch):
+    for name in ("config.json", "model.safetensors"):
+        storage.write_text(str(tmp_path / "new" / name), "new")
+        storage.write_text(str(tmp_path / "model" / name), "old")
+    replace, moved = Path.replace, []
+
+    def fail_at_the_second(path, target):
+        if moved:
+            raise InterruptedError
+        moved.append(target)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail_at_the_second)
+    with pytest.raises(InterruptedError):
+        storage.copy_dir(str(tmp_path / "new"), str(tmp_path / "model"))
+    assert {path.name: path.read_text() for path in (tmp_path / "model").iterdir()} == {
+        "config.json": "new",
+        "model.safetensors": "old",
+    }

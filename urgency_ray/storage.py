@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,9 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from urgency_ray.errors import RequestError
+
+PARTIAL = ".partial-"
+"""Where a copy that is not whole yet lies, beside its place; a kill can leave it, and nothing reads it."""
 
 
 def open_location(location: str | Path) -> tuple[fs.FileSystem, str]:
@@ -111,11 +115,19 @@ def write_table(location: str, table: pa.Table) -> None:
 
 
 def copy_dir(source: str, destination: str) -> None:
-    """Copy a folder to another place or filesystem, over what is there."""
+    """Copy a folder to another place or filesystem, over what is there; on a local disk each file is the old or the new one."""
     source_fs, source_path = open_location(source)
     target_fs, target_path = open_location(destination)
     target_fs.create_dir(target_path, recursive=True)
-    fs.copy_files(source_path, target_path, source_filesystem=source_fs, destination_filesystem=target_fs)
+    if not isinstance(target_fs, fs.LocalFileSystem):
+        fs.copy_files(source_path, target_path, source_filesystem=source_fs, destination_filesystem=target_fs)
+        return
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=target_path) as partial:
+        fs.copy_files(source_path, partial, source_filesystem=source_fs, destination_filesystem=target_fs)
+        for path in sorted(path for path in Path(partial).rglob("*") if path.is_file()):
+            place = Path(target_path, path.relative_to(partial))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
 
 
 def copy_file(source: str, destination: str) -> None:

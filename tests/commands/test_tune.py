@@ -28,6 +28,7 @@ from urgency_ray.scoring.metrics import paired_macro_f1_difference
 from urgency_ray.scoring.scores import score_splits
 from urgency_ray.search import study
 from urgency_ray.search.engine import num_concurrent, run_search
+from urgency_ray.search.journal import open_journal
 from urgency_ray.search.space import SearchSpace
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import fit
@@ -277,7 +278,7 @@ def test_a_time_budget_ends_the_search_and_counts_what_was_spent(ray_session, ex
     config = extracted[2].replace({"train.epochs": 2000, "train.early_stop_epochs": None, "tune.time_budget_sec": 8.0})
     config = config.replace({"tune.num_trials": 4, "tune.grace_epochs": 2000, "train.epochs": 2000})
     folder = RunFolder(run_dir).search
-    with study.open_journal(folder) as journal:
+    with open_journal(folder) as journal:
         begun = study.begin_study(journal, config, "data", resume=False, run_dir=run_dir)
         _, examples, splits = open_run(config, run_dir)
         data = TrainingData.from_examples(examples, splits)

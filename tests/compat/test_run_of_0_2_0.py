@@ -14,7 +14,8 @@ from urgency_ray.errors import RequestError
 from urgency_ray.model.classifier import load_model
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.run_folder import RunFolder
-from urgency_ray.search.study import begin_study, open_journal
+from urgency_ray.search.journal import open_journal
+from urgency_ray.search.study import begin_study
 from urgency_ray.synthesize.corpus import synthesize
 from urgency_ray.training.run import open_run
 

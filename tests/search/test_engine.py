@@ -12,8 +12,9 @@ import ray
 from urgency_ray.config import Config
 from urgency_ray.run_folder import SearchFolder
 from urgency_ray.search.engine import PlacementGroups, StudySearch, build_sampler, rebuild_scheduler
+from urgency_ray.search.journal import open_journal
 from urgency_ray.search.space import SearchSpace
-from urgency_ray.search.study import begin_study, history_table, open_journal, trials_table
+from urgency_ray.search.study import begin_study, history_table, trials_table
 from urgency_ray.search.trial import Abandoned, Placed
 
 CONFIG = Config().replace(

@@ -9,8 +9,9 @@ import pytest
 from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
 from urgency_ray.run_folder import SearchFolder
+from urgency_ray.search.journal import open_journal
 from urgency_ray.search.space import SearchSpace
-from urgency_ray.search.study import begin_study, history_table, open_journal, trials_table
+from urgency_ray.search.study import begin_study, history_table, trials_table
 
 SPACE = {
     "model.urgency_head": {"type": "categorical", "choices": ["softmax", "corn"]},

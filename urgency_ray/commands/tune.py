@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -34,8 +35,9 @@ from urgency_ray.scoring.blocks import Difference, Metrics, SearchSummary, Split
 from urgency_ray.scoring.metrics import paired_macro_f1_difference
 from urgency_ray.scoring.scores import score_splits
 from urgency_ray.search.engine import num_concurrent, run_search
+from urgency_ray.search.journal import open_journal
 from urgency_ray.search.space import check_space
-from urgency_ray.search.study import begin_study, ended_trials, history_table, open_journal, trials_table
+from urgency_ray.search.study import begin_study, ended_trials, history_table, trials_table
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.run import open_run, read_transcripts
 from urgency_ray.training.shared import SharedData, SharedInputs
@@ -77,7 +79,14 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
         storage.remove_file(folder.metrics)
         searched_sec = study.user_attrs.get("seconds", 0.0)
         parts = [(fold.train, fold.val) for fold in folds]
-        errors = run_search(config, shared, parts, study=study, journal=journal, folder=folder)
+
+        def publish() -> None:
+            journal.publish()
+            # The report of a search that is still going on, or was killed, shows the trials so far.
+            _write_tables(study, config, folder)
+
+        published = replace(journal, publish=publish)
+        errors = run_search(config, shared, parts, study=study, journal=published, folder=folder)
         trials = _write_tables(study, config, folder)
         _refuse_unscored(trials, study, config, errors)
         winner = _winner(study)

@@ -41,6 +41,8 @@ def recover(run_dir: str, embeddings: str, fingerprint: Fingerprint, manifest: p
     columns = ["call_id", "num_call_rows", "source_version", "provider_split", "region"]
     for file in _list_files(filesystem, path, allow_not_found=True):
         try:
+            if posixpath.basename(file).startswith(storage.PARTIAL):
+                raise pa.ArrowInvalid("never put into its place")
             table = pq.read_table(file, filesystem=filesystem, columns=columns, partitioning=None)
         except pa.ArrowInvalid:
             log.info("removing a file that was not written to its end: %s", posixpath.basename(file))
@@ -63,7 +65,9 @@ def recover(run_dir: str, embeddings: str, fingerprint: Fingerprint, manifest: p
         kept = pc.is_in(table["call_id"], whole)
         if not pc.all(kept).as_py():
             whole_rows = pq.read_table(file, filesystem=filesystem, partitioning=None).filter(kept)
-            pq.write_table(whole_rows, file, filesystem=filesystem)
+            partial = posixpath.join(posixpath.dirname(file), f"{storage.PARTIAL}{posixpath.basename(file)}")
+            pq.write_table(whole_rows, partial, filesystem=filesystem)
+            filesystem.move(partial, file)
     return whole
 
 

@@ -28,8 +28,9 @@ from urgency_ray import cluster, storage
 from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
 from urgency_ray.run_folder import SearchFolder
+from urgency_ray.search.journal import Journal
 from urgency_ray.search.space import SearchSpace
-from urgency_ray.search.study import Journal, ended_trials
+from urgency_ray.search.study import ended_trials
 from urgency_ray.search.trial import (
     END_SEC,
     METRIC,

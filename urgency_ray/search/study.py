@@ -2,64 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import posixpath
-import tempfile
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import optuna
 import pandas as pd
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from urgency_ray import storage
 from urgency_ray.config import Config, Role, fields_of, iter_fields, read_field, searched_fields
 from urgency_ray.errors import RequestError
-from urgency_ray.run_folder import SearchFolder
+from urgency_ray.search.journal import Journal
 
 STATES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
-
-
-@dataclass(frozen=True)
-class Journal:
-    """Where studies are kept, and what to call when a trial has ended."""
-
-    storage: BaseStorage
-    publish: Callable[[], None]
-
-
-@contextlib.contextmanager
-def open_journal(folder: SearchFolder) -> Iterator[Journal]:
-    """The studies in the folder's journal.
-
-    Optuna appends to a local file; behind a URI, the whole file is put there anew after each trial.
-    """
-    if "://" not in folder.location:
-        filesystem, path = storage.open_location(folder.journal)
-        filesystem.create_dir(posixpath.dirname(path), recursive=True)
-        yield Journal(_open_file(path), lambda: None)
-        return
-    with tempfile.TemporaryDirectory() as local:
-        copy = posixpath.join(local, "study.log")
-        if storage.exists(folder.journal):
-            storage.copy_file(folder.journal, copy)
-        yield Journal(_open_file(copy), lambda: storage.copy_file(copy, folder.journal))
-
-
-def _open_file(path: str) -> BaseStorage:
-    # A lost machine can leave a last line without its end, to which Optuna would append the next one.
-    with contextlib.suppress(FileNotFoundError), Path(path).open("r+b") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
-    return JournalStorage(JournalFileBackend(path))
 
 
 def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: bool, run_dir: str) -> optuna.Study:
@@ -84,13 +41,14 @@ def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: b
         return study
     if last is None:
         raise RequestError(f"--resume: {run_dir} holds no search; start one without --resume")
-    found = last.user_attrs["settings"]
-    # A field that an older version noted, too, may by now decide nothing but the speed.
+    # A field that an older version had not yet stands for its default.
+    found = _settings(Config()) | last.user_attrs["settings"]
+    # One that it noted, too, may by now decide nothing but the speed.
     others = {dotted for dotted, _ in iter_fields()} - settings.keys()
     for field in sorted((found.keys() | settings.keys()) - others):
-        if found.get(field) != settings.get(field):
+        if found[field] != settings.get(field):
             raise RequestError(
-                f"--resume: {field}: {json.dumps(found.get(field))} there, {json.dumps(settings.get(field))} here; "
+                f"--resume: {field}: {json.dumps(found[field])} there, {json.dumps(settings.get(field))} here; "
                 "resume with the config that the search began with, or search in another run folder"
             )
     if last.user_attrs["data"] != data_digest:
