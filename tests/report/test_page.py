@@ -669,6 +669,15 @@ def test_the_first_lines_say_whether_the_search_found_better(full_run, full_text
     assert "is better than the recipe’s defaults was not measured." in render(run).text
 
 
+def test_a_search_that_has_not_ended_shows_its_trials_so_far(full_run, tmp_path):
+    run = keep_only(full_run, tmp_path, "tune/trials.parquet", "tune/history.parquet")
+    scored = sum(row["state"] != "failed" for row in pq.read_table(run / "tune" / "trials.parquet").to_pylist())
+    shown = render(run).text
+    assert f"This search has not come to its end. {scored} trials have a score so far" in shown
+    assert "best of" in shown
+    assert "This search has not come to its end." not in render(full_run).text
+
+
 @pytest.mark.parametrize(
     ("interval", "verdict", "said", "better"),
     [

@@ -32,7 +32,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.SILENT_AUDIO: "Every sample of the recording is zero.",
     Reason.TOO_SHORT: "The utterance, cut at the end of the recording, is shorter than data.min_utterance_sec.",
     Reason.INVALID_EMBEDDING: "An encoder gave values that are not finite numbers.",
-    Reason.INVALID_PROBABILITY: "The classifier gave values that are not finite numbers: the embedding is far from all that it has seen.",
+    Reason.INVALID_PROBABILITY: "The classifier gave values that are not finite numbers, as extreme embeddings make it.",
     Reason.INVALID_SPAN: "The utterance ends before it starts, or starts after the recording ends.",
 }
 """What a reader is told about each reason."""
