@@ -104,7 +104,7 @@ def test_tune_searches_over_a_fine_tuned_model(ray_session, extracted, tmp_path)
     fields = {"model.name": "cross_modal", "model.text_encoder": checkpoint, "model.trainable_layers": 1, "tune.space": space}
     summary = tune(extracted[2].replace(fields | {"tune.num_trials": 3, "train.epochs": 2}), run_dir)
     assert (summary.num_trials, summary.failed) == (3, 0)
-    assert load_model(f"{run_dir}/tune/model").model.trainable_layers == summary.best["model.trainable_layers"]
+    assert load_model(f"{run_dir}/tune/model").config.trainable_layers == summary.best["model.trainable_layers"]
 
 
 @pytest.mark.slow

@@ -247,7 +247,7 @@ def test_two_ray_train_workers_share_the_work(ray_session, extracted, tmp_path):
     alone = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
     for name in ("train_loss", "val_loss"):
         np.testing.assert_allclose([row[name] for row in history], [row[name] for row in alone], atol=1e-5)
-    assert two["splits"]["test"]["urgency"]["confusion"] == one["splits"]["test"]["urgency"]["confusion"]
+    assert two.splits["test"]["urgency"].confusion == one.splits["test"]["urgency"].confusion
 
 
 def test_embeddings_of_another_encoder_are_refused(extracted):

@@ -246,7 +246,7 @@ def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(ray_sess
     assert fields["model.dropout"] == 0.123
     assert len({trial.params["train.learning_rate"] for trial in trials}) == 3, "what was drawn is not drawn again"
     more = tune(config.replace({"tune.num_trials": 4}), run_dir, resume=True)
-    assert more["num_trials"] == 4
+    assert more.num_trials == 4
     assert load_study(run_dir).trials[:3] == trials
 
 
@@ -329,7 +329,7 @@ def test_trials_of_two_workers_fill_the_cluster_and_end(ray_session, extracted, 
     del_dropout = {name: value for name, value in config.model_dump()["tune"]["space"].items() if name != "model.dropout"}
     config = config.replace({"tune.space": del_dropout})
     two = tune(config.replace({"tune.workers_per_trial": 2}), run_dir)
-    assert (two["num_trials"], two["failed"]) == (2, 0)
+    assert (two.num_trials, two.failed) == (2, 0)
     history = pd.read_parquet(f"{run_dir}/tune/history.parquet")
     assert tune(config, run_dir).failed == 0
     alone = pd.read_parquet(f"{run_dir}/tune/history.parquet")
