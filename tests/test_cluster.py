@@ -169,6 +169,21 @@ def test_a_relay_hands_on_what_workers_send(ray_session):
     assert sorted(receiver.found[:-1]) == [0, 1, 2] and receiver.found[-1] == "last"
 
 
+def test_a_process_that_ends_after_a_message_can_wait_for_its_arrival(ray_session):
+    receiver = Receiver()
+
+    class Ending:
+        def say(self, send, message):
+            send(message, wait_sec=60)
+            os._exit(1)
+
+    with Relay(receiver, 0.05) as send:
+        with pytest.raises(ray.exceptions.RayActorError):
+            ray.get(ray.remote(num_cpus=0)(Ending).remote().say.remote(send, "last words"))
+        receiver.wait()
+    assert receiver.found == ["last words"]
+
+
 def test_what_a_handler_raises_reaches_the_driver_and_later_messages_the_handler(ray_session):
     receiver = Receiver("bad", "worse")
     relay = Relay(receiver, 0.05)

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from urgency_ray.config import RayConfig
 from urgency_ray.errors import RequestError
@@ -116,13 +116,20 @@ class _Mailbox:
         return messages
 
 
+class Send(Protocol):
+    """What a worker calls to send a message to the driver: at once, or within `wait_sec` once the message has arrived."""
+
+    def __call__(self, message: Any, wait_sec: float = 0.0) -> None:
+        """Send; a process that ends right after it must wait, or the message may end with it."""
+
+
 class Relay:
     """Hands the driver what workers send while its block runs: `with Relay(handle, every_sec) as send`.
 
-    Workers call `send(message)`, which does not wait; `handle` gets the list of messages since its last call, on a thread of
-    the driver. The block's end raises the first exception of `handle`, which still gets what comes after it; a block that ends
-    in an exception of its own has it in a note. What lies in the mailbox is lost with its process, and where that cannot be
-    started again a warning says that nothing comes any more: only news are sent through it, and the run goes on.
+    Workers call `send(message)`; `handle` gets the list of messages since its last call, on a thread of the driver. The block's
+    end raises the first exception of `handle`, which still gets what comes after it; a block that ends in an exception of its
+    own has it in a note. What lies in the mailbox is lost with its process, and where that cannot be started again a warning
+    says that nothing comes any more: only news are sent through it, and the run goes on.
     """
 
     def __init__(self, handle: Callable[[list[Any]], None], every_sec: float) -> None:
@@ -135,7 +142,7 @@ class Relay:
         self.error: Exception | None = None
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> Callable[[Any], None]:
+    def __enter__(self) -> Send:
         self.thread.start()
         return functools.partial(_send, self.mailbox)
 
@@ -174,8 +181,12 @@ class Relay:
                 self.error = self.error or error
 
 
-def _send(mailbox: Any, message: Any) -> None:
-    mailbox.put.remote(message)
+def _send(mailbox: Any, message: Any, wait_sec: float = 0.0) -> None:
+    import ray
+
+    arrived = mailbox.put.remote(message)
+    if wait_sec:
+        ray.wait([arrived], timeout=wait_sec)
 
 
 class Node(NamedTuple):

@@ -10,7 +10,6 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -270,7 +269,7 @@ def run_search(
     return [(str(error).strip().splitlines() or [repr(error)])[-1] for error in results.errors]
 
 
-def _trainable(orders: TrialOrders, folder: SearchFolder, send: Callable[[Placed | Abandoned], None] | None) -> Any:
+def _trainable(orders: TrialOrders, folder: SearchFolder, send: cluster.Send | None) -> Any:
     tune = orders.base.tune
     if send is None:
         resources = {"cpu": tune.cpus_per_trial, "gpu": tune.gpus_per_trial}

@@ -37,6 +37,8 @@ METRIC = "best_val_macro_f1"
 # Workers that are asked to end wait for just that, and Ray Train takes them down within seconds: after a minute they hang.
 # Other trials wait for their CPUs meanwhile.
 END_SEC = 60.0
+# Ray Tune ends the process as soon as it has cleaned up.
+SEND_SEC = 5.0
 
 Parts = Sequence[tuple[NDArray[Any], NDArray[Any]]]
 """Numbers of the train and of the val examples, for each split that a trial is scored on."""
@@ -78,11 +80,11 @@ class DistributedTrialOrders(TrialOrders):
 
     Attributes:
         folder: takes what Ray Train notes of its runs.
-        send: tells the driver.
+        send: tells the driver `Placed` and `Abandoned`.
     """
 
     folder: str
-    send: Callable[[Placed | Abandoned], None]
+    send: cluster.Send
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class TrialWorkerOrders:
         data: embeddings and labels.
         parts: the splits that the trial is scored on.
         trial: the trial's id.
-        send: tells the driver.
+        send: tells the driver `Placed`.
         wanted: whether to train another epoch: an answer for each worker, each time.
         rows: takes a row of `trial_rows` after each epoch.
     """
@@ -103,7 +105,7 @@ class TrialWorkerOrders:
     data: SharedData
     parts: Parts
     trial: str
-    send: Callable[[Placed | Abandoned], None]
+    send: cluster.Send
     wanted: Queue
     rows: Queue
 
@@ -226,7 +228,7 @@ class DistributedTrial(ray.tune.Trainable):
         """Have the workers end; `fit` returns once their placement group is gone. After `end_sec` the driver is to free it."""
         self._tell(False)
         if wait([self.training], end_sec).not_done:
-            self.send(Abandoned(self.trial_id))
+            self.send(Abandoned(self.trial_id), wait_sec=SEND_SEC)
 
     def _tell(self, go_on: bool) -> None:
         # One for each: none can take a second one before all have trained the epoch of the first.
