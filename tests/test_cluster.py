@@ -232,3 +232,18 @@ def test_a_mailbox_whose_process_is_lost_starts_again(ray_session, caplog):
             time.sleep(0.2)
     assert receiver.found[:2] == ["before", "after"]
     assert caplog.messages == []
+
+
+def test_what_ray_s_core_says_of_itself_is_held_back_and_nothing_else(capfd):
+    with cluster._without_notices():
+        os.write(2, b"[2026 I 1 1] logging.cc:303: Set ray log level from environment variable RAY_BACKEND_LOG_LEVEL to 3\n")
+        os.write(2, "한국어, and what matters\n".encode())
+    print("after", file=sys.stderr)
+    assert capfd.readouterr().err == "한국어, and what matters\nafter\n"
+
+
+def test_a_cluster_starts_without_a_word():
+    code = "from urgency_ray import cluster; from urgency_ray.config import RayConfig; cluster.connect(RayConfig(num_cpus=1))"
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
+    child = subprocess.run([sys.executable, "-c", code], env=ours, capture_output=True, text=True, timeout=240, check=True)
+    assert (child.stdout, child.stderr) == ("", "")

@@ -5,13 +5,15 @@ Ray is imported where it is used: `set_environment` must come before the first i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import socket
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +21,9 @@ from urgency_ray.config import RayConfig
 from urgency_ray.errors import RequestError
 
 log = logging.getLogger(__name__)
+
+STDERR = 2
+NOTICE = b"Set ray log level from environment variable"
 
 NEEDED = {
     # Ray Train's older implementation wants another CPU for the training itself, and waits for it for ever.
@@ -78,19 +83,42 @@ def connect(config: RayConfig) -> None:
     if local:
         # Nobody takes this machine back with notice; the actor of Ray Train that watches for it starts with every training.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    ray.init(
-        address=address,
-        num_cpus=config.num_cpus if local else None,
-        include_dashboard=False if local else None,
-        logging_level=logging.ERROR,
-        # Workers' logs stay in Ray's log folder: what a user should see comes through a Relay.
-        log_to_driver=False,
-    )
+    with _without_notices():
+        ray.init(
+            address=address,
+            num_cpus=config.num_cpus if local else None,
+            include_dashboard=False if local else None,
+            logging_level=logging.ERROR,
+            # Workers' logs stay in Ray's log folder: what a user should see comes through a Relay.
+            log_to_driver=False,
+        )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # Wrapped, as is its default, what a user can mend loses its type on the way to the driver, and with it the one line.
     context.raise_original_map_exception = True
+
+
+@contextlib.contextmanager
+def _without_notices() -> Iterator[None]:
+    """Hold back what this process writes to its stderr, and let all of it go on but for NOTICE.
+
+    Ray's core writes there itself, whatever Python's logging says, also that it has read RAY_BACKEND_LOG_LEVEL.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(STDERR)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), STDERR)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, STDERR)
+            os.close(terminal)
+            held.seek(0)
+            for line in held:
+                if NOTICE not in line:
+                    os.write(STDERR, line)
 
 
 def _refuse_dead_address(address: str) -> None:
