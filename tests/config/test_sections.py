@@ -103,3 +103,16 @@ def test_trials_share_one_gpu_or_have_whole_ones():
     assert Config().replace({"tune.gpus_per_trial": 0.25}).tune.gpus_per_trial == 0.25
     with pytest.raises(RequestError, match=r"tune: gpus_per_trial must be at most 1 or a whole number but got 1\.5"):
         Config().replace({"tune.gpus_per_trial": 1.5})
+
+
+def test_what_a_newer_version_wrote_is_named_with_the_field_that_is_not_known(tmp_path):
+    path, text = tmp_path / "config.yaml", Config().to_yaml()
+    path.write_text(text, encoding="utf-8")
+    assert load_config(path) == Config()
+    unversioned = text.partition("\n")[2].replace("train:\n", "train:\n  momentum: 0.9\n")
+    path.write_text(unversioned, encoding="utf-8")
+    with pytest.raises(RequestError, match=r"train\.momentum: no such field[^(]*$"):
+        load_config(path)
+    path.write_text(f"# urgency_ray 99.1.0\n{unversioned}", encoding="utf-8")
+    with pytest.raises(RequestError, match=r"train\.momentum: .* \(urgency_ray 99\.1\.0 wrote it, this is .*: update\)$"):
+        load_config(path)

@@ -101,3 +101,14 @@ def test_a_search_that_has_ended_leaves_room_for_another_beside_it(tmp_path):
     assert begin(tmp_path, resume=True).study_name == second.study_name
     with pytest.raises(RequestError, match="has not ended"):
         begin(tmp_path, resume=False)
+
+
+def test_a_search_of_an_older_version_goes_on_and_one_of_a_newer_does_not(tmp_path):
+    study = begin(tmp_path, resume=False)
+    settings = dict(study.user_attrs["settings"])
+    del settings["train.precision"]  # as if it had come later
+    study.set_user_attr("settings", settings)
+    assert begin(tmp_path, resume=True).study_name == study.study_name
+    study.set_user_attr("version", "99.0")
+    with pytest.raises(RequestError, match=r"--resume: urgency_ray 99\.0 began this search, this is .*: update$"):
+        begin(tmp_path, resume=True)
