@@ -4,21 +4,22 @@ import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 
 
-def normalise(name):
+def normalise(name: Any) -> Any:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def declared():
+def declared() -> Any:
     with (ROOT / "pyproject.toml").open("rb") as stream:
         requirements = tomllib.load(stream)["project"]["dependencies"]
     return {normalise(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements}
 
 
-def imported():
+def imported() -> Any:
     """The distributions whose modules the package imports, wherever in a file."""
     modules = set()
     for path in (ROOT / "urgency_ray").rglob("*.py"):
@@ -31,9 +32,9 @@ def imported():
     return {normalise(distributions[module][0]) for module in modules - sys.stdlib_module_names - {"urgency_ray"}}
 
 
-def test_what_is_imported_is_declared():
+def test_what_is_imported_is_declared() -> None:
     assert imported() - declared() == set()
 
 
-def test_what_is_declared_is_imported():
+def test_what_is_declared_is_imported() -> None:
     assert declared() - imported() == set()

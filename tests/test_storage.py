@@ -1,17 +1,19 @@
+from pathlib import Path
+
 import pytest
 
 from urgency_ray import storage
 from urgency_ray.errors import RequestError
 
 
-def test_the_options_of_a_uri_stay_at_its_end():
+def test_the_options_of_a_uri_stay_at_its_end() -> None:
     assert (
         storage.join("s3://b/run?endpoint_override=h", "tune", "best.yaml") == "s3://b/run/tune/best.yaml?endpoint_override=h"
     )
     assert storage.join("runs/a", "model") == "runs/a/model"
 
 
-def test_local_paths_become_absolute_and_uris_stay(tmp_path, monkeypatch):
+def test_local_paths_become_absolute_and_uris_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert storage.absolute("x/../y") == str(tmp_path / "y")
@@ -19,12 +21,12 @@ def test_local_paths_become_absolute_and_uris_stay(tmp_path, monkeypatch):
     assert storage.absolute("gs://b/y") == "gs://b/y"
 
 
-def test_an_unknown_scheme_is_one_line():
+def test_an_unknown_scheme_is_one_line() -> None:
     with pytest.raises(RequestError, match=r"^foo://bar: cannot be opened: [^\n]+$"):
         storage.exists("foo://bar")
 
 
-def test_a_file_is_seen_whole_or_not_at_all(tmp_path):
+def test_a_file_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
     target = str(tmp_path / "folder" / "a.txt")
     storage.write_text(target, "처음")
     storage.write_text(target, "다시")
@@ -32,7 +34,7 @@ def test_a_file_is_seen_whole_or_not_at_all(tmp_path):
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["a.txt"]
 
 
-def test_a_folder_goes_over_what_is_there(tmp_path):
+def test_a_folder_goes_over_what_is_there(tmp_path: Path) -> None:
     storage.write_text(str(tmp_path / "a" / "deep" / "x"), "1")
     storage.write_text(str(tmp_path / "b" / "y"), "2")
     storage.copy_dir(str(tmp_path / "a"), str(tmp_path / "b"))

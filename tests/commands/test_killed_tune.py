@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -28,13 +29,13 @@ OPTIONS = {
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
 
 
-def tune_command(run_dir, *options, **overrides):
+def tune_command(run_dir: Any, *options: Any, **overrides: Any) -> Any:
     """Arguments of the command line; `run_dir`.log is to take its output."""
     fields = [part for name, value in {**OPTIONS, **overrides}.items() for part in (f"--{name}", value)]
     return [f"{run_dir}.log", "tune", "--config", CONFIG, "--run-dir", run_dir, *options, *fields]
 
 
-def read_trials(run_dir):
+def read_trials(run_dir: Any) -> Any:
     """Trials of the run folder's one study; none where it is not there yet."""
     if not Path(run_dir, "tune", "study.log").exists():
         return []
@@ -44,15 +45,15 @@ def read_trials(run_dir):
     return optuna.load_study(study_name=names[0], storage=storage).trials if names else []
 
 
-def ended(run_dir):
+def ended(run_dir: Any) -> Any:
     return [trial for trial in read_trials(run_dir) if trial.state.is_finished()]
 
 
-def wait_for(run_dir, process, condition):
+def wait_for(run_dir: Any, process: Any, condition: Any) -> None:
     wait_until(lambda: condition(read_trials(run_dir)), process, f"{run_dir}.log")
 
 
-def begun_after(number):
+def begun_after(number: Any) -> Any:
     """Whether so many trials have ended and another one has got somewhere."""
     return lambda trials: (
         sum(trial.state.is_finished() for trial in trials) >= number
@@ -61,12 +62,12 @@ def begun_after(number):
 
 
 @pytest.fixture
-def run_dir(extracted, tmp_path):
+def run_dir(extracted: Any, tmp_path: Path) -> Any:
     return Path(shutil.copytree(extracted[0], tmp_path / "run"))
 
 
 @pytest.mark.slow
-def test_a_search_whose_driver_is_killed_twice_ends_with_its_budget(run_dir):
+def test_a_search_whose_driver_is_killed_twice_ends_with_its_budget(run_dir: Any) -> None:
     kept = []
     for number, options in ((1, ()), (3, ("--resume",))):
         with running(*tune_command(run_dir, *options)) as process:
@@ -94,7 +95,7 @@ def test_a_search_whose_driver_is_killed_twice_ends_with_its_budget(run_dir):
 
 
 @pytest.mark.nightly
-def test_a_search_outlives_the_processes_of_its_trials(run_dir):
+def test_a_search_outlives_the_processes_of_its_trials(run_dir: Any) -> None:
     with running(*tune_command(run_dir)) as process:
         for number in (0, 2):
             wait_for(run_dir, process, begun_after(number))
@@ -107,7 +108,7 @@ def test_a_search_outlives_the_processes_of_its_trials(run_dir):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("lost", ["ray::ResourceTrainable", "RayTrainWorker"])
-def test_a_search_outlives_a_process_of_a_trial_of_two_workers(run_dir, lost):
+def test_a_search_outlives_a_process_of_a_trial_of_two_workers(run_dir: Any, lost: str) -> None:
     with running(*tune_command(run_dir, **{"tune.num_trials": 2, "tune.workers_per_trial": 2})) as process:
         wait_for(run_dir, process, begun_after(0))
         kill_worker(process, lost)
@@ -116,7 +117,7 @@ def test_a_search_outlives_a_process_of_a_trial_of_two_workers(run_dir, lost):
 
 
 @pytest.mark.nightly
-def test_the_winner_is_trained_where_the_time_budget_ends_in_an_epoch_that_does_not(run_dir):
+def test_the_winner_is_trained_where_the_time_budget_ends_in_an_epoch_that_does_not(run_dir: Any) -> None:
     options = {"tune.num_trials": 2, "tune.workers_per_trial": 2, "tune.time_budget_sec": 60}
     with running(*tune_command(run_dir, **options)) as process:
         wait_for(run_dir, process, begun_after(0))
@@ -125,7 +126,7 @@ def test_the_winner_is_trained_where_the_time_budget_ends_in_an_epoch_that_does_
     check_trials(run_dir, 1)
 
 
-def check_trials(run_dir, number):
+def check_trials(run_dir: Any, number: Any) -> None:
     """All trials are there, none failed, and no epoch is there twice."""
     table = pd.read_parquet(run_dir / "tune" / "trials.parquet")
     assert table["number"].tolist() == list(range(number))
@@ -170,7 +171,7 @@ cluster.shutdown()
 
 
 @pytest.mark.nightly
-def test_a_search_outlives_a_node(run_dir):
+def test_a_search_outlives_a_node(run_dir: Any) -> None:
     command = [sys.executable, "-c", LOSE_A_NODE, str(run_dir / "tune" / "study.log"), "tune", "--config", str(CONFIG)]
     for name, value in OPTIONS.items():
         command += [f"--{name}", str(value)]

@@ -3,6 +3,8 @@ import platform
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,23 +34,23 @@ TEXT = ("roberta", "electra")
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("checkpoints")
     saved = {name: save_audio_checkpoint(folder, name) for name in AUDIO}
     return saved | {name: save_text_checkpoint(folder, name) for name in TEXT}
 
 
-def make_waveforms(*seconds):
+def make_waveforms(*seconds: Any) -> Any:
     rng = np.random.default_rng(0)
     return [(0.3 * rng.standard_normal(round(16000 * s))).astype(np.float32) for s in seconds]
 
 
-def cosine(a, b):
+def cosine(a: Any, b: Any) -> Any:
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 @pytest.mark.parametrize("name", AUDIO)
-def test_an_audio_embedding_does_not_depend_on_its_neighbours(checkpoints, name):
+def test_an_audio_embedding_does_not_depend_on_its_neighbours(checkpoints: Any, name: Any) -> None:
     encoder = load_audio_encoder(AudioEncoderConfig(name=checkpoints[name], window_sec=1.0, batch_size=3))
     # Some lengths are nearly equal: where a mask is exact, they are padded into one batch.
     waveforms = make_waveforms(0.7, 2.6, 1.0, 2.0, 0.68, 3.3)
@@ -59,7 +61,7 @@ def test_an_audio_embedding_does_not_depend_on_its_neighbours(checkpoints, name)
 
 
 @pytest.mark.parametrize("name", ["data2vec", "wav2vec2_layer", "wav2vec2_group"])
-def test_a_whole_call_equals_a_plain_transformers_forward(checkpoints, name):
+def test_a_whole_call_equals_a_plain_transformers_forward(checkpoints: Any, name: str) -> None:
     # UrgencySense's audio embedding: peak-normalise, extractor, mean over time of last_hidden_state, L2.
     encoder = load_audio_encoder(AudioEncoderConfig(name=checkpoints[name], window_sec=None))
     extractor = AutoFeatureExtractor.from_pretrained(checkpoints[name])
@@ -74,7 +76,7 @@ def test_a_whole_call_equals_a_plain_transformers_forward(checkpoints, name):
         np.testing.assert_allclose(vector, expected, atol=1e-4)
 
 
-def test_windows_are_pooled_by_frame_count(checkpoints):
+def test_windows_are_pooled_by_frame_count(checkpoints: Any) -> None:
     config = AudioEncoderConfig(name=checkpoints["wav2vec2_group"], window_sec=1.0, peak_normalize=False, l2_normalize=False)
     encoder = load_audio_encoder(config)
     extractor = AutoFeatureExtractor.from_pretrained(checkpoints["wav2vec2_group"])
@@ -88,7 +90,7 @@ def test_windows_are_pooled_by_frame_count(checkpoints):
     np.testing.assert_allclose(encoded.vectors[0], frames.mean(0), atol=1e-4)
 
 
-def test_the_last_window_reaches_back_and_counts_what_is_new(checkpoints):
+def test_the_last_window_reaches_back_and_counts_what_is_new(checkpoints: Any) -> None:
     config = AudioEncoderConfig(name=checkpoints["data2vec"], window_sec=1.0, peak_normalize=False, l2_normalize=False)
     encoder = load_audio_encoder(config)
     model = AutoModel.from_pretrained(checkpoints["data2vec"]).eval()
@@ -100,7 +102,7 @@ def test_the_last_window_reaches_back_and_counts_what_is_new(checkpoints):
     np.testing.assert_allclose(encoder.encode([waveform]).vectors[0], torch.cat([whole, tail[3:]]).mean(0), atol=1e-4)
 
 
-def test_every_sample_is_heard_and_counts_once(checkpoints):
+def test_every_sample_is_heard_and_counts_once(checkpoints: Any) -> None:
     encoder = load_audio_encoder(AudioEncoderConfig(name=checkpoints["data2vec"], window_sec=1.0))
     for seconds in (0.05, 0.5, 1.0, 1.001, 1.1, 1.5, 2.2, 3.9):
         (waveform,) = make_waveforms(seconds)
@@ -111,7 +113,7 @@ def test_every_sample_is_heard_and_counts_once(checkpoints):
 
 
 @pytest.mark.parametrize("name", ["data2vec", "wav2vec2_layer"])
-def test_the_cpu_front_end_is_that_of_transformers(checkpoints, name):
+def test_the_cpu_front_end_is_that_of_transformers(checkpoints: Any, name: str) -> None:
     model = AutoModel.from_pretrained(checkpoints[name]).eval()
     front_end = FrontEnd(model.feature_extractor.conv_layers)
     # 1.3 s and 4.9 s: within a tile, and over three tiles of which the last is short.
@@ -122,7 +124,7 @@ def test_the_cpu_front_end_is_that_of_transformers(checkpoints, name):
 
 
 @pytest.mark.parametrize("name", ["data2vec", "wav2vec2_layer", "ast"])
-def test_int8_is_nearly_equal(checkpoints, name):
+def test_int8_is_nearly_equal(checkpoints: Any, name: str) -> None:
     config = AudioEncoderConfig(name=checkpoints[name])
     waveforms = make_waveforms(1.3, 2.1)
     exact = load_audio_encoder(config).encode(waveforms).vectors
@@ -131,7 +133,7 @@ def test_int8_is_nearly_equal(checkpoints, name):
     assert min(cosine(*pair) for pair in zip(exact, quantised, strict=True)) >= 0.995
 
 
-def test_an_int8_layer_is_its_linear_layer_rounded():
+def test_an_int8_layer_is_its_linear_layer_rounded() -> None:
     # Weights of 127 steps a row, inputs of 255 steps of 1/128: nothing is rounded, so the products are exact.
     weight = torch.tensor([[127.0, -3.0, 5.0], [0.5, 63.5, -1.0]])
     linear = torch.nn.Linear(3, 2)
@@ -141,14 +143,14 @@ def test_an_int8_layer_is_its_linear_layer_rounded():
         torch.testing.assert_close(Int8Linear(linear)(values), linear(values))
 
 
-def test_frames_are_counted_by_the_arithmetic_of_convolutions():
+def test_frames_are_counted_by_the_arithmetic_of_convolutions() -> None:
     # By hand: 400 samples are one frame of wav2vec 2.0, each further 320 another one; 16,000 give 49.
     convs = list(zip((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2), strict=True))
     assert count_frames(np.array([399, 400, 719, 720, 16000]), convs).tolist() == [0, 1, 1, 2, 49]
 
 
 @pytest.mark.parametrize("name", ["data2vec", "wav2vec2_layer", "wav2vec2_group", "hubert", "adapter"])
-def test_frames_are_counted_as_transformers_does(checkpoints, name):
+def test_frames_are_counted_as_transformers_does(checkpoints: Any, name: str) -> None:
     small = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
     small |= {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
     if name == "hubert":
@@ -165,7 +167,7 @@ def test_frames_are_counted_as_transformers_does(checkpoints, name):
     assert counted.tolist() == given
 
 
-def test_ast_hears_all_of_a_long_call(checkpoints):
+def test_ast_hears_all_of_a_long_call(checkpoints: Any) -> None:
     encoder = load_audio_encoder(AudioEncoderConfig(name=checkpoints["ast"]))
     (waveform,) = make_waveforms(3.0)
     # 128 frames of 10 ms are 1.28 s: three windows, though no window was asked for.
@@ -176,7 +178,7 @@ def test_ast_hears_all_of_a_long_call(checkpoints):
 
 
 @pytest.mark.parametrize("name", TEXT)
-def test_a_text_embedding_follows_the_recipe_and_not_its_neighbours(checkpoints, name):
+def test_a_text_embedding_follows_the_recipe_and_not_its_neighbours(checkpoints: Any, name: Any) -> None:
     encoder = load_text_encoder(TextEncoderConfig(name=checkpoints[name], batch_size=3))
     tokenizer = AutoTokenizer.from_pretrained(checkpoints[name])
     model = AutoModel.from_pretrained(checkpoints[name]).eval()
@@ -188,14 +190,14 @@ def test_a_text_embedding_follows_the_recipe_and_not_its_neighbours(checkpoints,
         np.testing.assert_allclose(vector, expected, atol=1e-4)
 
 
-def test_mean_pooling_leaves_padding_out(checkpoints):
+def test_mean_pooling_leaves_padding_out(checkpoints: Any) -> None:
     encoder = load_text_encoder(TextEncoderConfig(name=checkpoints["electra"], pooling="mean", layer_norm=False))
     alone = encoder.encode(SENTENCES[:1]).vectors[0]
     np.testing.assert_allclose(encoder.encode(SENTENCES).vectors[0], alone, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "limit"), [("roberta", 66 - 1), ("electra", 66)])
-def test_long_texts_are_cut_at_the_model_and_counted(checkpoints, name, limit):
+def test_long_texts_are_cut_at_the_model_and_counted(checkpoints: Any, name: str, limit: Any) -> None:
     encoder = load_text_encoder(TextEncoderConfig(name=checkpoints[name]))
     text = " ".join(SENTENCES * 10)
     encoded = encoder.encode([text, SENTENCES[0]])
@@ -205,7 +207,7 @@ def test_long_texts_are_cut_at_the_model_and_counted(checkpoints, name, limit):
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_a_long_text_is_read_in_windows(checkpoints, pooling):
+def test_a_long_text_is_read_in_windows(checkpoints: Any, pooling: str) -> None:
     config = TextEncoderConfig(name=checkpoints["electra"], max_tokens=16, pooling=pooling, overflow="window", layer_norm=False)
     encoder = load_text_encoder(config.model_copy(update={"l2_normalize": False}))
     tokenizer = AutoTokenizer.from_pretrained(checkpoints["electra"])
@@ -226,7 +228,7 @@ def test_a_long_text_is_read_in_windows(checkpoints, pooling):
     assert np.isfinite(encoded.vectors).all()
 
 
-def test_an_unknown_model_is_one_clear_line(tmp_path, monkeypatch):
+def test_an_unknown_model_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "empty").mkdir()
     with pytest.raises(RequestError, match=r"audio encoder .*empty: [^\n]+$"):
@@ -235,7 +237,7 @@ def test_an_unknown_model_is_one_clear_line(tmp_path, monkeypatch):
         resolve_weights(TextEncoderConfig(name="nobody/no-such-model"))
 
 
-def test_a_model_of_the_hub_is_its_commit(checkpoints, tmp_path):
+def test_a_model_of_the_hub_is_its_commit(checkpoints: Any, tmp_path: Path) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     folder = tmp_path / "models--nobody--tiny"
     shutil.copytree(checkpoints["electra"], folder / "snapshots" / commit)
@@ -252,7 +254,7 @@ def test_a_model_of_the_hub_is_its_commit(checkpoints, tmp_path):
     assert done.stdout.split() == [commit, commit]
 
 
-def test_weights_are_identified_by_content(checkpoints, tmp_path):
+def test_weights_are_identified_by_content(checkpoints: Any, tmp_path: Path) -> None:
     before = resolve_weights(TextEncoderConfig(name=checkpoints["electra"]))
     other = str(shutil.copytree(checkpoints["electra"], tmp_path / "copy"))
     assert resolve_weights(TextEncoderConfig(name=other)) == before
@@ -262,14 +264,14 @@ def test_weights_are_identified_by_content(checkpoints, tmp_path):
     assert resolve_weights(TextEncoderConfig(name=other)) != before
 
 
-def test_normalize_rows_matches_torch():
+def test_normalize_rows_matches_torch() -> None:
     values = np.random.default_rng(0).standard_normal((4, 9)).astype(np.float32)
     expected = torch.nn.functional.normalize(torch.nn.functional.layer_norm(torch.from_numpy(values), (9,)), dim=-1)
     np.testing.assert_allclose(normalize_rows(values, layer_norm=True, l2=True), expected, atol=1e-6)
     assert not normalize_rows(np.zeros((1, 9), np.float32), layer_norm=False, l2=True).any()
 
 
-def test_the_spectral_encoder_hears_loudness_changes_and_speed():
+def test_the_spectral_encoder_hears_loudness_changes_and_speed() -> None:
     encoder = load_audio_encoder(AudioEncoderConfig(l2_normalize=False))
     time = np.arange(32000) / 16000
     tone = np.sin(2 * np.pi * 440 * time).astype(np.float32)
@@ -286,12 +288,12 @@ def test_the_spectral_encoder_hears_loudness_changes_and_speed():
 
 
 @pytest.mark.parametrize("samples", [1, 200, 400, 800, 1600, 16000])
-def test_the_spectral_encoder_takes_any_length(samples):
+def test_the_spectral_encoder_takes_any_length(samples: int) -> None:
     vectors = load_audio_encoder(AudioEncoderConfig()).encode([np.full(samples, 0.5, np.float32)]).vectors
     assert np.isfinite(vectors).all()
 
 
-def test_the_hashing_encoder_keeps_angles_between_texts():
+def test_the_hashing_encoder_keeps_angles_between_texts() -> None:
     encoder = load_text_encoder(TextEncoderConfig(layer_norm=False, hashing_dim=2048))
     exact = encoder.vectorizer.transform(SENTENCES).toarray()
     projected = encoder.encode(SENTENCES).vectors
@@ -300,7 +302,7 @@ def test_the_hashing_encoder_keeps_angles_between_texts():
     assert encoder.encode(["", "불"]).num_tokens.tolist() == [0, 3]
 
 
-def test_the_hashing_encoder_projects_as_scikit_learn_does():
+def test_the_hashing_encoder_projects_as_scikit_learn_does() -> None:
     encoder = load_text_encoder(TextEncoderConfig(layer_norm=False, l2_normalize=False, hashing_dim=64))
     hashed = encoder.vectorizer.transform([*SENTENCES, ""])
     projection = SparseRandomProjection(64, random_state=119).fit(sparse.csr_matrix(hashed.shape))
@@ -326,7 +328,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-def test_memory_that_a_model_freed_is_not_asked_of_the_kernel_again():
+def test_memory_that_a_model_freed_is_not_asked_of_the_kernel_again() -> None:
     done = subprocess.run([sys.executable, "-c", COUNT_PAGES], check=True, capture_output=True, text=True)
     # 80 blocks of 1,953 pages. By default it is luck: from 1,953 faults, of one block in all, to 154,141.
     assert int(done.stdout) < 0.1 * 80 * 1953
