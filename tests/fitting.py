@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import traceback
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import pytest
@@ -85,6 +85,7 @@ def run_on_workers(config: Any, data: Any, num_workers: Any, folder: Any) -> Any
         waiting = list(pipes)
         while waiting:
             for pipe in wait(waiting):
+                assert isinstance(pipe, Connection)
                 waiting.remove(pipe)
                 if error := pipe.recv():
                     raise RuntimeError(error)
@@ -110,7 +111,7 @@ def check_two_workers_are_one(config: Any, data: Any, folder: Any, noise: Any = 
         for name, value in weights.items():
             left_out = noise(name, value)
             value[left_out] = found[name][left_out]
-            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5, msg=functools.partial("{}: {}".format, name))
         assert len(others) == len(rows)
         for other, row in zip(others, rows, strict=True):
             assert other == pytest.approx(row, abs=1e-5)

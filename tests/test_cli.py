@@ -86,6 +86,7 @@ def test_help_lists_every_field_with_doc_and_default(capsys: pytest.CaptureFixtu
     shown = " ".join(capsys.readouterr().out.split())
     for name, field in iter_fields():
         assert f"--{name} VALUE" in shown
+        assert field.description is not None
         assert " ".join(field.description.split()[:4]) in shown
     assert "Most epochs to train. Takes an integer >= 1 and <= 100000. Default: 50" in shown
 
@@ -108,10 +109,11 @@ def test_evaluate_finds_an_operating_point_of_high(trained: Any, capsys: pytest.
     assert run("evaluate", "--run-dir", run_dir, "--recall-of-high", "0.9") == 0
     shown = capsys.readouterr().out
     point = evaluate_run(config, run_dir, 0.9).operating_point
+    assert point is not None
     assert f"P(상) >= {point.threshold:.6g}, chosen on val for a recall of 상 of at least 0.9" in shown
     val, test_figures = point.splits["val"], point.splits["test"]
     assert f"recall {val.recall:.3f} ({val.num_found} of {val.num_high})" in shown
-    assert val.recall >= 0.9
+    assert val.recall is not None and val.recall >= 0.9
     table = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
     test = table[table["split"] == "test"]
     flagged = test[test["prob_high"] >= point.threshold]

@@ -146,7 +146,7 @@ class Receiver:
 
     def __init__(self, *bad: Any) -> None:
         self.bad = bad
-        self.found = []
+        self.found: list[Any] = []
         self.called = threading.Event()
 
     def __call__(self, messages: Any) -> None:
@@ -165,7 +165,7 @@ class Receiver:
 def test_a_relay_hands_on_what_workers_send(ray_session: None) -> None:
     receiver = Receiver()
     with Relay(receiver, 0.05) as send:
-        work = ray.remote(num_cpus=0)(lambda number: send(number))  # noqa: PLW0108 (Ray takes functions only)
+        work: Any = ray.remote(num_cpus=0)(lambda number: send(number))  # noqa: PLW0108 (Ray takes functions only)
         ray.get([work.remote(number) for number in range(3)])
         while len(receiver.found) < 3:
             receiver.wait()

@@ -4,22 +4,21 @@ import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parent.parent
 
 
-def normalise(name: Any) -> Any:
+def normalise(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def declared() -> Any:
+def declared() -> set[str]:
     with (ROOT / "pyproject.toml").open("rb") as stream:
         requirements = tomllib.load(stream)["project"]["dependencies"]
-    return {normalise(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements}
+    return {normalise(re.split(r"[^\w.-]", requirement)[0]) for requirement in requirements}
 
 
-def imported() -> Any:
+def imported() -> set[str]:
     """The distributions whose modules the package imports, wherever in a file."""
     modules = set()
     for path in (ROOT / "urgency_ray").rglob("*.py"):
@@ -27,6 +26,7 @@ def imported() -> Any:
             if isinstance(node, ast.Import):
                 modules |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
+                assert node.module is not None  # only `from . import` has none
                 modules.add(node.module.partition(".")[0])
     distributions = packages_distributions()
     return {normalise(distributions[module][0]) for module in modules - sys.stdlib_module_names - {"urgency_ray"}}

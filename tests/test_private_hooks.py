@@ -107,9 +107,8 @@ def test_no_private_name_is_used_that_the_table_lacks() -> None:
 
 def test_of_ray_train_s_callbacks_only_the_placement_group_cleaner_is_left_out() -> None:
     trainer = Trainer(lambda: None, scaling_config=ScalingConfig(num_workers=1))
-    all_of_them, ours = (
-        {type(each).__name__ for each in of._create_default_callbacks(trainer)} for of in (TorchTrainer, Trainer)
-    )
+    kinds: tuple[Any, Any] = (TorchTrainer, Trainer)
+    all_of_them, ours = ({type(each).__name__ for each in of._create_default_callbacks(trainer)} for of in kinds)
     assert all_of_them - ours == {"PlacementGroupCleanerCallback"}
 
 
@@ -156,7 +155,7 @@ def test_ray_data_takes_blocks_that_are_made_when_they_are_asked_for(ray_session
     members = [f"{number:02d}.wav" for number in range(7)]
     manifest = pa.table({"audio_container": ["a.zip"] * 7, "audio_member": members[::-1]})
     blocks = Blocks(manifest, 3)
-    source = ray.data.from_blocks(blocks)
+    source = ray.data.from_blocks(blocks)  # type: ignore[arg-type]
     assert source.num_blocks() == 3
     assert [row["audio_member"] for row in source.take_all()] == members
 
@@ -194,14 +193,21 @@ def test_fused_adamw_divides_the_gradients_by_what_clipping_sets(max_norm: float
 
 
 def test_huggingface_hub_calls_what_a_model_adds_to_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    called = []
+    called: list[Any] = []
     for name in ("_save_pretrained", "_from_pretrained"):
         assert name in vars(ModelHubMixin) and name in vars(UrgencyClassifier)
-    saving = UrgencyClassifier._save_pretrained
-    monkeypatch.setattr(UrgencyClassifier, "_save_pretrained", lambda *rest: (called.append("saved"), saving(*rest))[1])
-    reading = UrgencyClassifier._from_pretrained.__func__
-    watched = classmethod(lambda cls, **options: (called.append(sorted(options)), reading(cls, **options))[1])
-    monkeypatch.setattr(UrgencyClassifier, "_from_pretrained", watched)
+    saving, reading = UrgencyClassifier._save_pretrained, vars(UrgencyClassifier)["_from_pretrained"].__func__
+
+    def save(*rest: Any) -> None:
+        called.append("saved")
+        saving(*rest)
+
+    def read(cls: type[UrgencyClassifier], /, **options: Any) -> Any:
+        called.append(sorted(options))
+        return reading(cls, **options)
+
+    monkeypatch.setattr(UrgencyClassifier, "_save_pretrained", save)
+    monkeypatch.setattr(UrgencyClassifier, "_from_pretrained", classmethod(read))
     UrgencyClassifier(ModelConfig(), 4, 3).save_pretrained(tmp_path)
     UrgencyClassifier.from_pretrained(str(tmp_path))
     assert called[0] == "saved"
@@ -211,8 +217,8 @@ def test_huggingface_hub_calls_what_a_model_adds_to_its_folder(tmp_path: Path, m
 def test_transformers_front_end_has_the_layers_that_are_taken_from_it() -> None:
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    front = {"conv_dim": (8, 8), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2}
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    front: dict[str, Any] = {"conv_dim": (8, 8), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2}
     model = Wav2Vec2Model(Wav2Vec2Config(**sizes, **front, feat_extract_norm="layer", num_conv_pos_embedding_groups=2))
     for layer in model.feature_extractor.conv_layers:
         assert isinstance(layer.conv, nn.Conv1d) and isinstance(layer.layer_norm, nn.LayerNorm) and callable(layer.activation)

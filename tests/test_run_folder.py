@@ -23,12 +23,14 @@ def names(folder: Any) -> Any:
 
 
 def test_the_names_are_those_of_the_readme_s_listing() -> None:
-    block = re.search(r"## A run folder\n\n```\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL).group(1)
-    listed = re.findall(r"^(\S+?)/? {2,}", block, re.MULTILINE)
+    block = re.search(r"## A run folder\n\n```\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    listed = re.findall(r"^(\S+?)/? {2,}", block.group(1), re.MULTILINE)
     assert set(listed) == names(RunFolder("s3://bucket/run"))
     assert len(listed) == len(set(listed))
-    search = re.search(r"^tune/(.*?)^\S", block, re.MULTILINE | re.DOTALL).group(1)
-    assert set(re.findall(r"[a-z]+(?:\.[a-z]+|(?=/))", search)) == names(SearchFolder("runs/demo/tune"))
+    search = re.search(r"^tune/(.*?)^\S", block.group(1), re.MULTILINE | re.DOTALL)
+    assert search is not None
+    assert set(re.findall(r"[a-z]+(?:\.[a-z]+|(?=/))", search.group(1))) == names(SearchFolder("runs/demo/tune"))
 
 
 def test_a_search_lies_in_its_run_folder() -> None:

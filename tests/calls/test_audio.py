@@ -103,7 +103,7 @@ def test_pcm16_samples_are_those_of_the_wave_module_over_32768() -> None:
 
 
 def test_stereo_is_the_mean_of_its_channels() -> None:
-    content = wav(np.tile(np.float32([[0.5, -0.25]]), (100, 1)), subtype="FLOAT")
+    content = wav(np.tile(np.array([[0.5, -0.25]], np.float32), (100, 1)), subtype="FLOAT")
     np.testing.assert_array_equal(decode_wav(content, 8000, 100.0), np.full(100, 0.125, np.float32))
 
 
@@ -182,7 +182,7 @@ def test_samples_that_are_no_sound_are_invalid(bad: Any, num_channels: int) -> N
 
 def test_zeros_are_silent_audio_also_where_the_channels_cancel() -> None:
     assert reason_of(riff(bytes(1600))) == Reason.SILENT_AUDIO
-    assert reason_of(wav(np.tile(np.float32([[0.5, -0.5]]), (100, 1)))) == Reason.SILENT_AUDIO
+    assert reason_of(wav(np.tile(np.array([[0.5, -0.5]], np.float32), (100, 1)))) == Reason.SILENT_AUDIO
 
 
 @hypothesis.settings(max_examples=400, deadline=None)
@@ -242,7 +242,7 @@ def test_features_of_bursts_in_digital_silence_are_those_of_librosa() -> None:
 
 
 def test_features_of_a_square_wave_by_hand() -> None:
-    waveform = np.tile(np.float32([0.5, -0.5]), 4000)
+    waveform = np.tile(np.array([0.5, -0.5], np.float32), 4000)
     expected = {"duration_sec": 0.5, "speech_ratio": 1.0, "energy_mean": 0.25, "peak_amp": 0.5, "peak_to_rms": 1.0}
     assert acoustic_features(waveform, RATE_HZ) == pytest.approx(expected)
 
@@ -253,8 +253,9 @@ def test_features_of_a_silent_cut_are_finite() -> None:
 
 
 def test_peak_normalize_scales_to_one_and_leaves_zeros() -> None:
-    np.testing.assert_array_equal(peak_normalize(np.float32([0.1, -0.2])), np.float32([0.5, -1.0]))
-    assert peak_normalize(np.float32([0.1])).dtype == np.float32
+    normalized = peak_normalize(np.array([0.1, -0.2], np.float32))
+    np.testing.assert_array_equal(normalized, np.array([0.5, -1.0], np.float32))
+    assert peak_normalize(np.array([0.1], np.float32)).dtype == np.float32
     np.testing.assert_array_equal(peak_normalize(np.zeros(3, np.float32)), np.zeros(3))
 
 

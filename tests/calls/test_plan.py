@@ -25,6 +25,7 @@ from urgency_ray.calls.transcript import join_transcript
 from urgency_ray.config import DataConfig
 from urgency_ray.errors import Reason, Reject, RequestError, UnreachableError
 from urgency_ray.schema import MANIFEST_SCHEMA
+from urgency_ray.storage import open_location
 
 SPOKEN_CALLS = Path(__file__).resolve().parents[3] / "shared" / "data" / "spoken_calls"
 
@@ -57,7 +58,7 @@ def patch_directory(path: Path, offset: int, value: bytes) -> None:
     path.write_bytes(content)
 
 
-def plan(root: Path | str, **data: object) -> dict[str, dict]:
+def plan(root: Path | str, **data: Any) -> dict[str, dict[str, Any]]:
     table = plan_calls(DataConfig(root=str(root), **data))
     assert table.schema.equals(MANIFEST_SCHEMA)
     rows = table.to_pylist()
@@ -65,7 +66,7 @@ def plan(root: Path | str, **data: object) -> dict[str, dict]:
     return {row["call_id"]: row for row in rows}
 
 
-def reasons(rows: dict[str, dict]) -> dict[str, str | None]:
+def reasons(rows: dict[str, dict[str, Any]]) -> dict[str, str | None]:
     assert all((row["reason"] is None) == (row["detail"] is None) for row in rows.values())
     return {call_id: row["reason"] for call_id, row in rows.items()}
 
@@ -427,7 +428,7 @@ def test_a_disk_that_is_not_mounted_is_no_reject(tmp_path: Path, monkeypatch: py
 
 def test_an_archive_out_of_reach_stops_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put_zip(tmp_path / "a.zip", "c.wav")
-    root = files.open_location(str(tmp_path))
+    root = open_location(str(tmp_path))
     monkeypatch.setattr(files, "_RETRY_SEC", (0.0, 0.0))
     for failures, reached in ((3, True), (100, False)):
         unsteady = Unsteady(failures)

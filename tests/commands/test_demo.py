@@ -49,9 +49,11 @@ def test_the_demo_shows_that_fusing_beats_both_and_leaves_the_run_folder(
 
 def check_the_example_in_python(run_dir: Any) -> None:
     """README's lines, on this run folder, give predictions.parquet's probabilities."""
-    lines = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL).group(1)
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert example is not None
+    lines = example.group(1)
     assert "runs/demo/" in lines
-    names = {}
+    names: dict[str, Any] = {}
     exec(lines.replace("runs/demo", str(run_dir)).replace("    model.prob", "    shown = model.prob"), names)
     known = pq.read_table(run_dir / "predictions.parquet").to_pandas().set_index("example_id").loc[names["rows"]["example_id"]]
     np.testing.assert_allclose(names["shown"], known[["prob_low", "prob_mid", "prob_high"]], atol=1e-5)

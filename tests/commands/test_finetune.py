@@ -21,6 +21,7 @@ from urgency_ray.config import Config, load_config
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import load_examples, load_transcripts
 from urgency_ray.model.classifier import load_model
+from urgency_ray.model.text_trunk import KoElectraCrossModal
 from urgency_ray.search.space import check_space
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -107,7 +108,7 @@ def test_tune_searches_over_a_fine_tuned_model(ray_session: None, extracted: Any
     fields = {"model.name": "cross_modal", "model.text_encoder": checkpoint, "model.trainable_layers": 1, "tune.space": space}
     summary = tune(extracted[2].replace(fields | {"tune.num_trials": 3, "train.epochs": 2}), run_dir)
     assert (summary.num_trials, summary.failed) == (3, 0)
-    assert load_model(f"{run_dir}/tune/model").model.trainable_layers == summary.best["model.trainable_layers"]
+    assert load_model(f"{run_dir}/tune/model").config.trainable_layers == summary.best["model.trainable_layers"]
 
 
 @pytest.mark.slow
@@ -124,6 +125,7 @@ def test_ablation_trains_audio_without_the_encoder_and_text_without_audio(
     }
     config = finetuned[2].replace(fields)
     metrics = train(config, run_dir)
+    assert metrics.ablation is not None
     assert list(metrics.ablation) == ["audio", "fused", "text"]
     model = load_model(f"{run_dir}/model")
     assert (model.config.modalities, model.tokenizer) == ("audio", None)
@@ -151,4 +153,5 @@ def test_the_shipped_recipe_trains_from_extract_on(
     model = load_model(f"{run_dir}/model")
     recipe = load_config(CONFIGS / "urgency_detect.yaml", {"model.text_encoder": names["model.text_encoder"]})
     assert model.config == recipe.model
+    assert isinstance(model.trunk, KoElectraCrossModal)
     assert model.trunk.text_encoder.config.model_type == "electra"

@@ -69,7 +69,7 @@ def round_trip(config: Any, run_dir: Any, folder: Any, embeddings: Any, back: An
     return imported
 
 
-def write_sense(folder: Any, frame: Any, audio: Any = None, text: Any = None, **options: Any) -> Any:
+def write_sense(folder: Path, frame: pd.DataFrame, audio: Any = None, text: Any = None, **options: Any) -> tuple[str, str]:
     """A pair as a student would write it."""
     rng = np.random.default_rng(0)
     audio = rng.normal(size=(len(frame), 6)).astype(np.float32) if audio is None else audio
@@ -79,7 +79,7 @@ def write_sense(folder: Any, frame: Any, audio: Any = None, text: Any = None, **
     return str(folder / "metadata.csv"), str(folder / "embeddings.npz")
 
 
-def make_sense(size: Any) -> Any:
+def make_sense(size: int) -> pd.DataFrame:
     rng = np.random.default_rng(1)
     return pd.DataFrame(
         {
@@ -90,7 +90,7 @@ def make_sense(size: Any) -> Any:
     )
 
 
-def make_detect() -> Any:
+def make_detect() -> pd.DataFrame:
     """Five utterances of two calls, not side by side; urgency_label in the order of appearance, as it should not be used."""
     return pd.DataFrame(
         {
@@ -108,7 +108,7 @@ def make_detect() -> Any:
     )
 
 
-def write_detect(folder: Any, frame: Any, audio: Any = None) -> Any:
+def write_detect(folder: Path, frame: pd.DataFrame, audio: Any = None) -> tuple[str, str]:
     audio = np.random.default_rng(2).normal(size=(len(frame), 5)).astype(np.float32) if audio is None else audio
     frame.to_csv(folder / "processed_data.csv", index=False, encoding="utf-8-sig")
     np.save(folder / "wav2vec2_embeddings.npy", audio)

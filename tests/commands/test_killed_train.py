@@ -39,7 +39,7 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> Any:
     urgency = rng.integers(0, 3, NUM_ROWS)
     frame = pd.DataFrame({"file_id": [f"call{row}" for row in range(NUM_ROWS)], "text": "불이야", "urgency_y": urgency})
     frame.to_csv(folder / "metadata.csv", index=False)
-    arrays = {
+    arrays: dict[str, Any] = {
         name: (rng.standard_normal((3, 24))[urgency] + 8 * rng.standard_normal((NUM_ROWS, 24))).astype(np.float32)
         for name in ("audio", "text")
     }
@@ -47,7 +47,7 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return str(folder / "metadata.csv"), str(folder / "embeddings.npz")
 
 
-def make_run(artefacts: Any, run_dir: Any) -> Any:
+def make_run(artefacts: tuple[str, str], run_dir: Path) -> Path:
     import_artefacts(Config(), *artefacts, str(run_dir))
     return run_dir
 

@@ -68,7 +68,7 @@ def run_dir(extracted: Any, tmp_path: Path) -> Any:
 
 @pytest.mark.slow
 def test_a_search_whose_driver_is_killed_twice_ends_with_its_budget(run_dir: Any) -> None:
-    kept = []
+    kept: list[Any] = []
     for number, options in ((1, ()), (3, ("--resume",))):
         with running(*tune_command(run_dir, *options)) as process:
             wait_for(run_dir, process, begun_after(number))
@@ -190,8 +190,8 @@ def test_a_search_outlives_a_node(run_dir: Any) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             kill_all([process, *process.children(recursive=True)])
         shutil.rmtree(ray_tmpdir, ignore_errors=True)
-    log = Path(f"{run_dir}.log").read_text(encoding="utf-8")
+    logged = Path(f"{run_dir}.log").read_text(encoding="utf-8")
     # Not that of the process, whose last act is Ray's own taking down of a test cluster that lacks a node.
-    assert "exit code of the search: 0" in log, log
-    assert "lost a node" in log
+    assert "exit code of the search: 0" in logged, logged
+    assert "lost a node" in logged
     check_trials(run_dir, NUM_TRIALS)

@@ -44,8 +44,8 @@ def bucket() -> Iterator[Any]:
 
 def run(*commands: Any) -> Any:
     options = ["--ray.address", "local", "--ray.num_cpus", "2"]
-    commands = json.dumps([[*command, *options] for command in commands])
-    done = subprocess.run([sys.executable, "-c", COMMANDS, commands], check=False, capture_output=True, text=True, timeout=400)
+    orders = json.dumps([[*command, *options] for command in commands])
+    done = subprocess.run([sys.executable, "-c", COMMANDS, orders], check=False, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stderr
 

@@ -195,6 +195,7 @@ def test_folds_score_each_row_by_a_model_that_has_not_seen_it(ray_session: None,
     examples = load_examples(run_dir)
     folds = fold_splits(examples, config.split, 2)
     found = metrics.folds
+    assert found is not None
     assert [fold.num_rows for fold in found.each] == [len(splits.test) for splits in folds]
     scores = [fold.macro_f1 for fold in found.each]
     assert (found.macro_f1_mean, found.macro_f1_std) == pytest.approx((np.mean(scores), np.std(scores, ddof=1)))
@@ -252,7 +253,7 @@ def test_two_ray_train_workers_share_the_work(ray_session: None, extracted: Any,
     alone = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
     for name in ("train_loss", "val_loss"):
         np.testing.assert_allclose([row[name] for row in history], [row[name] for row in alone], atol=1e-5)
-    assert two["splits"]["test"]["urgency"]["confusion"] == one["splits"]["test"]["urgency"]["confusion"]
+    assert two.splits["test"]["urgency"].confusion == one.splits["test"]["urgency"].confusion
 
 
 def test_embeddings_of_another_encoder_are_refused(extracted: Any) -> None:
@@ -275,6 +276,7 @@ def test_a_recipe_takes_over_which_commit_made_the_embeddings(extracted: Any, tm
         metadata = {METADATA_KEY: json.dumps(fingerprint, sort_keys=True)}
         pq.write_table(table.replace_schema_metadata(metadata), path)
     config, examples, _ = open_run(extracted[2], str(run_dir))
+    assert examples.fingerprint is not None
     assert config.audio_encoder.revision == examples.fingerprint.audio_encoder["revision"] == "v1"
 
 

@@ -31,7 +31,7 @@ from urgency_ray.search import study
 from urgency_ray.search.engine import num_concurrent, run_search
 from urgency_ray.search.space import SearchSpace
 from urgency_ray.training.data import TrainingData
-from urgency_ray.training.fit import fit
+from urgency_ray.training.fit import Epoch, fit
 from urgency_ray.training.run import open_run
 from urgency_ray.training.shared import SharedInputs
 
@@ -138,12 +138,14 @@ def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched: 
     for part in ("val", "test"):
         assert getattr(summary.defaults, part) == trained[1].splits[part]["urgency"]
     _, examples, splits = open_run(config, run_dir)
-    called = [
+    searched_calls, default_calls = (
         predict_examples(load_model(folder), examples)["urgency"].argmax(1)[splits.test]
         for folder in (f"{run_dir}/tune/model", f"{trained[0]}/model")
-    ]
+    )
     truth, calls = examples.urgency[splits.test], group_examples(examples.keys)[splits.test]
-    expected = paired_macro_f1_difference(truth, *called, calls, num_resamples=config.train.bootstrap_samples, seed=0)
+    expected = paired_macro_f1_difference(
+        truth, searched_calls, default_calls, calls, num_resamples=config.train.bootstrap_samples, seed=0
+    )
     difference = summary.difference
     assert (difference.macro_f1, difference.interval) == expected
     assert difference.macro_f1 == pytest.approx(summary.test.macro_f1 - summary.defaults.test.macro_f1)
@@ -163,6 +165,7 @@ def test_a_search_that_finds_nothing_better_says_so(
     with caplog.at_level(logging.INFO, "urgency_ray"):
         summary = tune(config, run_dir)
     assert summary.best == {"train.learning_rate": 1e-3}
+    assert summary.difference is not None and summary.defaults is not None
     assert summary.difference.model_dump(mode="json") == {"macro_f1": 0.0, "interval": [0.0, 0.0], "verdict": "defaults"}
     assert summary.defaults.test == summary.test
     assert "the best trial is that of the config's own values: the search found nothing better" in caplog.messages
@@ -198,7 +201,7 @@ def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(ray_session: None, ext
     best = []
     for fold in val_folds(examples, splits, config.split, 2):
         for seed in (0, 1):
-            epochs = []
+            epochs: list[Epoch] = []
             fit(config.replace({"train.seed": seed}), TrainingData.from_examples(examples, fold), epochs.append)
             best.append(max(epoch.metrics["val_macro_f1"] for epoch in epochs))
     assert row["val_macro_f1"] == pytest.approx(np.mean(best), abs=0.02)
@@ -250,7 +253,7 @@ def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(
     assert fields["model.dropout"] == 0.123
     assert len({trial.params["train.learning_rate"] for trial in trials}) == 3, "what was drawn is not drawn again"
     more = tune(config.replace({"tune.num_trials": 4}), run_dir, resume=True)
-    assert more["num_trials"] == 4
+    assert more.num_trials == 4
     assert load_study(run_dir).trials[:3] == trials
 
 
@@ -286,7 +289,7 @@ def test_a_time_budget_ends_the_search_and_counts_what_was_spent(ray_session: No
         begun = study.begin_study(journal, config, "data", resume=False, run_dir=run_dir)
         _, examples, splits = open_run(config, run_dir)
         data = TrainingData.from_examples(examples, splits)
-        arguments = {"study": begun, "journal": journal, "folder": folder}
+        arguments: dict[str, Any] = {"study": begun, "journal": journal, "folder": folder}
         run_search(config, SharedInputs(config.ray).share(data), [(splits.train, splits.val)], **arguments)
         table = study.trials_table(begun, config)
         assert set(table["state"]) == {"stopped"}
@@ -335,7 +338,7 @@ def test_trials_of_two_workers_fill_the_cluster_and_end(ray_session: None, extra
     del_dropout = {name: value for name, value in config.model_dump()["tune"]["space"].items() if name != "model.dropout"}
     config = config.replace({"tune.space": del_dropout})
     two = tune(config.replace({"tune.workers_per_trial": 2}), run_dir)
-    assert (two["num_trials"], two["failed"]) == (2, 0)
+    assert (two.num_trials, two.failed) == (2, 0)
     history = pd.read_parquet(f"{run_dir}/tune/history.parquet")
     assert tune(config, run_dir).failed == 0
     alone = pd.read_parquet(f"{run_dir}/tune/history.parquet")

@@ -109,7 +109,7 @@ def test_only_the_caller_s_utterances_are_rows(call: Any) -> None:
 
 
 def test_encoding_keeps_rejects_and_gives_the_contract_s_columns(call: Any) -> None:
-    sent = []
+    sent: list[Any] = []
     table = EncodeAudio(AudioEncoderConfig(), "cpu", 1)(decode_calls(plan_calls(call), call))
     table = EncodeText(TextEncoderConfig(), "cpu", 1, MADE_HERE, sent.append)(table)
     contract = "example_id call_id utterance_id provider_split start_ms end_ms speaker text urgency sentiment disaster_large"

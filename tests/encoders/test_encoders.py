@@ -4,29 +4,21 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 from sklearn.random_projection import SparseRandomProjection
-from tiny_checkpoints import SENTENCES, save_audio_checkpoint, save_text_checkpoint
-from transformers import (
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoTokenizer,
-    HubertConfig,
-    HubertModel,
-    Wav2Vec2Config,
-    Wav2Vec2Model,
-)
+from tiny_checkpoints import SENTENCES, save_audio_checkpoint, save_text_checkpoint, tf
 
 from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
 from urgency_ray.encoders.base import normalize_rows
 from urgency_ray.encoders.cpu import FrontEnd, Int8Linear
+from urgency_ray.encoders.hashing import HashingEncoder
 from urgency_ray.encoders.load import load_audio_encoder, load_text_encoder, resolve_weights
-from urgency_ray.encoders.pretrained_audio import count_frames, frame_convs
+from urgency_ray.encoders.pretrained_audio import PretrainedAudioEncoder, count_frames, frame_convs
 from urgency_ray.errors import RequestError
 
 AUDIO = ("data2vec", "wav2vec2_layer", "wav2vec2_group", "ast")
@@ -64,8 +56,8 @@ def test_an_audio_embedding_does_not_depend_on_its_neighbours(checkpoints: Any, 
 def test_a_whole_call_equals_a_plain_transformers_forward(checkpoints: Any, name: str) -> None:
     # UrgencySense's audio embedding: peak-normalise, extractor, mean over time of last_hidden_state, L2.
     encoder = load_audio_encoder(AudioEncoderConfig(name=checkpoints[name], window_sec=None))
-    extractor = AutoFeatureExtractor.from_pretrained(checkpoints[name])
-    model = AutoModel.from_pretrained(checkpoints[name]).eval()
+    extractor = tf.AutoFeatureExtractor.from_pretrained(checkpoints[name])
+    model = tf.AutoModel.from_pretrained(checkpoints[name]).eval()
     waveforms = make_waveforms(1.3, 2.1)
     encoded = encoder.encode(waveforms)
     assert encoded.num_windows.tolist() == [1, 1]
@@ -79,8 +71,8 @@ def test_a_whole_call_equals_a_plain_transformers_forward(checkpoints: Any, name
 def test_windows_are_pooled_by_frame_count(checkpoints: Any) -> None:
     config = AudioEncoderConfig(name=checkpoints["wav2vec2_group"], window_sec=1.0, peak_normalize=False, l2_normalize=False)
     encoder = load_audio_encoder(config)
-    extractor = AutoFeatureExtractor.from_pretrained(checkpoints["wav2vec2_group"])
-    model = AutoModel.from_pretrained(checkpoints["wav2vec2_group"]).eval()
+    extractor = tf.AutoFeatureExtractor.from_pretrained(checkpoints["wav2vec2_group"])
+    model = tf.AutoModel.from_pretrained(checkpoints["wav2vec2_group"]).eval()
     (waveform,) = make_waveforms(1.5)
     inputs = extractor(waveform, sampling_rate=16000, return_tensors="pt").input_values
     with torch.no_grad():
@@ -93,7 +85,7 @@ def test_windows_are_pooled_by_frame_count(checkpoints: Any) -> None:
 def test_the_last_window_reaches_back_and_counts_what_is_new(checkpoints: Any) -> None:
     config = AudioEncoderConfig(name=checkpoints["data2vec"], window_sec=1.0, peak_normalize=False, l2_normalize=False)
     encoder = load_audio_encoder(config)
-    model = AutoModel.from_pretrained(checkpoints["data2vec"]).eval()
+    model = tf.AutoModel.from_pretrained(checkpoints["data2vec"]).eval()
     (waveform,) = make_waveforms(1.3)
     inputs = torch.from_numpy((waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7))[None]
     with torch.no_grad():
@@ -104,6 +96,7 @@ def test_the_last_window_reaches_back_and_counts_what_is_new(checkpoints: Any) -
 
 def test_every_sample_is_heard_and_counts_once(checkpoints: Any) -> None:
     encoder = load_audio_encoder(AudioEncoderConfig(name=checkpoints["data2vec"], window_sec=1.0))
+    assert isinstance(encoder, PretrainedAudioEncoder)
     for seconds in (0.05, 0.5, 1.0, 1.001, 1.1, 1.5, 2.2, 3.9):
         (waveform,) = make_waveforms(seconds)
         windows = list(encoder._windows(0, waveform))
@@ -114,7 +107,7 @@ def test_every_sample_is_heard_and_counts_once(checkpoints: Any) -> None:
 
 @pytest.mark.parametrize("name", ["data2vec", "wav2vec2_layer"])
 def test_the_cpu_front_end_is_that_of_transformers(checkpoints: Any, name: str) -> None:
-    model = AutoModel.from_pretrained(checkpoints[name]).eval()
+    model = tf.AutoModel.from_pretrained(checkpoints[name]).eval()
     front_end = FrontEnd(model.feature_extractor.conv_layers)
     # 1.3 s and 4.9 s: within a tile, and over three tiles of which the last is short.
     for num_samples in (400, 20800, 78411):
@@ -151,14 +144,14 @@ def test_frames_are_counted_by_the_arithmetic_of_convolutions() -> None:
 
 @pytest.mark.parametrize("name", ["data2vec", "wav2vec2_layer", "wav2vec2_group", "hubert", "adapter"])
 def test_frames_are_counted_as_transformers_does(checkpoints: Any, name: str) -> None:
-    small = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    small: dict[str, Any] = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
     small |= {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
     if name == "hubert":
-        model = HubertModel(HubertConfig(**small)).eval()
+        model = tf.HubertModel(tf.HubertConfig(**small)).eval()
     elif name == "adapter":
-        model = Wav2Vec2Model(Wav2Vec2Config(**small, add_adapter=True)).eval()
+        model = tf.Wav2Vec2Model(tf.Wav2Vec2Config(**small, add_adapter=True)).eval()
     else:
-        model = AutoModel.from_pretrained(checkpoints[name]).eval()
+        model = tf.AutoModel.from_pretrained(checkpoints[name]).eval()
     lengths = np.array([1600, 1601, 1999, 2000, 16000, 16321, 48123])
     counted = count_frames(lengths, frame_convs(model.config))
     assert counted.tolist() == model._get_feat_extract_output_lengths(torch.from_numpy(lengths)).tolist()
@@ -180,8 +173,8 @@ def test_ast_hears_all_of_a_long_call(checkpoints: Any) -> None:
 @pytest.mark.parametrize("name", TEXT)
 def test_a_text_embedding_follows_the_recipe_and_not_its_neighbours(checkpoints: Any, name: Any) -> None:
     encoder = load_text_encoder(TextEncoderConfig(name=checkpoints[name], batch_size=3))
-    tokenizer = AutoTokenizer.from_pretrained(checkpoints[name])
-    model = AutoModel.from_pretrained(checkpoints[name]).eval()
+    tokenizer = tf.AutoTokenizer.from_pretrained(checkpoints[name])
+    model = tf.AutoModel.from_pretrained(checkpoints[name]).eval()
     vectors = encoder.encode(SENTENCES).vectors
     for sentence, vector in zip(SENTENCES, vectors, strict=True):
         with torch.no_grad():
@@ -201,17 +194,17 @@ def test_long_texts_are_cut_at_the_model_and_counted(checkpoints: Any, name: str
     encoder = load_text_encoder(TextEncoderConfig(name=checkpoints[name]))
     text = " ".join(SENTENCES * 10)
     encoded = encoder.encode([text, SENTENCES[0]])
-    num_tokens = len(AutoTokenizer.from_pretrained(checkpoints[name])(text)["input_ids"])
+    num_tokens = len(tf.AutoTokenizer.from_pretrained(checkpoints[name])(text)["input_ids"])
     assert encoded.num_tokens[0] == num_tokens > 66
     assert encoded.num_tokens_dropped.tolist() == [num_tokens - limit, 0]
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_a_long_text_is_read_in_windows(checkpoints: Any, pooling: str) -> None:
+def test_a_long_text_is_read_in_windows(checkpoints: Any, pooling: Literal["cls", "mean"]) -> None:
     config = TextEncoderConfig(name=checkpoints["electra"], max_tokens=16, pooling=pooling, overflow="window", layer_norm=False)
     encoder = load_text_encoder(config.model_copy(update={"l2_normalize": False}))
-    tokenizer = AutoTokenizer.from_pretrained(checkpoints["electra"])
-    model = AutoModel.from_pretrained(checkpoints["electra"]).eval()
+    tokenizer = tf.AutoTokenizer.from_pretrained(checkpoints["electra"])
+    model = tf.AutoModel.from_pretrained(checkpoints["electra"]).eval()
     text = " ".join(SENTENCES)
     encoded = encoder.encode([text, SENTENCES[0], ""])
     words = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -258,7 +251,7 @@ def test_weights_are_identified_by_content(checkpoints: Any, tmp_path: Path) -> 
     before = resolve_weights(TextEncoderConfig(name=checkpoints["electra"]))
     other = str(shutil.copytree(checkpoints["electra"], tmp_path / "copy"))
     assert resolve_weights(TextEncoderConfig(name=other)) == before
-    model = AutoModel.from_pretrained(other)
+    model = tf.AutoModel.from_pretrained(other)
     model.embeddings.word_embeddings.weight.data += 0.1
     model.save_pretrained(other)
     assert resolve_weights(TextEncoderConfig(name=other)) != before
@@ -295,6 +288,7 @@ def test_the_spectral_encoder_takes_any_length(samples: int) -> None:
 
 def test_the_hashing_encoder_keeps_angles_between_texts() -> None:
     encoder = load_text_encoder(TextEncoderConfig(layer_norm=False, hashing_dim=2048))
+    assert isinstance(encoder, HashingEncoder)
     exact = encoder.vectorizer.transform(SENTENCES).toarray()
     projected = encoder.encode(SENTENCES).vectors
     np.testing.assert_allclose(projected @ projected.T, exact @ exact.T, atol=5 / np.sqrt(2048))
@@ -304,6 +298,7 @@ def test_the_hashing_encoder_keeps_angles_between_texts() -> None:
 
 def test_the_hashing_encoder_projects_as_scikit_learn_does() -> None:
     encoder = load_text_encoder(TextEncoderConfig(layer_norm=False, l2_normalize=False, hashing_dim=64))
+    assert isinstance(encoder, HashingEncoder)
     hashed = encoder.vectorizer.transform([*SENTENCES, ""])
     projection = SparseRandomProjection(64, random_state=119).fit(sparse.csr_matrix(hashed.shape))
     expected = projection.transform(hashed).toarray().astype(np.float32)

@@ -73,7 +73,7 @@ def test_texts_are_read_as_hashes_of_their_words_and_short_ones_not_at_all(tmp_p
     frame = pd.DataFrame({"file_id": [f"call_{i:03d}" for i in range(60)], "text": texts, "urgency_y": np.arange(60) % 3})
     frame.to_csv(tmp_path / "metadata.csv", index=False)
     rng = np.random.default_rng(0)
-    arrays = {name: rng.standard_normal((60, 4)).astype(np.float32) for name in ("audio", "text")}
+    arrays: dict[str, Any] = {name: rng.standard_normal((60, 4)).astype(np.float32) for name in ("audio", "text")}
     arrays["audio"][59] = arrays["audio"][58]
     np.savez(tmp_path / "embeddings.npz", **arrays)
     run_dir = str(tmp_path / "run")

@@ -13,6 +13,7 @@ import pytest
 import torch
 from accounts import make_accounts
 from fitting import NO_DROPOUT, SMALL, check_two_workers_are_one, rounding_noise, run
+from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
 from urgency_ray.config import Config, ModelConfig, SplitConfig
@@ -29,6 +30,8 @@ from urgency_ray.scoring.metrics import paired_macro_f1_difference
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import build_model
 
+Embeddings = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CALLS = SMALL | {"model.name": "hierarchical"}
@@ -42,9 +45,19 @@ def make_utterances(counts: Any, seed: Any = 0) -> Any:
     return Utterances(offsets, rng.integers(0, 2, offsets[-1]), start)
 
 
-def make_embeddings(num_rows: Any, seed: Any = 0) -> Any:
+def make_embeddings(num_rows: int, seed: int = 0) -> Embeddings:
     rng = np.random.default_rng(seed)
-    return tuple(rng.standard_normal((num_rows, dim)).astype(np.float32) for dim in (6, 5, 5))
+    audio, text, acoustic = (rng.standard_normal((num_rows, dim)).astype(np.float32) for dim in (6, 5, 5))
+    return audio, text, acoustic
+
+
+def explain(
+    model: UrgencyClassifier, embeddings: Embeddings, utterances: Utterances
+) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
+    """Each task's probabilities by call, and the weight of each utterance in its call."""
+    probs, weights = explain_probabilities(model, *embeddings, utterances)
+    assert weights is not None
+    return probs, weights
 
 
 def make_data(num_calls: Any = 203, noise: Any = 0.5, seed: Any = 0) -> Any:
@@ -97,7 +110,7 @@ def test_a_call_of_one_utterance_is_what_the_trunk_makes_of_that_utterance(modal
     plain = UrgencyClassifier(model.config.model_copy(update={"name": "cross_attention"}), 6, 5).eval()
     plain.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith("attention.")})
     embeddings, calls = make_embeddings(4), np.arange(4)
-    probs, weights = explain_probabilities(model, *embeddings, make_utterances([1, 1, 1, 1]))
+    probs, weights = explain(model, embeddings, make_utterances([1, 1, 1, 1]))
     np.testing.assert_allclose(weights, 1.0)
     torch.testing.assert_close(
         model(gather_batch(embeddings, make_utterances([1] * 4), calls, CPU))["urgency"],
@@ -112,6 +125,7 @@ def test_the_call_is_the_mean_of_its_utterances_by_gated_attention() -> None:
     attention, fused = model.attention, torch.randn(3, model.trunk.out_dim)
     utterances = make_utterances([3])
     turns = gather_batch(make_embeddings(3), utterances, np.array([0]), CPU).turns
+    assert turns is not None
     tokens = attention.project(fused) + attention.speaker(turns.speaker) + attention.span(turns.span)
     place = torch.arange(3)[:, None] / 10_000 ** (torch.arange(0, 16, 2) / 16)
     tokens[:, 0::2] += place.sin()
@@ -129,7 +143,7 @@ def test_a_call_s_result_depends_neither_on_its_batch_nor_on_padding(modalities:
     model = build(modalities=modalities, with_sentiment=True)
     counts = [3, 1, 17, 2, 1, 40]
     utterances, embeddings = make_utterances(counts), make_embeddings(sum(counts))
-    together, weights = explain_probabilities(model, *embeddings, utterances)
+    together, weights = explain(model, embeddings, utterances)
     for call in range(len(counts)):
         with torch.inference_mode():
             logits, alone = model.explain(gather_batch(embeddings, utterances, np.array([call]), CPU))
@@ -143,9 +157,9 @@ def test_a_call_s_result_depends_neither_on_its_batch_nor_on_padding(modalities:
 def test_results_are_those_of_the_calls_also_when_they_fill_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     model, counts = build(), [3, 1, 17, 2, 1, 9, 30]
     utterances, embeddings = make_utterances(counts), make_embeddings(sum(counts))
-    whole, weights = explain_probabilities(model, *embeddings, utterances)
+    whole, weights = explain(model, embeddings, utterances)
     monkeypatch.setattr("urgency_ray.model.batch.ROWS_PER_FORWARD", 4)
-    pieces, piece_weights = explain_probabilities(model, *embeddings, utterances)
+    pieces, piece_weights = explain(model, embeddings, utterances)
     np.testing.assert_allclose(pieces["urgency"], whole["urgency"], atol=1e-5)
     np.testing.assert_allclose(piece_weights, weights, atol=1e-5)
 
@@ -153,12 +167,13 @@ def test_results_are_those_of_the_calls_also_when_they_fill_several_batches(monk
 @pytest.mark.parametrize("part", ["speaker", "span", "order"])
 def test_who_speaks_and_when_count(part: str) -> None:
     model, utterances, embeddings = build(), make_utterances([4]), make_embeddings(4)
-    base = explain_probabilities(model, *embeddings, utterances)[1]
+    base = explain(model, embeddings, utterances)[1]
     if part == "order":
-        other = explain_probabilities(model, *(values[::-1].copy() for values in embeddings), utterances)[1][::-1]
+        audio, text, acoustic = (values[::-1].copy() for values in embeddings)
+        other = explain(model, (audio, text, acoustic), utterances)[1][::-1]
     else:
         changed = {"speaker": 1 - utterances.speaker, "span": utterances.span[::-1].copy()}[part]
-        other = explain_probabilities(model, *embeddings, utterances._replace(**{part: changed}))[1]
+        other = explain(model, embeddings, utterances._replace(**{part: changed}))[1]
     assert np.abs(base - other).max() > 1e-3
 
 
@@ -185,8 +200,8 @@ def test_a_saved_model_gives_the_same_result(tmp_path: Path) -> None:
     model = build(with_sentiment=True)
     model.save_pretrained(tmp_path)
     utterances, embeddings = make_utterances([3, 1, 5]), make_embeddings(9)
-    expected, weights = explain_probabilities(model, *embeddings, utterances)
-    loaded, loaded_weights = explain_probabilities(load_model(str(tmp_path)), *embeddings, utterances)
+    expected, weights = explain(model, embeddings, utterances)
+    loaded, loaded_weights = explain(load_model(str(tmp_path)), embeddings, utterances)
     for task, probs in expected.items():
         np.testing.assert_array_equal(loaded[task], probs)
     np.testing.assert_array_equal(loaded_weights, weights)
@@ -199,7 +214,7 @@ def test_it_learns_which_utterance_counts() -> None:
     assert epoch.metrics["val_macro_f1"] > 0.85
     model = build_model(config, data)
     model.load_state_dict(weights)
-    shares = explain_probabilities(model, data.audio, data.text, data.acoustic, data.utterances)[1]
+    shares = explain(model, (data.audio, data.text, data.acoustic), data.utterances)[1]
     offsets = data.utterances.offsets[:-1]
     found = shares[planted] == np.maximum.reduceat(shares, offsets)
     assert found[data.val].mean() > 0.85
@@ -264,6 +279,7 @@ def test_an_example_is_a_call_and_its_rows_stand_together(tmp_path: Path) -> Non
     examples = load_examples(write_run(tmp_path, rows), by_call=True)
     assert examples.keys["example_id"].tolist() == examples.keys["call_id"].tolist() == ["a", "a b", "a/c"]
     assert examples.urgency.tolist() == [2, 0, 1]
+    assert examples.utterances is not None
     assert examples.utterances.offsets.tolist() == [0, 2, 3, 4]
     assert examples.audio[:, 0].tolist() == examples.acoustic[:, 0].tolist() == [3, 0, 1, 2]
     assert examples.utterances.speaker.tolist() == [0, 1, 0, 1]
@@ -357,6 +373,7 @@ def test_a_search_and_an_ablation_train_on_calls(trained_calls: Any, tmp_path: P
     run_dir = str(shutil.copytree(trained_calls[0], tmp_path / "run"))
     config = trained_calls[2].replace({"train.epochs": 1, "tune.num_trials": 2, "train.ablation": True})
     metrics = train(config, run_dir)
+    assert metrics.ablation is not None
     assert {block.num_rows for block in metrics.ablation.values()} == {20}
     assert tune(config, run_dir).test.num_rows == 20
     assert load_model(f"{run_dir}/tune/model").attention is not None

@@ -16,9 +16,10 @@ from urgency_ray.model.classifier import CornHead, UrgencyClassifier, load_model
 SMALL = {"hidden_dim": 16, "num_heads": 2, "num_layers": 2, "feedforward_dim": 24, "head_dim": 12}
 
 
-def make_batch(rows: Any = 4) -> Any:
+def make_batch(rows: int = 4) -> Batch:
     generator = torch.Generator().manual_seed(0)
-    return Batch(*(torch.randn(rows, dim, generator=generator) for dim in (10, 7, 5)))
+    audio, text, acoustic = (torch.randn(rows, dim, generator=generator) for dim in (10, 7, 5))
+    return Batch(audio, text, acoustic)
 
 
 def build(**changes: Any) -> Any:
@@ -77,6 +78,7 @@ def test_corn_s_head_is_stable_far_out() -> None:
     log_probs = head(torch.tensor([[300.0], [-300.0]]))
     assert log_probs.tolist() == [pytest.approx([-300, -300, 0], abs=1e-6), pytest.approx([0, -300, -600], abs=1e-6)]
     log_probs.sum().backward()
+    assert head.weight.grad is not None
     assert torch.isfinite(head.weight.grad).all()
 
 
@@ -87,7 +89,7 @@ def test_the_corn_loss_is_refused_without_its_head() -> None:
 
 
 def test_the_default_model_has_the_recipe_s_size() -> None:
-    model = UrgencyClassifier(ModelConfig(), 768, 768)
+    model: Any = UrgencyClassifier(ModelConfig(), 768, 768)
     hidden, feedforward, head = 768, 2048, 512
     project = (768 + 5) * hidden + hidden + 2 * hidden + 768 * hidden + hidden + 2 * hidden
     attention = 4 * (hidden * hidden + hidden)

@@ -33,6 +33,7 @@ def test_gradients_pass_where_values_do() -> None:
     values = torch.randn(50, 3, requires_grad=True)
     dropped = SixteenBitDropout(0.4).train()(values)
     dropped.sum().backward()
+    assert values.grad is not None
     assert torch.equal(values.grad == 0, dropped == 0)
     torch.testing.assert_close(values.grad * values, dropped)
 

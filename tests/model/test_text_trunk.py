@@ -1,5 +1,6 @@
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from urgency_ray.errors import RequestError
 from urgency_ray.examples.tokens import tokenize
 from urgency_ray.model.classifier import load_model
 from urgency_ray.model.inference import predict_probabilities
-from urgency_ray.model.text_trunk import load_tokenizer
+from urgency_ray.model.text_trunk import KoElectraCrossModal, load_tokenizer
 from urgency_ray.training.data import TrainingData
-from urgency_ray.training.fit import build_model, fit
+from urgency_ray.training.fit import Epoch, build_model, fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,7 +84,8 @@ def test_the_forward_pass_is_the_recipe_s(checkpoint: Any) -> None:
     def linear(values: Any, name: Any) -> Any:
         return values @ own[f"{name}.weight"].T + own[f"{name}.bias"]
 
-    encoder = ElectraModel.from_pretrained(checkpoint).eval()
+    encoder: Any = ElectraModel.from_pretrained(checkpoint)
+    encoder.eval()
     cls = encoder(input_ids=batch.token_ids, attention_mask=batch.token_mask).last_hidden_state[:, 0]
     mean, std = (torch.from_numpy(f(data.acoustic[data.train], axis=0)) for f in (np.mean, np.std))
     acoustic = (batch.acoustic - mean) / std
@@ -176,7 +178,8 @@ def test_gradient_checkpointing_gives_the_same_gradients(checkpoint: Any, traina
     results = []
     for checkpointing in (False, True):
         model = build_model(config.replace({"model.gradient_checkpointing": checkpointing}), data).train()
-        calls = []
+        calls: list[int] = []
+        assert isinstance(model.trunk, KoElectraCrossModal)
         attention = model.trunk.text_encoder.encoder.layer[1].attention
         attention.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         torch.manual_seed(3)
@@ -204,10 +207,10 @@ def test_bfloat16_is_the_arithmetic_and_not_the_weights(steady: Any) -> None:
 def test_auto_is_bfloat16_on_a_gpu(steady: Any) -> None:
     config = make_config(steady, train__epochs=1, model__dropout=0.0, model__gradient_checkpointing=True)
     data = make_data(config)
-    epochs = {}
+    epochs: dict[str, Epoch] = {}
     for precision in ("auto", "bfloat16", "float32"):
         fields = {"train.precision": precision}
-        fit(config.replace(fields), data, lambda epoch, p=precision: epochs.update({p: epoch}), device=torch.device("cuda"))
+        fit(config.replace(fields), data, partial(epochs.__setitem__, precision), device=torch.device("cuda"))
     losses = {precision: epoch.metrics["train_loss"] for precision, epoch in epochs.items()}
     assert losses["auto"] == losses["bfloat16"] != losses["float32"]
     assert losses["auto"] == pytest.approx(losses["float32"], abs=0.02)

@@ -19,7 +19,7 @@ from urgency_ray.schema import ACOUSTIC_FEATURES, embedding_schema
 @pytest.fixture
 def model() -> Any:
     torch.manual_seed(0)
-    sizes = {name.split(".")[1]: value for name, value in SMALL.items() if name.startswith("model.")}
+    sizes: dict[str, Any] = {name.split(".")[1]: value for name, value in SMALL.items() if name.startswith("model.")}
     return UrgencyClassifier(ModelConfig(**(sizes | {"name": "hierarchical"})), 6, 5).eval()
 
 
@@ -74,8 +74,10 @@ def test_a_row_a_call_says_which_utterance_decided(model: Any) -> None:
     assert output.schema.equals(CALL_OUTPUT_SCHEMA)
     a, b, c, d = output.to_pylist()
     heard = rows.take([0, 2, 3])
-    vectors = (np.array(heard[name].to_pylist(), np.float32) for name in ("audio_embedding", "text_embedding"))
-    probs, weights = explain_probabilities(model, *vectors, np.ones((3, 5), np.float32), group_utterances(heard.to_pandas()))
+    audio, text = (np.array(heard[name].to_pylist(), np.float32) for name in ("audio_embedding", "text_embedding"))
+    acoustic, utterances = np.ones((3, 5), np.float32), group_utterances(heard.to_pandas())
+    probs, weights = explain_probabilities(model, audio, text, acoustic, utterances)
+    assert weights is not None
     for row, expected in zip((a, b), probs["urgency"], strict=True):
         np.testing.assert_allclose([row["prob_low"], row["prob_mid"], row["prob_high"]], expected, atol=1e-6)
         assert row["urgency_pred"] == expected.argmax()

@@ -146,7 +146,7 @@ def test_an_object_that_did_not_arrive_whole_is_removed(store: Any, monkeypatch:
             stream.write(b"half of it")
         raise OSError("connection lost")
 
-    monkeypatch.setattr(output_module.fs, "copy_files", stop_halfway)
+    monkeypatch.setattr(fs, "copy_files", stop_halfway)
     with pytest.raises(OSError, match="connection lost"):
         write_predictions(tables(*WHOLE), OUTPUT_SCHEMA, PLAN, "s3://bucket/new.csv")
     assert names(store) == []

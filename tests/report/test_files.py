@@ -37,6 +37,7 @@ def run(tmp_path: Path) -> Any:
 def test_what_is_there_is_read_and_what_is_not_is_none(run: Any) -> None:
     files = read_files(str(run))
     assert files.config == {"train": {"epochs": 4}}
+    assert files.history is not None
     (epoch,) = files.history
     assert (epoch.epoch, epoch.val_macro_f1, epoch.val_sentiment_macro_f1) == (1, 0.5, None)
     assert files.search.trials == [TRIAL]

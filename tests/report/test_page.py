@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, precision_recall_fscore_support
 
 from urgency_ray import __version__, storage
@@ -72,7 +73,9 @@ def scored_block(truth: Any, probs: Any, labels: Any = URGENCY_LABELS) -> Any:
     return block
 
 
-def draw_rows(rng: Any, num_rows: Any, skill: Any, num_classes: Any = 3) -> Any:
+def draw_rows(
+    rng: np.random.Generator, num_rows: int, skill: float, num_classes: int = 3
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     truth = rng.choice(num_classes, num_rows)
     logits = rng.normal(size=(num_rows, num_classes)) - skill * np.abs(np.arange(num_classes) - truth[:, None])
     probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -595,7 +598,8 @@ def ablation_block(score: Any, low: Any, high: Any) -> Any:
 )
 def test_verdict_on_fusion_follows_the_intervals(fused: Any, said: str) -> None:
     blocks = {"audio": ablation_block(0.5, 0.46, 0.54), "text": ablation_block(0.57, 0.53, 0.61)}
-    assert said in fusion_verdict(blocks | {"fused": fused})
+    verdict = fusion_verdict(blocks | {"fused": fused})
+    assert verdict is not None and said in verdict
     assert fusion_verdict(blocks) is None
     assert fusion_verdict({"fused": fused}) is None
 
@@ -631,7 +635,9 @@ def test_charts_are_deterministic_and_keep_text_as_text() -> None:
 
 def test_the_epoch_that_the_run_picked_is_marked() -> None:
     scores = {1: 0.3, 2: 0.5, 3: 0.4}
-    rows = [{"modalities": "text", "epoch": epoch, "val_macro_f1": score} for epoch, score in scores.items()]
+    rows: list[dict[str, Any]] = [
+        {"modalities": "text", "epoch": epoch, "val_macro_f1": score} for epoch, score in scores.items()
+    ]
     by_macro_f1 = [row | {"val_score": row["val_macro_f1"]} for row in rows]
     by_another = [row | {"val_score": 1 - row["val_macro_f1"]} for row in rows]
     for figures, marked in ((by_macro_f1, "2"), (by_another, "1")):

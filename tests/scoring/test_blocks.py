@@ -81,6 +81,7 @@ def test_what_version_0_2_0_wrote_survives_the_trip_byte_by_byte(tmp_path: Path,
 def test_a_figure_that_is_not_defined_is_null_and_one_that_nobody_worked_out_is_absent() -> None:
     metrics = Metrics.model_validate_json(dump(METRICS))
     assert metrics.splits["val"]["urgency"].recall_high is None
+    assert metrics.folds is not None
     assert metrics.folds.pooled.temperature is None
     written = metrics.model_dump(exclude_unset=True)
     assert written["splits"]["val"]["urgency"]["recall_high"] is None

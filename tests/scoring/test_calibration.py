@@ -88,6 +88,7 @@ def test_the_threshold_is_the_highest_of_scikit_learn_s_curve_that_reaches_the_r
     precisions, recalls, thresholds = precision_recall_curve(truth == 2, probs)
     reached = recalls[:-1] >= recall - 1e-12
     threshold = choose_threshold(probs, truth, recall)
+    assert threshold is not None
     # scikit-learn's thresholds are all scores; ours is one at which a row of the class lies.
     assert threshold == pytest.approx(thresholds[reached].max())
     figures = threshold_figures(probs, truth, threshold)
@@ -104,9 +105,11 @@ def test_the_threshold_as_printed_reaches_the_recall_on_val(seed: Any, scale: An
     rng = np.random.default_rng(seed)
     truth, probs = np.append(rng.integers(0, 3, 40), 2), (scale * rng.random(41)).astype(np.float32)
     point = operating_point(probs, truth, {"val": np.arange(41)}, 0.9)
-    printed = float(re.search(r">= (\S+),", format_operating_point(point)).group(1))
-    assert recall_score(truth == 2, probs >= printed) == pytest.approx(point.splits["val"].recall)
-    assert point.splits["val"].recall >= 0.9
+    printed = re.search(r">= (\S+),", format_operating_point(point))
+    recall = point.splits["val"].recall
+    assert printed is not None and recall is not None
+    assert recall_score(truth == 2, probs >= float(printed.group(1))) == pytest.approx(recall)
+    assert recall >= 0.9
 
 
 def test_the_operating_point_by_hand() -> None:

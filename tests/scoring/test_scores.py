@@ -24,7 +24,7 @@ from urgency_ray.model.inference import predict_examples
 from urgency_ray.schema import SENTIMENT_LABELS, URGENCY_LABELS
 from urgency_ray.scoring.scores import predictions_table, score_splits
 
-SMALL = {"hidden_dim": 16, "num_heads": 2, "num_layers": 1, "feedforward_dim": 16, "head_dim": 8}
+SMALL: dict[str, Any] = {"hidden_dim": 16, "num_heads": 2, "num_layers": 1, "feedforward_dim": 16, "head_dim": 8}
 TASKS = {"urgency": URGENCY_LABELS, "sentiment": SENTIMENT_LABELS}
 
 
@@ -42,6 +42,7 @@ def scored() -> Any:
     torch.manual_seed(0)
     model = UrgencyClassifier(ModelConfig(**SMALL), 6, 5, with_sentiment=True)
     for head in (model.urgency, model.sentiment):
+        assert head is not None
         torch.nn.init.normal_(head.weight, std=2.0)
     model.temperature.copy_(torch.tensor([2.5, 0.5]))
     probabilities = predict_examples(model, examples)

@@ -87,7 +87,7 @@ def test_a_space_that_the_config_refuses_stops_before_any_trial(space: Any, mess
         check_space(Config().replace({"tune.space": space}))
 
 
-CONDITIONAL = {
+CONDITIONAL: dict[str, Any] = {
     "model.urgency_head": {"type": "categorical", "choices": ["softmax", "corn"]},
     "loss.corn_weight": {"type": "float", "low": 0.1, "high": 1.0, "when": {"model.urgency_head": "corn"}},
     "model.num_layers": {"type": "int", "low": 1, "high": 3},

@@ -81,8 +81,11 @@ class Ending(DistributedTrial):
     num_workers = 2
 
     def __init__(self, training: Any) -> None:
-        self.training, self.told, self.sent = training, [], []
-        self.send, self.wanted = self.sent.append, self
+        self.training: Any = training
+        self.told: list[bool] = []
+        self.sent: list[object] = []
+        self.send = self.sent.append
+        self.wanted = self  # type: ignore[assignment]
 
     def put_nowait_batch(self, answers: Any) -> None:
         self.told += answers

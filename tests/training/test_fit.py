@@ -129,6 +129,7 @@ def test_the_sentiment_head_learns_beside_urgency() -> None:
     model = UrgencyClassifier(config.model, 6, 5, with_sentiment=True)
     model.load_state_dict(weights)
     fresh = build_model(config, make_data())
+    assert model.sentiment is not None and fresh.sentiment is not None
     assert not torch.equal(model.sentiment.weight, fresh.sentiment.weight)
 
 

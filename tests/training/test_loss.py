@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -29,12 +29,12 @@ from urgency_ray.training.loss import (
 
 URGENCY_COUNTS = [50, 30, 20]
 SENTIMENT_COUNTS = [54, 38, 7, 1]
-ONLY_KL = {"kl_weight": 1.0, "focal_weight": 0.0, "cross_entropy_weight": 0.0}
-ONLY_FOCAL = {"kl_weight": 0.0, "focal_weight": 1.0, "cross_entropy_weight": 0.0}
-ONLY_CROSS_ENTROPY = {"kl_weight": 0.0, "focal_weight": 0.0, "cross_entropy_weight": 1.0}
-NONE_OF_THE_RECIPE = {"kl_weight": 0.0, "focal_weight": 0.0, "cross_entropy_weight": 0.0}
-ONLY_CORN = NONE_OF_THE_RECIPE | {"corn_weight": 1.0}
-ONLY_EMD = NONE_OF_THE_RECIPE | {"emd_weight": 1.0}
+ONLY_KL: dict[str, Any] = {"kl_weight": 1.0, "focal_weight": 0.0, "cross_entropy_weight": 0.0}
+ONLY_FOCAL: dict[str, Any] = {"kl_weight": 0.0, "focal_weight": 1.0, "cross_entropy_weight": 0.0}
+ONLY_CROSS_ENTROPY: dict[str, Any] = {"kl_weight": 0.0, "focal_weight": 0.0, "cross_entropy_weight": 1.0}
+NONE_OF_THE_RECIPE: dict[str, Any] = {"kl_weight": 0.0, "focal_weight": 0.0, "cross_entropy_weight": 0.0}
+ONLY_CORN: dict[str, Any] = NONE_OF_THE_RECIPE | {"corn_weight": 1.0}
+ONLY_EMD: dict[str, Any] = NONE_OF_THE_RECIPE | {"emd_weight": 1.0}
 WEIGHTS = ("kl_weight", "focal_weight", "cross_entropy_weight", "corn_weight", "emd_weight")
 
 
@@ -128,7 +128,8 @@ def test_focal_has_the_gradient_of_a_constant_distance(gamma: float) -> None:
     weights = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: ordinal_focal(x, targets["urgency"], weights, gamma), urgency)
 
-    ordinal_focal(urgency, targets["urgency"], weights, gamma).sum().backward()
+    loss: Any = ordinal_focal(urgency, targets["urgency"], weights, gamma).sum()
+    loss.backward()
     constants = [1 + abs(y - x) for y, x in zip(targets["urgency"].tolist(), urgency.argmax(-1).tolist(), strict=True)]
     found, urgency.grad = urgency.grad, None
     p = urgency.softmax(-1)[torch.arange(16), targets["urgency"]]
@@ -141,9 +142,10 @@ def test_focal_has_the_gradient_of_a_constant_distance(gamma: float) -> None:
 @pytest.mark.parametrize("margin", [100.0, -100.0])
 def test_focal_of_a_certain_row_has_a_finite_gradient(gamma: float, margin: float) -> None:
     logits = torch.tensor([[margin, 0.0, 0.0]], requires_grad=True)
-    loss = ordinal_focal(logits, torch.tensor([0]), torch.ones(3), gamma).sum()
+    loss: Any = ordinal_focal(logits, torch.tensor([0]), torch.ones(3), gamma).sum()
     loss.backward()
     assert torch.isfinite(loss)
+    assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
 
 
@@ -167,7 +169,8 @@ def test_cross_entropy_of_a_batch_is_torchs(seed: Any, num_rows: Any) -> None:
 
 def coral_pytorch_corn_loss(conditional: Any, targets: Any, num_classes: Any) -> Any:
     """CORN loss as the paper's authors compute it in coral-pytorch: task by task over its own subset, on the raw logits."""
-    total, num_examples = 0.0, 0
+    total: Any = 0.0
+    num_examples = 0
     for task in range(num_classes - 1):
         subset = targets >= task
         labels = (targets[subset] > task).to(conditional)
@@ -227,11 +230,11 @@ def test_squared_emd_is_least_at_the_true_distribution() -> None:
     """Strictly proper: over rows of classes 0.5, 0.3, 0.2 the best constant prediction is 0.5, 0.3, 0.2."""
     targets = torch.tensor([0] * 5 + [1] * 3 + [2] * 2)
     logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
+    optimizer: Any = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
 
     def closure() -> Any:
         optimizer.zero_grad()
-        loss = squared_emd(logits.expand(10, 3), targets).sum()
+        loss: Any = squared_emd(logits.expand(10, 3), targets).sum()
         loss.backward()
         return loss
 
@@ -309,7 +312,7 @@ def test_draw_out_of_range_is_refused(draw: Any) -> None:
 
 def test_expected_is_the_average_over_draws() -> None:
     logits, targets = make_batch(32)
-    weights = {"kl_weight": 2.0, "focal_weight": 5.0, "cross_entropy_weight": 1.0, "sentiment_weight": 0.4}
+    weights: dict[str, Any] = {"kl_weight": 2.0, "focal_weight": 5.0, "cross_entropy_weight": 1.0, "sentiment_weight": 0.4}
     expected = UrgencyLoss(LossConfig(mode="expected", **weights), URGENCY_COUNTS, SENTIMENT_COUNTS)
     stochastic = UrgencyLoss(LossConfig(**weights), URGENCY_COUNTS, SENTIMENT_COUNTS)
     # Eight equally spaced draws meet weights of 2, 5 and 1 eighths exactly.
@@ -322,7 +325,9 @@ def test_expected_is_the_average_over_draws() -> None:
 @pytest.mark.parametrize("draw", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("cut", [1, 11, 16])
 @pytest.mark.parametrize("weights", [{}, ONLY_CORN, ONLY_EMD, dict.fromkeys(WEIGHTS, 0.2)])
-def test_workers_that_share_normalisers_reproduce_the_global_batch(mode: str, draw: float, cut: int, weights: Any) -> None:
+def test_workers_that_share_normalisers_reproduce_the_global_batch(
+    mode: Literal["stochastic", "expected"], draw: float, cut: int, weights: Any
+) -> None:
     loss = UrgencyLoss(LossConfig(mode=mode, sentiment_weight=0.4, **weights), URGENCY_COUNTS, SENTIMENT_COUNTS)
     logits, targets = make_batch(32)
     targets["sentiment"][0] = -1  # at cut 1, a worker that knows no sentiment at all
@@ -337,7 +342,7 @@ def test_workers_that_share_normalisers_reproduce_the_global_batch(mode: str, dr
     ]
     normalisers = workers[0].normalisers + workers[1].normalisers
     losses = [worker.total(normalisers) * len(workers) for worker in workers]
-    average = sum(losses) / len(workers)  # what DDP does to the gradients of the workers' losses
+    average: Any = sum(losses) / len(workers)  # what DDP does to the gradients of the workers' losses
     average.backward()
     assert average.item() == pytest.approx(total.item(), abs=1e-6)
     for task, leaf in leaves.items():

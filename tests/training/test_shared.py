@@ -69,7 +69,8 @@ def test_workers_read_the_very_memory_that_the_driver_reads(ray_session: None) -
         name: mapped_file(array) for name, array in (("audio", data.audio), ("text", data.text), ("tokens", data.tokens.ids))
     }
     assert all("plasma" in str(file) for file in own.values())
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
+    cloudpickle: Any = ray.cloudpickle
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
     for files, found in ray.get([ray.remote(num_cpus=0)(describe).remote(shared) for _ in range(2)]):
         assert files == own
         for name, array in arrays(original).items():

@@ -25,7 +25,8 @@ def read_events(folder: Any) -> Any:
     """{tag: [(step, value, wall time), ...]} of the only event file of a TensorBoard run."""
     (path,) = Path(folder).iterdir()
     assert "tfevents" in path.name  # how TensorBoard knows the file
-    content, curves = path.read_bytes(), {}
+    content = path.read_bytes()
+    curves: dict[str, list[tuple[int, float, float]]] = {}
     while content:
         (size,) = struct.unpack("<Q", content[:8])
         record = content[12 : 12 + size]
