@@ -1,16 +1,21 @@
 """One small Ray session and one small corpus for all tests; each stage's result is made once and handed on."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
 
-from urgency_ray.config import Config
+if TYPE_CHECKING:
+    from shared_runs import Extracted, KnownCorpus, Share, Trained
+
+    from urgency_ray.config import Config
 
 # A model's name must never send a test to the network, nor may a cluster of somebody else's be joined.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -44,7 +49,7 @@ def ray_session() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def demo_config() -> Any:
+def demo_config() -> Config:
     """configs/demo.yaml with training cut short."""
     from urgency_ray.config import load_config
 
@@ -54,7 +59,7 @@ def demo_config() -> Any:
 
 
 @pytest.fixture(scope="session")
-def share(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Any:
+def share(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Share:
     """`share(name, command, call, copy_of=None)`: (location, result) of `command`, run once for all of xdist's processes.
 
     `call(location)` runs it on a folder that is not there yet, or is a copy of `copy_of`. Whoever asks first does, the others
@@ -83,7 +88,7 @@ def share(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Any:
 
 
 @pytest.fixture(scope="session")
-def corpus(share: Any) -> Any:
+def corpus(share: Share) -> KnownCorpus:
     """A folder with a synthetic corpus of 100 calls, some of them flawed, and what is known of it; read only."""
     from urgency_ray.config import SynthesizeConfig
     from urgency_ray.synthesize.corpus import synthesize
@@ -94,7 +99,7 @@ def corpus(share: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def extracted(ray_session: None, corpus: Any, demo_config: Config, share: Any) -> Any:
+def extracted(ray_session: None, corpus: KnownCorpus, demo_config: Config, share: Share) -> Extracted:
     """(run folder, summary, config) of an extracted corpus; read only."""
     from urgency_ray.commands.extract import extract
 
@@ -103,7 +108,7 @@ def extracted(ray_session: None, corpus: Any, demo_config: Config, share: Any) -
 
 
 @pytest.fixture(scope="session")
-def utterances(extracted: Any, share: Any) -> Any:
+def utterances(extracted: Extracted, share: Share) -> Extracted:
     """(run folder, summary, config) of the same corpus, extracted by utterance, some too short; read only."""
     from urgency_ray.commands.extract import extract
 
@@ -112,7 +117,7 @@ def utterances(extracted: Any, share: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def trained(extracted: Any, share: Any) -> Any:
+def trained(extracted: Extracted, share: Share) -> Trained:
     """(run folder, metrics, config) of a copy of `extracted`, trained with ablation; read only."""
     from urgency_ray.commands.train import train
 

@@ -5,6 +5,7 @@ import functools
 import os
 import traceback
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from urgency_ray.config import Config
+from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import fit
 
 SMALL = {
@@ -26,7 +29,7 @@ SMALL = {
 NO_DROPOUT = {"model.dropout": 0.0, "model.encoder_dropout": 0.0}
 
 
-def run(config: Any, data: Any, resume: Any = None, stop_after: Any = None) -> Any:
+def run(config: Config, data: TrainingData, resume: Any = None, stop_after: Any = None) -> Any:
     """(Epoch, weights) of each epoch; `stop_after` so many as if the process had died then."""
     epochs = []
 
@@ -65,7 +68,7 @@ def _serve(orders: Any) -> None:
 
 
 @functools.cache
-def _workers(num_workers: Any) -> Any:
+def _workers(num_workers: int) -> Any:
     """Processes that stay for the next run, and the driver's ends of their pipes: to start them is to import PyTorch."""
     context = mp.get_context("spawn")
     pipes = [context.Pipe() for _ in range(num_workers)]
@@ -76,7 +79,7 @@ def _workers(num_workers: Any) -> Any:
     return processes, [ours for ours, _ in pipes]
 
 
-def run_on_workers(config: Any, data: Any, num_workers: Any, folder: Any) -> Any:
+def run_on_workers(config: Config, data: TrainingData, num_workers: int, folder: Path) -> Any:
     """`describe` of a run on so many workers, as each rank saw it."""
     processes, pipes = _workers(num_workers)
     try:
@@ -98,7 +101,9 @@ def run_on_workers(config: Any, data: Any, num_workers: Any, folder: Any) -> Any
     return [torch.load(f"{folder}/rank{rank}.pt", weights_only=True) for rank in range(num_workers)]
 
 
-def check_two_workers_are_one(config: Any, data: Any, folder: Any, noise: Any = lambda name, value: slice(0)) -> Any:
+def check_two_workers_are_one(
+    config: Config, data: TrainingData, folder: Path, noise: Any = lambda name, value: slice(0)
+) -> Any:
     """Two workers at the config's batch size against one at twice that, to 1e-5: losses, scores, decisions, last weights.
 
     `noise` says which part of a weight is not compared, because its gradient is zero but for rounding, which Adam scales up.

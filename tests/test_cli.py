@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from shared_runs import Extracted, Trained
 
 from urgency_ray import cli
 from urgency_ray.commands.evaluate import evaluate_run
@@ -96,7 +97,7 @@ def test_help_needs_neither_ray_nor_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == ""
 
 
-def test_evaluate_prints_the_report_of_each_split(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_prints_the_report_of_each_split(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir, metrics, _ = trained
     assert run("evaluate", "--run-dir", run_dir) == 0
     shown = capsys.readouterr().out
@@ -104,7 +105,7 @@ def test_evaluate_prints_the_report_of_each_split(trained: Any, capsys: pytest.C
     assert f"{metrics.splits['test']['urgency'].per_class['상'].f1:.3f}" in shown
 
 
-def test_evaluate_finds_an_operating_point_of_high(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_finds_an_operating_point_of_high(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir, _, config = trained
     assert run("evaluate", "--run-dir", run_dir, "--recall-of-high", "0.9") == 0
     shown = capsys.readouterr().out
@@ -127,7 +128,7 @@ def test_a_recall_that_cannot_be_asked_for_is_refused(recall: str, capsys: pytes
     assert one_line(capsys) == f"error: --recall-of-high: must be a number > 0 and <= 1 but got '{recall}'"
 
 
-def test_evaluate_prints_both_tasks(extracted: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_evaluate_prints_both_tasks(extracted: Extracted, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     config, examples, _ = open_run(extracted[2], str(run_dir))
     model = UrgencyClassifier(
@@ -149,7 +150,7 @@ def test_evaluate_prints_both_tasks(extracted: Any, capsys: pytest.CaptureFixtur
     assert "불안/걱정" in shown
 
 
-def test_a_run_folder_s_own_config_is_the_default_and_gives_the_calls_to_a_recipe(trained: Any, tmp_path: Path) -> None:
+def test_a_run_folder_s_own_config_is_the_default_and_gives_the_calls_to_a_recipe(trained: Trained, tmp_path: Path) -> None:
     run_dir, _, config = trained
     parser = cli.build_parser()
     own = cli.resolve_config(parser.parse_args(["train", "--run-dir", run_dir, "--train.seed", "5"]))
@@ -160,7 +161,7 @@ def test_a_run_folder_s_own_config_is_the_default_and_gives_the_calls_to_a_recip
     assert (given.train.epochs, given.model.hidden_dim, given.data.root) == (3, 768, config.data.root)
 
 
-def test_a_resumed_search_takes_the_config_that_it_began_with(trained: Any, tmp_path: Path) -> None:
+def test_a_resumed_search_takes_the_config_that_it_began_with(trained: Trained, tmp_path: Path) -> None:
     recipe = Path(tmp_path, "recipe.yaml")
     recipe.write_text("train: {epochs: 3}\n", encoding="utf-8")
     arguments = ["tune", "--run-dir", str(tmp_path), "--resume", "--tune.num_trials", "9"]
@@ -174,7 +175,7 @@ def test_a_resumed_search_takes_the_config_that_it_began_with(trained: Any, tmp_
     assert (given.train.epochs, given.tune.num_trials) == (3, 9)
 
 
-def test_report_writes_the_page(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_writes_the_page(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir, _, _ = trained
     assert run("report", "--run-dir", run_dir) == 0
     assert Path(run_dir, "report.html").stat().st_size > 10_000

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from shared_runs import KnownCorpus
 
 from urgency_ray.config import load_config
 
@@ -24,20 +25,20 @@ BIN = Path(sys.executable).parent
 QUICK = ["--train.epochs", "1", "--train.ablation", "false", "--tune.num_trials", "2", "--tune.grace_epochs", "1"]
 
 
-def arguments_of(stage: Any, calls: Any, run_dir: Any) -> Any:
+def arguments_of(stage: str, calls: Path, run_dir: Path) -> Any:
     if stage == "predict":
         return ["--model", f"{run_dir}/model", "--data.root", str(calls), "--output", f"{run_dir}/new.parquet"]
     source = ["--data.root", str(calls)] if stage == "extract" else []
     return ["--config", str(ROOT / "configs" / "demo.yaml"), "--run-dir", str(run_dir), *source, *QUICK]
 
 
-def check(stage: Any, run_dir: Any) -> None:
+def check(stage: str, run_dir: Path) -> None:
     made = {"extract": "extract.json", "train": "model/model.safetensors", "tune": "tune/best.yaml", "predict": "new.parquet"}
     assert Path(run_dir, made[stage]).exists()
 
 
 @pytest.fixture(scope="module")
-def calls(corpus: Any) -> Any:
+def calls(corpus: KnownCorpus) -> Path:
     return corpus[0]
 
 
@@ -46,7 +47,7 @@ def test_there_is_a_job_for_each_stage() -> None:
 
 
 @pytest.mark.slow
-def test_each_job_runs_alone(calls: Any, tmp_path: Path) -> None:
+def test_each_job_runs_alone(calls: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     for stage in ("extract", "train", "tune", "predict"):
         command = [sys.executable, str(ROOT / "jobs" / f"{stage}.py"), *arguments_of(stage, calls, run_dir)]
@@ -84,7 +85,7 @@ def head() -> Iterator[Any]:
         process.wait(timeout=60)
 
 
-def free_ports(number: Any) -> Any:
+def free_ports(number: int) -> Any:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for free in sockets:
@@ -107,7 +108,7 @@ def wait_for(address: Any, process: Any) -> None:
     raise TimeoutError(address)
 
 
-def submit(stage: Any, arguments: Any, head: Any) -> Any:
+def submit(stage: str, arguments: Any, head: Any) -> Any:
     address, environment = head
     command = [str(BIN / "ray"), "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"]
     command += [sys.executable, f"jobs/{stage}.py", *arguments]
@@ -121,7 +122,7 @@ def submit(stage: Any, arguments: Any, head: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_each_job_runs_under_ray_job_submit(calls: Any, tmp_path: Path, head: Any) -> None:
+def test_each_job_runs_under_ray_job_submit(calls: Path, tmp_path: Path, head: Any) -> None:
     run_dir = tmp_path / "run"
     for stage in ("extract", "train", "tune", "predict"):
         result = submit(stage, arguments_of(stage, calls, run_dir), head)

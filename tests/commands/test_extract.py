@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 import ray
+from shared_runs import Extracted, KnownCorpus
 
 from urgency_ray.calls.plan import plan_calls
 from urgency_ray.cli import main
@@ -26,6 +27,13 @@ from urgency_ray.fingerprint import Fingerprint
 from urgency_ray.schema import embedding_schema
 
 
+def calls_of(extracted: Extracted) -> str:
+    """The folder of the calls that were extracted."""
+    root = extracted[2].data.root
+    assert root is not None
+    return root
+
+
 def read_rows(run_dir: Any) -> Any:
     return pads.dataset(f"{run_dir}/embeddings", partitioning="hive").to_table().to_pandas()
 
@@ -37,7 +45,7 @@ def test_the_arithmetic_of_a_run_is_that_of_its_cluster() -> None:
     assert pin_arithmetic(asked, 0) == asked
 
 
-def test_every_call_read_is_embedded_or_rejected_with_its_reason(extracted: Any, corpus: Any) -> None:
+def test_every_call_read_is_embedded_or_rejected_with_its_reason(extracted: Extracted, corpus: KnownCorpus) -> None:
     run_dir, summary, config = extracted
     known = corpus[1]
     assert summary.calls_read == known.num_calls == 100
@@ -50,7 +58,7 @@ def test_every_call_read_is_embedded_or_rejected_with_its_reason(extracted: Any,
     assert json.loads(Path(run_dir, "extract.json").read_text(encoding="utf-8")) == summary.model_dump()
 
 
-def test_the_run_folder_is_laid_out_as_the_contract_says(extracted: Any) -> None:
+def test_the_run_folder_is_laid_out_as_the_contract_says(extracted: Extracted) -> None:
     run_dir, summary, _ = extracted
     assert {path.name for path in Path(run_dir, "embeddings").iterdir()} == {"status=embedded", "status=rejected"}
     rows = pads.dataset(f"{run_dir}/embeddings", partitioning="hive")
@@ -62,14 +70,14 @@ def test_the_run_folder_is_laid_out_as_the_contract_says(extracted: Any) -> None
     assert summary.audio_sec == pytest.approx(read_rows(run_dir)["duration_sec"].sum(), abs=0.1)
 
 
-def test_the_same_command_again_changes_nothing(extracted: Any) -> None:
+def test_the_same_command_again_changes_nothing(extracted: Extracted) -> None:
     run_dir, summary, config = extracted
     files = {path: path.stat().st_mtime_ns for path in Path(run_dir).rglob("*") if path.is_file()}
     assert extract(config, run_dir) == summary
     assert files == {path: path.stat().st_mtime_ns for path in Path(run_dir).rglob("*") if path.is_file()}
 
 
-def test_other_encoders_and_other_calls_are_refused_with_the_reason(extracted: Any, tmp_path: Path) -> None:
+def test_other_encoders_and_other_calls_are_refused_with_the_reason(extracted: Extracted, tmp_path: Path) -> None:
     run_dir, _, config = extracted
     with pytest.raises(
         RequestError, match=r"already holds other embeddings \(text_encoder\.hashing_dim: 512 there, 256 here\)"
@@ -91,7 +99,7 @@ def interrupt(run_dir: Any) -> None:
 
 @pytest.mark.parametrize("unit", ["call", "utterance"])
 def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
-    extracted: Any, utterances: Any, tmp_path: Path, unit: str, caplog: pytest.LogCaptureFixture
+    extracted: Extracted, utterances: Extracted, tmp_path: Path, unit: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     made, whole, config = {"call": extracted, "utterance": utterances}[unit]
     run_dir = str(shutil.copytree(made, tmp_path / "run"))
@@ -104,9 +112,9 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
     assert {**again, "wall_sec": 0} == {**whole.model_dump(), "wall_sec": 0}
 
 
-def test_a_label_changed_before_the_rest_is_done_is_read_again(extracted: Any, tmp_path: Path) -> None:
+def test_a_label_changed_before_the_rest_is_done_is_read_again(extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
-    calls = shutil.copytree(extracted[2].data.root, tmp_path / "calls")
+    calls = shutil.copytree(calls_of(extracted), tmp_path / "calls")
     interrupt(run_dir)
     change_labels(next(path for path in calls.rglob("TL_*.zip")), "하", "상")
     config = extracted[2].replace({"data.root": str(calls)})
@@ -126,14 +134,14 @@ def change_labels(archive: Any, old: Any, new: Any) -> None:
             target.writestr(name, content.replace(old.encode(), new.encode()))
 
 
-def test_what_another_encoder_left_unfinished_is_refused(extracted: Any, tmp_path: Path) -> None:
+def test_what_another_encoder_left_unfinished_is_refused(extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     interrupt(run_dir)
     with pytest.raises(RequestError, match=r"text_encoder\.hashing_dim: 512 there, 256 here"):
         extract(extracted[2].replace({"text_encoder.hashing_dim": 256}), str(run_dir))
 
 
-def test_calls_of_another_corpus_left_unfinished_are_refused(extracted: Any, tmp_path: Path) -> None:
+def test_calls_of_another_corpus_left_unfinished_are_refused(extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     interrupt(run_dir)
     (tmp_path / "calls").mkdir()
@@ -142,14 +150,14 @@ def test_calls_of_another_corpus_left_unfinished_are_refused(extracted: Any, tmp
         extract(extracted[2].replace({"data.root": str(tmp_path / "calls")}), str(run_dir))
 
 
-def test_an_unfinished_run_is_not_trained_on(extracted: Any, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_not_trained_on(extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     next(Path(run_dir, "embeddings", "status=embedded").iterdir()).unlink()
     with pytest.raises(RequestError, match="its extract has not finished, or files are missing"):
         load_examples(str(run_dir))
 
 
-def test_a_killed_extract_is_named_before_its_files_are_read(extracted: Any, tmp_path: Path) -> None:
+def test_a_killed_extract_is_named_before_its_files_are_read(extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     interrupt(run_dir)
     with pytest.raises(RequestError, match="its extract has not finished"):
@@ -157,7 +165,7 @@ def test_a_killed_extract_is_named_before_its_files_are_read(extracted: Any, tmp
 
 
 def test_files_that_a_finished_run_has_lost_are_made_again(
-    extracted: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    extracted: Extracted, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     rows = read_rows(run_dir).sort_values("example_id", ignore_index=True)
@@ -170,7 +178,7 @@ def test_files_that_a_finished_run_has_lost_are_made_again(
 
 
 def test_files_that_cannot_be_read_just_now_are_not_removed(
-    extracted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    extracted: Extracted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     Path(run_dir, "extract.json").unlink()
@@ -187,10 +195,10 @@ def test_files_that_cannot_be_read_just_now_are_not_removed(
 
 @pytest.mark.slow
 def test_a_disk_that_is_gone_ends_the_run_and_rejects_no_call(
-    extracted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    extracted: Extracted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, calls, gone = extracted[1].model_dump(), tmp_path / "mounted" / "calls", tmp_path / "unmounted"
-    shutil.copytree(extracted[2].data.root, calls)
+    shutil.copytree(calls_of(extracted), calls)
     config, run_dir = tmp_path / "config.yaml", tmp_path / "run"
     config.write_text(extracted[2].replace({"data.root": str(calls)}).to_yaml(), encoding="utf-8")
     arguments = ["extract", "--config", str(config), "--run-dir", str(run_dir)]
@@ -211,17 +219,17 @@ def test_a_disk_that_is_gone_ends_the_run_and_rejects_no_call(
     shutil.move(gone, calls.parent)
     assert main(arguments) == 0
     again = json.loads((run_dir / "extract.json").read_text(encoding="utf-8"))
-    assert {**again, "wall_sec": 0} == {**whole.model_dump(), "wall_sec": 0}
+    assert {**again, "wall_sec": 0} == {**whole, "wall_sec": 0}
 
 
-def test_a_run_folder_among_the_calls_is_refused(extracted: Any) -> None:
-    config = extracted[2]
-    for run_dir in (config.data.root, f"{config.data.root}/runs/x", f"{config.data.root}/../{Path(config.data.root).name}/y"):
+def test_a_run_folder_among_the_calls_is_refused(extracted: Extracted) -> None:
+    config, root = extracted[2], calls_of(extracted)
+    for run_dir in (root, f"{root}/runs/x", f"{root}/../{Path(root).name}/y"):
         with pytest.raises(RequestError, match=r"lies below data\.root, where its files would be taken for calls"):
             extract(config, run_dir)
 
 
-def test_a_changed_label_is_noticed(ray_session: None, corpus: Any, demo_config: Config, tmp_path: Path) -> None:
+def test_a_changed_label_is_noticed(ray_session: None, corpus: KnownCorpus, demo_config: Config, tmp_path: Path) -> None:
     calls = shutil.copytree(corpus[0], tmp_path / "calls")
     config = demo_config.replace({"data.root": str(calls)})
     manifest = plan_calls(config.data)
@@ -230,7 +238,7 @@ def test_a_changed_label_is_noticed(ray_session: None, corpus: Any, demo_config:
     assert plan_calls(config.data)["version"] != manifest["version"]
 
 
-def test_the_plan_is_cut_while_others_use_every_cpu(ray_session: None, corpus: Any, demo_config: Config) -> None:
+def test_the_plan_is_cut_while_others_use_every_cpu(ray_session: None, corpus: KnownCorpus, demo_config: Config) -> None:
     class Other:
         def ready(self) -> bool:
             return True
@@ -249,7 +257,7 @@ def test_the_plan_is_cut_while_others_use_every_cpu(ray_session: None, corpus: A
     assert done == {cut}
 
 
-def test_utterance_rows_come_from_the_same_calls(utterances: Any, corpus: Any) -> None:
+def test_utterance_rows_come_from_the_same_calls(utterances: Extracted, corpus: KnownCorpus) -> None:
     run_dir, summary, _ = utterances
     assert summary.calls_read == 100
     assert summary.calls_embedded == 100 - corpus[1].num_flawed
@@ -260,7 +268,7 @@ def test_utterance_rows_come_from_the_same_calls(utterances: Any, corpus: Any) -
     assert heard["example_id"].is_unique
 
 
-def test_rows_come_back_sorted_with_their_vectors(extracted: Any) -> None:
+def test_rows_come_back_sorted_with_their_vectors(extracted: Extracted) -> None:
     run_dir, _, _ = extracted
     rows = read_rows(run_dir)
     rows = rows[rows["status"] == "embedded"].sort_values("example_id")

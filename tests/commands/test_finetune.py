@@ -3,12 +3,12 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from shared_runs import Extracted, KnownCorpus, Share, Trained
 from sklearn.metrics import f1_score
 from tiny_checkpoints import save_audio_checkpoint, save_text_checkpoint
 
@@ -22,20 +22,21 @@ from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import load_examples, load_transcripts
 from urgency_ray.model.classifier import load_model
 from urgency_ray.model.text_trunk import KoElectraCrossModal
+from urgency_ray.scoring.blocks import Metrics
 from urgency_ray.search.space import check_space
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")
-def finetuned(ray_session: None, extracted: Any, share: Any) -> Any:
+def finetuned(ray_session: None, extracted: Extracted, share: Share) -> Trained:
     """(run folder, metrics, config) of a model whose checkpoint is gone by now; read only."""
 
-    def config_of(run_dir: Any) -> Any:
+    def config_of(run_dir: str) -> Config:
         changes = {"model.name": "cross_modal", "model.max_tokens": 24, "train.epochs": 2}
         return extracted[2].replace(changes | {"model.text_encoder": str(Path(run_dir).parent / "electra")})
 
-    def make(run_dir: Any) -> Any:
+    def make(run_dir: str) -> Metrics:
         config = config_of(run_dir)
         assert save_text_checkpoint(Path(run_dir).parent, "electra") == config.model.text_encoder
         metrics = train(config, run_dir)
@@ -46,20 +47,20 @@ def finetuned(ray_session: None, extracted: Any, share: Any) -> Any:
     return run_dir, metrics, config_of(run_dir)
 
 
-def test_transcripts_come_in_the_order_of_the_examples(extracted: Any) -> None:
+def test_transcripts_come_in_the_order_of_the_examples(extracted: Extracted) -> None:
     run_dir, _, _ = extracted
     rows = pd.concat(pq.read_table(path).to_pandas() for path in Path(run_dir, "embeddings/status=embedded").glob("*.parquet"))
     texts = rows.set_index("example_id")["text"]
     assert load_transcripts(run_dir).to_pylist() == texts[load_examples(run_dir).keys["example_id"]].tolist()
 
 
-def test_evaluate_gives_the_figures_of_training_without_the_checkpoint(finetuned: Any) -> None:
+def test_evaluate_gives_the_figures_of_training_without_the_checkpoint(finetuned: Trained) -> None:
     run_dir, metrics, config = finetuned
     assert evaluate_run(config, run_dir).splits == metrics.splits
     assert evaluate_run(config.replace({"model.text_encoder": None, "model.name": "concat"}), run_dir).splits == metrics.splits
 
 
-def test_the_best_epoch_s_score_is_that_of_the_saved_predictions(finetuned: Any) -> None:
+def test_the_best_epoch_s_score_is_that_of_the_saved_predictions(finetuned: Trained) -> None:
     run_dir, _, _ = finetuned
     history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
     rows = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas().query("split == 'val'")
@@ -69,7 +70,7 @@ def test_the_best_epoch_s_score_is_that_of_the_saved_predictions(finetuned: Any)
 
 
 def test_predict_gives_the_run_s_own_probabilities_and_says_what_was_cut(
-    finetuned: Any, corpus: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    finetuned: Trained, corpus: KnownCorpus, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_dir, _, _ = finetuned
     output = tmp_path / "new.parquet"
@@ -90,7 +91,7 @@ def test_predict_gives_the_run_s_own_probabilities_and_says_what_was_cut(
     assert not any(text[:10] in line for text in texts for line in caplog.messages), "no transcript in the log"
 
 
-def test_the_encoder_and_its_tokens_cannot_be_searched(finetuned: Any) -> None:
+def test_the_encoder_and_its_tokens_cannot_be_searched(finetuned: Trained) -> None:
     _, _, config = finetuned
     space = {"model.max_tokens": {"type": "int", "low": 8, "high": 64}}
     with pytest.raises(RequestError, match=r"model\.max_tokens cannot be searched"):
@@ -98,7 +99,7 @@ def test_the_encoder_and_its_tokens_cannot_be_searched(finetuned: Any) -> None:
 
 
 @pytest.mark.slow
-def test_tune_searches_over_a_fine_tuned_model(ray_session: None, extracted: Any, tmp_path: Path) -> None:
+def test_tune_searches_over_a_fine_tuned_model(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     checkpoint = save_text_checkpoint(tmp_path, "electra")
     space = {
@@ -113,7 +114,7 @@ def test_tune_searches_over_a_fine_tuned_model(ray_session: None, extracted: Any
 
 @pytest.mark.slow
 def test_ablation_trains_audio_without_the_encoder_and_text_without_audio(
-    ray_session: None, finetuned: Any, tmp_path: Path
+    ray_session: None, finetuned: Trained, tmp_path: Path
 ) -> None:
     run_dir = str(shutil.copytree(finetuned[0], tmp_path / "run"))
     checkpoint = save_text_checkpoint(tmp_path, "electra")
@@ -135,7 +136,7 @@ def test_ablation_trains_audio_without_the_encoder_and_text_without_audio(
 
 @pytest.mark.slow
 def test_the_shipped_recipe_trains_from_extract_on(
-    ray_session: None, corpus: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ray_session: None, corpus: KnownCorpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir = str(tmp_path / "run")
     names = {

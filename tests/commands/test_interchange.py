@@ -10,6 +10,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 from accounts import make_accounts
+from shared_runs import Extracted, KnownCorpus
 
 from urgency_ray import cli
 from urgency_ray.commands.evaluate import evaluate_run
@@ -154,7 +155,7 @@ def utterance_run(tmp_path: Path) -> Any:
     return str(run_dir), config
 
 
-def test_an_extracted_run_survives_urgency_sense_s_pair(extracted: Any, tmp_path: Path) -> None:
+def test_an_extracted_run_survives_urgency_sense_s_pair(extracted: Extracted, tmp_path: Path) -> None:
     run_dir, _, config = extracted
     back = round_trip(config, run_dir, tmp_path, "embeddings.npz")
     assert_same_rows(embedded_rows(run_dir), embedded_rows(back))
@@ -165,7 +166,7 @@ def test_an_extracted_run_survives_urgency_sense_s_pair(extracted: Any, tmp_path
     assert here.fingerprint is None
 
 
-def test_the_files_of_an_export_are_what_the_published_code_reads(extracted: Any, tmp_path: Path) -> None:
+def test_the_files_of_an_export_are_what_the_published_code_reads(extracted: Extracted, tmp_path: Path) -> None:
     run_dir, summary, config = extracted
     num_rows = export_artefacts(config, run_dir, str(tmp_path / "m" / "metadata.csv"), str(tmp_path / "e" / "embeddings.npz"))
     frame = pd.read_csv(tmp_path / "m" / "metadata.csv")
@@ -217,7 +218,7 @@ def test_a_hand_made_pair_of_urgency_sense(tmp_path: Path) -> None:
     assert summary.calls_read == summary.calls_embedded == summary.rows_embedded == 40
 
 
-def test_an_imported_run_is_laid_out_as_an_extracted_one(extracted: Any, tmp_path: Path) -> None:
+def test_an_imported_run_is_laid_out_as_an_extracted_one(extracted: Extracted, tmp_path: Path) -> None:
     frame = make_sense(20)
     frame.loc[3, "text"] = "***"
     files = write_sense(tmp_path, frame)
@@ -307,7 +308,7 @@ def test_a_hand_made_pair_of_urgency_detect(tmp_path: Path) -> None:
     assert summary.fingerprint.text_encoder["hashing_dim"] == 64
 
 
-def test_text_embeddings_of_urgency_detect_s_pair_are_those_of_extract(extracted: Any, tmp_path: Path) -> None:
+def test_text_embeddings_of_urgency_detect_s_pair_are_those_of_extract(extracted: Extracted, tmp_path: Path) -> None:
     run_dir, _, config = extracted
     table = embedded_rows(run_dir)
     frame = make_detect().iloc[np.zeros(len(table), int)].reset_index(drop=True)
@@ -352,7 +353,7 @@ def test_an_imported_run_of_utterances_is_split_by_call_under_any_config(tmp_pat
     assert sum(map(len, calls)) == len(set.union(*calls)) == 30
 
 
-def test_extract_leaves_an_imported_run_alone(corpus: Any, tmp_path: Path) -> None:
+def test_extract_leaves_an_imported_run_alone(corpus: KnownCorpus, tmp_path: Path) -> None:
     run_dir = str(tmp_path / "run")
     import_artefacts(Config(), *write_sense(tmp_path, make_sense(3)), run_dir)
     with pytest.raises(RequestError, match=r"already holds other embeddings .*imported there, spectral here"):
@@ -360,7 +361,7 @@ def test_extract_leaves_an_imported_run_alone(corpus: Any, tmp_path: Path) -> No
     assert len(load_examples(run_dir)) == 3
 
 
-def test_uris_are_read_and_written(extracted: Any, tmp_path: Path) -> None:
+def test_uris_are_read_and_written(extracted: Extracted, tmp_path: Path) -> None:
     run_dir, _, config = extracted
     root = tmp_path.as_posix()
     files = f"file://{root}/m.csv", f"file://{root}/e.npz"
@@ -389,7 +390,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> Any:
     return error[0]
 
 
-def test_the_commands_do_the_same(extracted: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_do_the_same(extracted: Extracted, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir, summary, _ = extracted
     files = "--metadata", tmp_path / "m.csv", "--embeddings", tmp_path / "e.npz"
     assert run("export", "--run-dir", run_dir, *files) == 0

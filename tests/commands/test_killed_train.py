@@ -33,7 +33,7 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def artefacts(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def artefacts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """UrgencySense's pair of files: weak signal in much noise, so that the best epoch is not the last."""
     folder, rng = tmp_path_factory.mktemp("artefacts"), np.random.default_rng(0)
     urgency = rng.integers(0, 3, NUM_ROWS)
@@ -52,14 +52,14 @@ def make_run(artefacts: tuple[str, str], run_dir: Path) -> Path:
     return run_dir
 
 
-def train(run_dir: Any, num_workers: Any = 1) -> Any:
+def train(run_dir: Path, num_workers: int = 1) -> Any:
     """Log file and arguments of the command."""
     options = [text for name, value in OPTIONS.items() for text in (f"--{name}", value)]
     return f"{run_dir}.log", "train", "--run-dir", run_dir, "--train.num_workers", num_workers, *options
 
 
 @pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.nightly)])
-def unbroken(request: pytest.FixtureRequest, artefacts: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def unbroken(request: pytest.FixtureRequest, artefacts: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Number of workers, and the folder of a run that nobody disturbed."""
     run_dir = make_run(artefacts, tmp_path_factory.mktemp("unbroken") / "run")
     assert logged_epochs(finish(*train(run_dir, request.param))) == list(range(1, NUM_EPOCHS + 1))
@@ -70,7 +70,7 @@ def logged_epochs(log: Any) -> Any:
     return [int(number) for number in re.findall(r"^fused epoch (\d+):", log, re.MULTILINE)]
 
 
-def wait_for_epoch(run_dir: Any, epoch: Any, process: Any) -> None:
+def wait_for_epoch(run_dir: Path, epoch: int, process: Any) -> None:
     log = Path(f"{run_dir}.log")
     wait_until(lambda: epoch in logged_epochs(log.read_text(encoding="utf-8")), process, log)
 
@@ -87,7 +87,7 @@ def assert_went_on(log: Any, after: Any) -> None:
     assert epochs[0] == 1 and epochs.count(1) == 1 and epochs[-1] == NUM_EPOCHS
 
 
-def assert_same_result(run_dir: Any, expected: Any) -> None:
+def assert_same_result(run_dir: Path, expected: Any) -> None:
     found, wanted = (json.loads(Path(folder, "metrics.json").read_text(encoding="utf-8")) for folder in (run_dir, expected))
     assert found == wanted
     weights, others = (load_file(Path(folder, "model", "model.safetensors")) for folder in (run_dir, expected))
@@ -99,7 +99,9 @@ def assert_same_result(run_dir: Any, expected: Any) -> None:
     assert found == wanted
 
 
-def test_after_the_loss_of_a_worker_training_ends_like_an_unbroken_one(artefacts: Any, unbroken: Any, tmp_path: Path) -> None:
+def test_after_the_loss_of_a_worker_training_ends_like_an_unbroken_one(
+    artefacts: tuple[str, str], unbroken: Any, tmp_path: Path
+) -> None:
     num_workers, expected = unbroken
     run_dir = make_run(artefacts, tmp_path / "run")
     with running(*train(run_dir, num_workers)) as process:
@@ -114,7 +116,7 @@ def test_after_the_loss_of_a_worker_training_ends_like_an_unbroken_one(artefacts
 
 
 def test_after_the_loss_of_the_driver_the_same_command_ends_like_an_unbroken_one(
-    artefacts: Any, unbroken: Any, tmp_path: Path
+    artefacts: tuple[str, str], unbroken: Any, tmp_path: Path
 ) -> None:
     num_workers, expected = unbroken
     run_dir = make_run(artefacts, tmp_path / "run")

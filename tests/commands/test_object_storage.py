@@ -14,6 +14,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
+from shared_runs import Extracted, KnownCorpus
 
 from urgency_ray import storage
 
@@ -62,7 +63,7 @@ def files_of(run_dir: Any) -> Any:
     return filesystem, sorted((info for info in infos if info.type == fs.FileType.File), key=lambda info: info.path)
 
 
-def test_a_run_on_object_storage_is_the_local_run(bucket: Any, corpus: Any, extracted: Any) -> None:
+def test_a_run_on_object_storage_is_the_local_run(bucket: Any, corpus: KnownCorpus, extracted: Extracted) -> None:
     calls, run_dir, output = f"{bucket}/calls", f"{bucket}/runs/first", f"{bucket}/out/new.parquet?region=ap-northeast-2"
     storage.copy_dir(str(corpus[0]), calls)
     local_dir, summary, config = extracted

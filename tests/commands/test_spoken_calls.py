@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import SPOKEN_CALLS
+from shared_runs import Extracted, Share
 
 from urgency_ray.commands.extract import extract
 from urgency_ray.commands.predict import predict
@@ -27,7 +28,7 @@ def flaws() -> Any:
 
 
 @pytest.fixture(scope="module")
-def spoken(ray_session: None, demo_config: Config, share: Any) -> Any:
+def spoken(ray_session: None, demo_config: Config, share: Share) -> Extracted:
     """(run folder, summary, config) of the spoken calls, extracted; read only."""
     config = demo_config.replace({"data.root": str(SPOKEN_CALLS)})
     return *share("spoken", extract, lambda run_dir: extract(config, run_dir)), config
@@ -38,7 +39,7 @@ def read_rows(run_dir: Any) -> Any:
     return pd.concat(parts).set_index("call_id")
 
 
-def test_every_flaw_is_treated_as_stated(spoken: Any, flaws: Any) -> None:
+def test_every_flaw_is_treated_as_stated(spoken: Extracted, flaws: Any) -> None:
     run_dir, summary, _ = spoken
     rows = read_rows(run_dir)
     # 150 calls; flaws.json itself lies in the folder and is a label without a WAV.
@@ -56,7 +57,7 @@ def test_every_flaw_is_treated_as_stated(spoken: Any, flaws: Any) -> None:
     assert "개인정보" not in rows.loc[masked, "text"]
 
 
-def test_calls_with_the_same_audio_fall_in_one_split(spoken: Any, flaws: Any) -> None:
+def test_calls_with_the_same_audio_fall_in_one_split(spoken: Extracted, flaws: Any) -> None:
     run_dir, _, config = spoken
     twin = next(stem for stem, flaw in flaws.items() if flaw["flaw"].startswith("same audio as "))
     other = flaws[twin]["flaw"].removeprefix("same audio as ")
@@ -94,7 +95,7 @@ def read_call_ms(stem: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_train_tune_predict_and_report_run_on_it(spoken: Any, tmp_path: Path) -> None:
+def test_train_tune_predict_and_report_run_on_it(spoken: Extracted, tmp_path: Path) -> None:
     run_dir, config = str(shutil.copytree(spoken[0], tmp_path / "run")), spoken[2]
     metrics = train(config, run_dir)
     assert metrics.splits["test"]["urgency"].num_rows == 30

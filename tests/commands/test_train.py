@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from shared_runs import Extracted, Share, Trained
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from urgency_ray.cli import main
@@ -32,7 +33,7 @@ from urgency_ray.training.run import open_run
 from urgency_ray.training.trainer import plan_workers
 
 
-def test_metrics_are_those_of_the_predictions_by_scikit_learn(trained: Any) -> None:
+def test_metrics_are_those_of_the_predictions_by_scikit_learn(trained: Trained) -> None:
     run_dir, metrics, _ = trained
     predictions = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
     assert set(metrics.splits) == {"val", "test"}
@@ -61,7 +62,7 @@ def test_the_scores_are_printed_a_line_for_each_split_and_task_and_one_for_the_f
     assert format_scores(Metrics.model_construct(splits=splits, folds=folds)).splitlines() == [*lines, last]
 
 
-def test_predictions_follow_the_contract(trained: Any) -> None:
+def test_predictions_follow_the_contract(trained: Trained) -> None:
     run_dir, _, _ = trained
     table = pq.read_table(f"{run_dir}/predictions.parquet")
     assert table.schema.equals(PREDICTION_SCHEMA)
@@ -72,7 +73,7 @@ def test_predictions_follow_the_contract(trained: Any) -> None:
     assert set(frame["split"]) == {"train", "val", "test"}
 
 
-def test_the_provider_s_validation_part_is_what_is_tested(trained: Any) -> None:
+def test_the_provider_s_validation_part_is_what_is_tested(trained: Trained) -> None:
     run_dir, _, config = trained
     examples = load_examples(run_dir)
     splits = split_examples(examples, config.split)
@@ -81,7 +82,7 @@ def test_the_provider_s_validation_part_is_what_is_tested(trained: Any) -> None:
     assert set(provider[splits.train]) == {"training"}
 
 
-def test_the_saved_model_is_that_of_the_best_epoch(trained: Any) -> None:
+def test_the_saved_model_is_that_of_the_best_epoch(trained: Trained) -> None:
     run_dir, metrics, _ = trained
     history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
     assert [(row["modalities"], row["epoch"]) for row in history] == [
@@ -95,7 +96,7 @@ def test_the_saved_model_is_that_of_the_best_epoch(trained: Any) -> None:
     assert "macro-F1" in Path(run_dir, "model", "README.md").read_text(encoding="utf-8")
 
 
-def test_the_model_folder_alone_gives_the_probabilities_of_the_run_in_a_fresh_process(trained: Any, tmp_path: Path) -> None:
+def test_the_model_folder_alone_gives_the_probabilities_of_the_run_in_a_fresh_process(trained: Trained, tmp_path: Path) -> None:
     run_dir, _, _ = trained
     shutil.copytree(Path(run_dir, "model"), tmp_path / "model")
     examples = load_examples(run_dir)
@@ -114,24 +115,24 @@ with torch.inference_mode():
     np.testing.assert_allclose(np.load(tmp_path / "probs.npy"), expected, atol=1e-5)
 
 
-def test_training_leaves_tensorboard_curves_of_each_model(trained: Any) -> None:
+def test_training_leaves_tensorboard_curves_of_each_model(trained: Trained) -> None:
     folder = Path(trained[0], "tensorboard")
     assert {path.parent.name for path in folder.rglob("*tfevents*")} == {"fused", "audio", "text"}
 
 
-def test_evaluate_gives_the_same_figures(trained: Any) -> None:
+def test_evaluate_gives_the_same_figures(trained: Trained) -> None:
     run_dir, metrics, config = trained
     assert evaluate_run(config, run_dir) == (metrics.splits, None)
 
 
-def test_evaluate_refuses_another_split(trained: Any) -> None:
+def test_evaluate_refuses_another_split(trained: Trained) -> None:
     run_dir, _, config = trained
     with pytest.raises(RequestError, match="trained on another split"):
         evaluate_run(config.replace({"split.seed": 5}), run_dir)
 
 
 @pytest.fixture(scope="module")
-def unmoved(ray_session: None, extracted: Any, share: Any) -> Any:
+def unmoved(ray_session: None, extracted: Extracted, share: Share) -> str:
     """Run folder of a training by a recipe that says nothing of the data, as a user would give it; read only."""
     # With so small a learning rate every epoch predicts the same.
     changes = {"train.learning_rate": 1e-12, "train.weight_decay": 0.0, "train.epochs": 3}
@@ -139,7 +140,7 @@ def unmoved(ray_session: None, extracted: Any, share: Any) -> Any:
     return share("unmoved", train, lambda run_dir: train(config, run_dir), copy_of=extracted[0])[0]
 
 
-def test_of_equal_scores_the_first_epoch_counts(unmoved: Any) -> None:
+def test_of_equal_scores_the_first_epoch_counts(unmoved: str) -> None:
     run_dir = unmoved
     history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
     assert len({row["val_macro_f1"] for row in history}) == 1
@@ -152,11 +153,13 @@ def test_of_equal_scores_the_first_epoch_counts(unmoved: Any) -> None:
     assert all(torch.equal(value, first["model"][name]) for name, value in saved.items())
 
 
-def test_the_model_s_transform_is_what_made_the_embeddings(extracted: Any, unmoved: Any) -> None:
+def test_the_model_s_transform_is_what_made_the_embeddings(extracted: Extracted, unmoved: str) -> None:
     assert load_model(f"{unmoved}/model").transform["data"]["max_call_sec"] == extracted[2].data.max_call_sec
 
 
-def test_the_checkpoints_of_the_best_epochs_and_the_latest_are_kept(ray_session: None, extracted: Any, tmp_path: Path) -> None:
+def test_the_checkpoints_of_the_best_epochs_and_the_latest_are_kept(
+    ray_session: None, extracted: Extracted, tmp_path: Path
+) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     changes = {"train.epochs": 8, "train.learning_rate": 3e-4, "train.keep_checkpoints": 2, "train.checkpoint_epochs": 1}
     train(extracted[2].replace(changes), run_dir)
@@ -169,7 +172,7 @@ def test_the_checkpoints_of_the_best_epochs_and_the_latest_are_kept(ray_session:
 
 
 def test_a_loss_that_is_not_finite_ends_the_command_with_one_line(
-    ray_session: None, extracted: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ray_session: None, extracted: Extracted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     options = ["--train.learning_rate", "1e30", "--train.clip_norm", "null", "--train.epochs", "3"]
@@ -179,8 +182,9 @@ def test_a_loss_that_is_not_finite_ends_the_command_with_one_line(
     assert not Path(run_dir, "metrics.json").exists()
 
 
-def test_ablation_trains_each_modality_and_keeps_the_fused_model(trained: Any) -> None:
+def test_ablation_trains_each_modality_and_keeps_the_fused_model(trained: Trained) -> None:
     run_dir, metrics, _ = trained
+    assert metrics.ablation is not None
     assert list(metrics.ablation) == ["fused", "audio", "text"]
     assert metrics.ablation["fused"] == metrics.splits["test"]["urgency"]
     assert metrics.ablation["audio"] != metrics.ablation["text"]
@@ -188,7 +192,7 @@ def test_ablation_trains_each_modality_and_keeps_the_fused_model(trained: Any) -
 
 
 @pytest.mark.slow
-def test_folds_score_each_row_by_a_model_that_has_not_seen_it(ray_session: None, extracted: Any, tmp_path: Path) -> None:
+def test_folds_score_each_row_by_a_model_that_has_not_seen_it(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     config = extracted[2].replace({"train.epochs": 2, "train.folds": 2})
     metrics = train(config, run_dir)
@@ -223,7 +227,7 @@ def test_folds_score_each_row_by_a_model_that_has_not_seen_it(ray_session: None,
 
 
 def test_a_leak_is_logged_and_kept_with_the_figures(
-    ray_session: None, extracted: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ray_session: None, extracted: Extracted, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     for path in Path(run_dir, "embeddings").rglob("*.parquet"):
@@ -242,7 +246,7 @@ def test_a_leak_is_logged_and_kept_with_the_figures(
 
 
 @pytest.mark.slow
-def test_two_ray_train_workers_share_the_work(ray_session: None, extracted: Any, tmp_path: Path) -> None:
+def test_two_ray_train_workers_share_the_work(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     config = extracted[2].replace(
         {"train.epochs": 2, "train.batch_size": 16, "model.dropout": 0.0, "model.encoder_dropout": 0.0}
@@ -256,7 +260,7 @@ def test_two_ray_train_workers_share_the_work(ray_session: None, extracted: Any,
     assert two.splits["test"]["urgency"].confusion == one.splits["test"]["urgency"].confusion
 
 
-def test_embeddings_of_another_encoder_are_refused(extracted: Any) -> None:
+def test_embeddings_of_another_encoder_are_refused(extracted: Extracted) -> None:
     run_dir, _, config = extracted
     with pytest.raises(RequestError, match=r"made with audio_encoder\.name spectral, not facebook/data2vec-audio-base"):
         train(config.replace({"audio_encoder.name": "facebook/data2vec-audio-base"}), run_dir)
@@ -267,7 +271,7 @@ def test_a_run_folder_without_embeddings_is_refused(tmp_path: Path, demo_config:
         train(demo_config, str(tmp_path))
 
 
-def test_a_recipe_takes_over_which_commit_made_the_embeddings(extracted: Any, tmp_path: Path) -> None:
+def test_a_recipe_takes_over_which_commit_made_the_embeddings(extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     for path in Path(run_dir, "embeddings").rglob("*.parquet"):
         table = pq.read_table(path, partitioning=None)
@@ -301,7 +305,7 @@ def test_gpus_beside_too_few_cpus_are_refused() -> None:
         plan_workers(config.train, [Node(16, 1), Node(64)])
 
 
-def test_workers_that_do_not_fit_are_refused_before_anything_waits(ray_session: None, extracted: Any) -> None:
+def test_workers_that_do_not_fit_are_refused_before_anything_waits(ray_session: None, extracted: Extracted) -> None:
     run_dir, _, config = extracted
     with pytest.raises(
         RequestError, match=r"train\.num_workers: 64 workers of 1 CPUs do not fit the cluster's nodes \(2 CPUs\)"

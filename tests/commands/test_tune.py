@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from shared_runs import Extracted, Searched, Share, Trained
 
 from urgency_ray.cluster import Node
 from urgency_ray.commands.tune import format_verdict, tune
@@ -37,7 +38,7 @@ from urgency_ray.training.shared import SharedInputs
 
 
 @pytest.fixture(scope="module")
-def searched(ray_session: None, extracted: Any, share: Any) -> Any:
+def searched(ray_session: None, extracted: Extracted, share: Share) -> Searched:
     """(run folder, summary, config) of a search on a copy of `extracted`; read only."""
     config = extracted[2].replace({"tune.num_trials": 5, "tune.grace_epochs": 1, "tune.startup_trials": 2})
     run_dir, summary = share("searched", tune, lambda run_dir: tune(config, run_dir), copy_of=extracted[0])
@@ -45,7 +46,7 @@ def searched(ray_session: None, extracted: Any, share: Any) -> Any:
     return run_dir, summary, config
 
 
-def test_each_trial_is_accounted_for(searched: Any) -> None:
+def test_each_trial_is_accounted_for(searched: Searched) -> None:
     run_dir, summary, _ = searched
     trials = pd.read_parquet(f"{run_dir}/tune/trials.parquet")
     assert len(trials) == summary.num_trials == 5
@@ -56,14 +57,14 @@ def test_each_trial_is_accounted_for(searched: Any) -> None:
     np.testing.assert_allclose(weights.sum(axis=1), 1)
 
 
-def test_the_first_trial_is_the_config_itself(searched: Any) -> None:
+def test_the_first_trial_is_the_config_itself(searched: Searched) -> None:
     run_dir, _, config = searched
     first = pd.read_parquet(f"{run_dir}/tune/trials.parquet").iloc[0]
     assert first["train.learning_rate"] == pytest.approx(config.train.learning_rate)
     assert first["loss.focal_weight"] == pytest.approx(config.loss.focal_weight)
 
 
-def test_the_winner_has_the_best_validation_score_and_its_config_trains(searched: Any) -> None:
+def test_the_winner_has_the_best_validation_score_and_its_config_trains(searched: Searched) -> None:
     run_dir, summary, config = searched
     trials = pd.read_parquet(f"{run_dir}/tune/trials.parquet").set_index("number")
     assert summary.best_trial == trials["val_macro_f1"].idxmax()
@@ -75,7 +76,7 @@ def test_the_winner_has_the_best_validation_score_and_its_config_trains(searched
     assert load_config(f"{run_dir}/tune/config.yaml").tune == config.tune
 
 
-def test_a_trial_that_fails_cannot_win(ray_session: None, extracted: Any, tmp_path: Path) -> None:
+def test_a_trial_that_fails_cannot_win(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     # The high rate overflows after an epoch or two, with a score already reported.
     space = {"train.learning_rate": {"type": "categorical", "choices": [1e-9, 1e30]}}
@@ -87,12 +88,12 @@ def test_a_trial_that_fails_cannot_win(ray_session: None, extracted: Any, tmp_pa
     assert summary.best["train.learning_rate"] == 1e-9
 
 
-def test_a_trial_that_fits_nowhere_is_refused(ray_session: None, extracted: Any) -> None:
+def test_a_trial_that_fits_nowhere_is_refused(ray_session: None, extracted: Extracted) -> None:
     with pytest.raises(RequestError, match=r"tune\.cpus_per_trial: 3 CPUs fit no node of the cluster; set at most 2"):
         tune(extracted[2].replace({"tune.cpus_per_trial": 3.0}), extracted[0])
 
 
-def test_the_winner_s_model_is_saved_and_scored_on_test(searched: Any) -> None:
+def test_the_winner_s_model_is_saved_and_scored_on_test(searched: Searched) -> None:
     run_dir, summary, config = searched
     _, examples, splits = open_run(config, run_dir)
     model = load_model(f"{run_dir}/tune/model")
@@ -105,7 +106,7 @@ def load_study(run_dir: Any) -> Any:
     return optuna.load_study(study_name=optuna.get_all_study_names(storage)[-1], storage=storage)
 
 
-def test_the_study_is_an_optuna_storage_that_tells_the_fields(searched: Any) -> None:
+def test_the_study_is_an_optuna_storage_that_tells_the_fields(searched: Searched) -> None:
     run_dir, _, _ = searched
     trials = pd.read_parquet(f"{run_dir}/tune/trials.parquet").set_index("number")
     states = {"COMPLETE": "completed", "PRUNED": "stopped", "FAIL": "failed"}
@@ -116,7 +117,7 @@ def test_the_study_is_an_optuna_storage_that_tells_the_fields(searched: Any) -> 
     assert all(math.isclose(sum(v for k, v in t.user_attrs["fields"].items() if "loss." in k), 1) for t in found)
 
 
-def test_the_history_has_every_epoch_of_every_trial_and_the_best_so_far(searched: Any) -> None:
+def test_the_history_has_every_epoch_of_every_trial_and_the_best_so_far(searched: Searched) -> None:
     run_dir, _, _ = searched
     trials = pd.read_parquet(f"{run_dir}/tune/trials.parquet").set_index("number")
     history = pd.read_parquet(f"{run_dir}/tune/history.parquet")
@@ -131,7 +132,7 @@ def test_the_history_has_every_epoch_of_every_trial_and_the_best_so_far(searched
     assert trials["start"].between(now - pd.Timedelta("30min"), now).all()
 
 
-def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched: Any, trained: Any) -> None:
+def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched: Searched, trained: Trained) -> None:
     run_dir, summary, config = searched
     assert json.loads(Path(run_dir, "tune", "metrics.json").read_text(encoding="utf-8")) == summary.model_dump(mode="json")
     assert summary.selection_optimism == pytest.approx(summary.val.macro_f1 - summary.test.macro_f1)
@@ -147,6 +148,7 @@ def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched: 
         truth, searched_calls, default_calls, calls, num_resamples=config.train.bootstrap_samples, seed=0
     )
     difference = summary.difference
+    assert difference is not None and summary.defaults is not None
     assert (difference.macro_f1, difference.interval) == expected
     assert difference.macro_f1 == pytest.approx(summary.test.macro_f1 - summary.defaults.test.macro_f1)
     if summary.best_trial == 0:
@@ -156,7 +158,7 @@ def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched: 
 
 
 def test_a_search_that_finds_nothing_better_says_so(
-    ray_session: None, extracted: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ray_session: None, extracted: Extracted, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     # The other rate changes no weight.
@@ -192,7 +194,7 @@ def test_the_verdict_is_put_in_words(difference: dict[str, Any], words: str) -> 
     assert words in second
 
 
-def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(ray_session: None, extracted: Any, tmp_path: Path) -> None:
+def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     config = extracted[2].replace({"train.epochs": 2, "tune.num_trials": 1, "tune.folds": 2, "tune.repeats": 2})
     summary = tune(config, run_dir)
@@ -210,7 +212,7 @@ def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(ray_session: None, ext
 
 
 @pytest.fixture(scope="module")
-def one_trial(ray_session: None, extracted: Any, share: Any) -> Any:
+def one_trial(ray_session: None, extracted: Extracted, share: Share) -> tuple[str, Config]:
     """(run folder, config) of a search of one trial; read only."""
     config = extracted[2].replace(
         {"tune.num_trials": 1, "tune.grace_epochs": 1, "tune.max_concurrent": 1, "train.bootstrap_samples": 100}
@@ -219,8 +221,11 @@ def one_trial(ray_session: None, extracted: Any, share: Any) -> Any:
     return run_dir, config
 
 
+Interrupted = tuple[str, Config, dict[str, Any]]
+
+
 @pytest.fixture
-def interrupted(one_trial: Any, tmp_path: Path) -> Any:
+def interrupted(one_trial: tuple[str, Config], tmp_path: Path) -> Interrupted:
     """(run folder, config, fields of the second trial) of a search whose driver died while its second trial ran."""
     run_dir, config = str(shutil.copytree(one_trial[0], tmp_path / "run")), one_trial[1]
     study = load_study(run_dir)
@@ -233,7 +238,7 @@ def interrupted(one_trial: Any, tmp_path: Path) -> Any:
 
 
 def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(
-    ray_session: None, interrupted: Any, monkeypatch: pytest.MonkeyPatch
+    ray_session: None, interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir, config, fields = interrupted
     first = load_study(run_dir).trials[0]
@@ -257,7 +262,7 @@ def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(
     assert load_study(run_dir).trials[:3] == trials
 
 
-def test_what_a_search_cannot_go_on_with_is_refused(ray_session: None, interrupted: Any, tmp_path: Path) -> None:
+def test_what_a_search_cannot_go_on_with_is_refused(ray_session: None, interrupted: Interrupted, tmp_path: Path) -> None:
     run_dir, config, _ = interrupted
     with pytest.raises(RequestError, match="holds a search that has not ended; go on with it by --resume, or delete"):
         tune(config, run_dir)
@@ -280,7 +285,9 @@ def test_what_a_search_cannot_go_on_with_is_refused(ray_session: None, interrupt
         tune(config, run_dir, resume=True)
 
 
-def test_a_time_budget_ends_the_search_and_counts_what_was_spent(ray_session: None, extracted: Any, tmp_path: Path) -> None:
+def test_a_time_budget_ends_the_search_and_counts_what_was_spent(
+    ray_session: None, extracted: Extracted, tmp_path: Path
+) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     config = extracted[2].replace({"train.epochs": 2000, "train.early_stop_epochs": None, "tune.time_budget_sec": 8.0})
     config = config.replace({"tune.num_trials": 4, "tune.grace_epochs": 2000, "train.epochs": 2000})
@@ -299,7 +306,7 @@ def test_a_time_budget_ends_the_search_and_counts_what_was_spent(ray_session: No
         assert len(study.trials_table(begun, config)) == len(table), "the budget is spent"
 
 
-def test_a_time_budget_too_short_for_an_epoch_is_named(ray_session: None, extracted: Any, tmp_path: Path) -> None:
+def test_a_time_budget_too_short_for_an_epoch_is_named(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     with pytest.raises(
         RequestError, match=r"^tune\.time_budget_sec: 0\.001 s were over before the first epoch of a trial; raise it"
@@ -315,7 +322,7 @@ def test_a_time_budget_too_short_for_an_epoch_is_named(ray_session: None, extrac
     ],
 )
 def test_what_the_cluster_does_not_hold_is_refused(
-    ray_session: None, extracted: Any, fields: dict[str, Any], message: str
+    ray_session: None, extracted: Extracted, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):
         tune(extracted[2].replace(fields), extracted[0])
@@ -331,7 +338,7 @@ def test_gpus_and_cpus_of_a_trial_are_of_the_same_node(monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_trials_of_two_workers_fill_the_cluster_and_end(ray_session: None, extracted: Any, tmp_path: Path) -> None:
+def test_trials_of_two_workers_fill_the_cluster_and_end(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     config = extracted[2].replace({"tune.num_trials": 2, "train.epochs": 2, "tune.grace_epochs": 1, "train.num_workers": 2})
     config = config.replace({"train.batch_size": 16, "model.dropout": 0.0, "model.encoder_dropout": 0.0})

@@ -47,11 +47,11 @@ def leaves(tree: Any, path: Any = ()) -> Any:
 
 
 @pytest.fixture
-def left_config() -> Any:
+def left_config() -> Config:
     return load_config(LEFT / "config.yaml")
 
 
-def test_its_config_says_what_it_said_and_nothing_of_the_machine(left_config: Any) -> None:
+def test_its_config_says_what_it_said_and_nothing_of_the_machine(left_config: Config) -> None:
     assert left_config.data.root == "corpus"
     assert (left_config.train.epochs, left_config.model.hidden_dim, left_config.text_encoder.hashing_dim) == (2, 16, 32)
     searched = load_config(LEFT / "tune" / "config.yaml")
@@ -60,7 +60,7 @@ def test_its_config_says_what_it_said_and_nothing_of_the_machine(left_config: An
 
 
 @pytest.mark.parametrize("model", ["model", "tune/model"])
-def test_its_model_gives_the_probabilities_that_it_gave(run_dir: Any, left_config: Any, model: str) -> None:
+def test_its_model_gives_the_probabilities_that_it_gave(run_dir: Any, left_config: Config, model: str) -> None:
     # The search had found nothing better than the config's own values: its model is the same.
     _, examples, splits = open_run(left_config, run_dir)
     probabilities = predict_examples(load_model(f"{run_dir}/{model}"), examples)["urgency"]

@@ -26,23 +26,23 @@ TEXT = ("roberta", "electra")
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("checkpoints")
     saved = {name: save_audio_checkpoint(folder, name) for name in AUDIO}
     return saved | {name: save_text_checkpoint(folder, name) for name in TEXT}
 
 
-def make_waveforms(*seconds: Any) -> Any:
+def make_waveforms(*seconds: float) -> Any:
     rng = np.random.default_rng(0)
     return [(0.3 * rng.standard_normal(round(16000 * s))).astype(np.float32) for s in seconds]
 
 
-def cosine(a: Any, b: Any) -> Any:
+def cosine(a: Any, b: Any) -> float:
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 @pytest.mark.parametrize("name", AUDIO)
-def test_an_audio_embedding_does_not_depend_on_its_neighbours(checkpoints: Any, name: Any) -> None:
+def test_an_audio_embedding_does_not_depend_on_its_neighbours(checkpoints: dict[str, str], name: str) -> None:
     encoder = load_audio_encoder(AudioEncoderConfig(name=checkpoints[name], window_sec=1.0, batch_size=3))
     # Some lengths are nearly equal: where a mask is exact, they are padded into one batch.
     waveforms = make_waveforms(0.7, 2.6, 1.0, 2.0, 0.68, 3.3)
@@ -53,7 +53,7 @@ def test_an_audio_embedding_does_not_depend_on_its_neighbours(checkpoints: Any, 
 
 
 @pytest.mark.parametrize("name", ["data2vec", "wav2vec2_layer", "wav2vec2_group"])
-def test_a_whole_call_equals_a_plain_transformers_forward(checkpoints: Any, name: str) -> None:
+def test_a_whole_call_equals_a_plain_transformers_forward(checkpoints: dict[str, str], name: str) -> None:
     # UrgencySense's audio embedding: peak-normalise, extractor, mean over time of last_hidden_state, L2.
     encoder = load_audio_encoder(AudioEncoderConfig(name=checkpoints[name], window_sec=None))
     extractor = tf.AutoFeatureExtractor.from_pretrained(checkpoints[name])
@@ -68,7 +68,7 @@ def test_a_whole_call_equals_a_plain_transformers_forward(checkpoints: Any, name
         np.testing.assert_allclose(vector, expected, atol=1e-4)
 
 
-def test_windows_are_pooled_by_frame_count(checkpoints: Any) -> None:
+def test_windows_are_pooled_by_frame_count(checkpoints: dict[str, str]) -> None:
     config = AudioEncoderConfig(name=checkpoints["wav2vec2_group"], window_sec=1.0, peak_normalize=False, l2_normalize=False)
     encoder = load_audio_encoder(config)
     extractor = tf.AutoFeatureExtractor.from_pretrained(checkpoints["wav2vec2_group"])
@@ -82,7 +82,7 @@ def test_windows_are_pooled_by_frame_count(checkpoints: Any) -> None:
     np.testing.assert_allclose(encoded.vectors[0], frames.mean(0), atol=1e-4)
 
 
-def test_the_last_window_reaches_back_and_counts_what_is_new(checkpoints: Any) -> None:
+def test_the_last_window_reaches_back_and_counts_what_is_new(checkpoints: dict[str, str]) -> None:
     config = AudioEncoderConfig(name=checkpoints["data2vec"], window_sec=1.0, peak_normalize=False, l2_normalize=False)
     encoder = load_audio_encoder(config)
     model = tf.AutoModel.from_pretrained(checkpoints["data2vec"]).eval()
@@ -94,7 +94,7 @@ def test_the_last_window_reaches_back_and_counts_what_is_new(checkpoints: Any) -
     np.testing.assert_allclose(encoder.encode([waveform]).vectors[0], torch.cat([whole, tail[3:]]).mean(0), atol=1e-4)
 
 
-def test_every_sample_is_heard_and_counts_once(checkpoints: Any) -> None:
+def test_every_sample_is_heard_and_counts_once(checkpoints: dict[str, str]) -> None:
     encoder = load_audio_encoder(AudioEncoderConfig(name=checkpoints["data2vec"], window_sec=1.0))
     assert isinstance(encoder, PretrainedAudioEncoder)
     for seconds in (0.05, 0.5, 1.0, 1.001, 1.1, 1.5, 2.2, 3.9):
@@ -106,7 +106,7 @@ def test_every_sample_is_heard_and_counts_once(checkpoints: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["data2vec", "wav2vec2_layer"])
-def test_the_cpu_front_end_is_that_of_transformers(checkpoints: Any, name: str) -> None:
+def test_the_cpu_front_end_is_that_of_transformers(checkpoints: dict[str, str], name: str) -> None:
     model = tf.AutoModel.from_pretrained(checkpoints[name]).eval()
     front_end = FrontEnd(model.feature_extractor.conv_layers)
     # 1.3 s and 4.9 s: within a tile, and over three tiles of which the last is short.
@@ -117,7 +117,7 @@ def test_the_cpu_front_end_is_that_of_transformers(checkpoints: Any, name: str) 
 
 
 @pytest.mark.parametrize("name", ["data2vec", "wav2vec2_layer", "ast"])
-def test_int8_is_nearly_equal(checkpoints: Any, name: str) -> None:
+def test_int8_is_nearly_equal(checkpoints: dict[str, str], name: str) -> None:
     config = AudioEncoderConfig(name=checkpoints[name])
     waveforms = make_waveforms(1.3, 2.1)
     exact = load_audio_encoder(config).encode(waveforms).vectors
@@ -143,7 +143,7 @@ def test_frames_are_counted_by_the_arithmetic_of_convolutions() -> None:
 
 
 @pytest.mark.parametrize("name", ["data2vec", "wav2vec2_layer", "wav2vec2_group", "hubert", "adapter"])
-def test_frames_are_counted_as_transformers_does(checkpoints: Any, name: str) -> None:
+def test_frames_are_counted_as_transformers_does(checkpoints: dict[str, str], name: str) -> None:
     small: dict[str, Any] = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
     small |= {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
     if name == "hubert":
@@ -160,7 +160,7 @@ def test_frames_are_counted_as_transformers_does(checkpoints: Any, name: str) ->
     assert counted.tolist() == given
 
 
-def test_ast_hears_all_of_a_long_call(checkpoints: Any) -> None:
+def test_ast_hears_all_of_a_long_call(checkpoints: dict[str, str]) -> None:
     encoder = load_audio_encoder(AudioEncoderConfig(name=checkpoints["ast"]))
     (waveform,) = make_waveforms(3.0)
     # 128 frames of 10 ms are 1.28 s: three windows, though no window was asked for.
@@ -171,7 +171,7 @@ def test_ast_hears_all_of_a_long_call(checkpoints: Any) -> None:
 
 
 @pytest.mark.parametrize("name", TEXT)
-def test_a_text_embedding_follows_the_recipe_and_not_its_neighbours(checkpoints: Any, name: Any) -> None:
+def test_a_text_embedding_follows_the_recipe_and_not_its_neighbours(checkpoints: dict[str, str], name: str) -> None:
     encoder = load_text_encoder(TextEncoderConfig(name=checkpoints[name], batch_size=3))
     tokenizer = tf.AutoTokenizer.from_pretrained(checkpoints[name])
     model = tf.AutoModel.from_pretrained(checkpoints[name]).eval()
@@ -183,14 +183,14 @@ def test_a_text_embedding_follows_the_recipe_and_not_its_neighbours(checkpoints:
         np.testing.assert_allclose(vector, expected, atol=1e-4)
 
 
-def test_mean_pooling_leaves_padding_out(checkpoints: Any) -> None:
+def test_mean_pooling_leaves_padding_out(checkpoints: dict[str, str]) -> None:
     encoder = load_text_encoder(TextEncoderConfig(name=checkpoints["electra"], pooling="mean", layer_norm=False))
     alone = encoder.encode(SENTENCES[:1]).vectors[0]
     np.testing.assert_allclose(encoder.encode(SENTENCES).vectors[0], alone, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "limit"), [("roberta", 66 - 1), ("electra", 66)])
-def test_long_texts_are_cut_at_the_model_and_counted(checkpoints: Any, name: str, limit: Any) -> None:
+def test_long_texts_are_cut_at_the_model_and_counted(checkpoints: dict[str, str], name: str, limit: int) -> None:
     encoder = load_text_encoder(TextEncoderConfig(name=checkpoints[name]))
     text = " ".join(SENTENCES * 10)
     encoded = encoder.encode([text, SENTENCES[0]])
@@ -200,7 +200,7 @@ def test_long_texts_are_cut_at_the_model_and_counted(checkpoints: Any, name: str
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_a_long_text_is_read_in_windows(checkpoints: Any, pooling: Literal["cls", "mean"]) -> None:
+def test_a_long_text_is_read_in_windows(checkpoints: dict[str, str], pooling: Literal["cls", "mean"]) -> None:
     config = TextEncoderConfig(name=checkpoints["electra"], max_tokens=16, pooling=pooling, overflow="window", layer_norm=False)
     encoder = load_text_encoder(config.model_copy(update={"l2_normalize": False}))
     tokenizer = tf.AutoTokenizer.from_pretrained(checkpoints["electra"])
@@ -230,7 +230,7 @@ def test_an_unknown_model_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.
         resolve_weights(TextEncoderConfig(name="nobody/no-such-model"))
 
 
-def test_a_model_of_the_hub_is_its_commit(checkpoints: Any, tmp_path: Path) -> None:
+def test_a_model_of_the_hub_is_its_commit(checkpoints: dict[str, str], tmp_path: Path) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     folder = tmp_path / "models--nobody--tiny"
     shutil.copytree(checkpoints["electra"], folder / "snapshots" / commit)
@@ -247,7 +247,7 @@ def test_a_model_of_the_hub_is_its_commit(checkpoints: Any, tmp_path: Path) -> N
     assert done.stdout.split() == [commit, commit]
 
 
-def test_weights_are_identified_by_content(checkpoints: Any, tmp_path: Path) -> None:
+def test_weights_are_identified_by_content(checkpoints: dict[str, str], tmp_path: Path) -> None:
     before = resolve_weights(TextEncoderConfig(name=checkpoints["electra"]))
     other = str(shutil.copytree(checkpoints["electra"], tmp_path / "copy"))
     assert resolve_weights(TextEncoderConfig(name=other)) == before

@@ -26,7 +26,7 @@ def make_examples(urgency: Any, call_id: Any = None, provider: Any = None, sha: 
     return Examples(keys, zeros, zeros, np.zeros((size, 5), np.float32), np.asarray(urgency, np.int64), np.full(size, -1), None)
 
 
-def draw_urgency(size: Any, seed: Any = 0) -> Any:
+def draw_urgency(size: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).choice(3, size=size, p=[0.35, 0.34, 0.31])
 
 

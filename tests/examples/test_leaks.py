@@ -15,7 +15,7 @@ from urgency_ray.examples.leaks import leak_warnings
 from urgency_ray.examples.splits import split_examples
 
 
-def make_examples(size: Any = 60) -> Any:
+def make_examples(size: int = 60) -> Any:
     rng = np.random.default_rng(0)
     keys = pd.DataFrame(
         {

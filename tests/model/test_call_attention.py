@@ -14,6 +14,7 @@ import torch
 from accounts import make_accounts
 from fitting import NO_DROPOUT, SMALL, check_two_workers_are_one, rounding_noise, run
 from numpy.typing import NDArray
+from shared_runs import Extracted, KnownCorpus, Share, Trained
 from sklearn.metrics import f1_score
 
 from urgency_ray.config import Config, ModelConfig, SplitConfig
@@ -38,7 +39,7 @@ CALLS = SMALL | {"model.name": "hierarchical"}
 CPU = torch.device("cpu")
 
 
-def make_utterances(counts: Any, seed: Any = 0) -> Any:
+def make_utterances(counts: Any, seed: int = 0) -> Utterances:
     rng = np.random.default_rng(seed)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     start = np.sort(rng.random((offsets[-1], 2)), axis=1).astype(np.float32)
@@ -60,7 +61,7 @@ def explain(
     return probs, weights
 
 
-def make_data(num_calls: Any = 203, noise: Any = 0.5, seed: Any = 0) -> Any:
+def make_data(num_calls: int = 203, noise: float = 0.5, seed: int = 0) -> Any:
     """Calls of 1 to 6 utterances; the one whose first text column is raised carries the call's label in voice and words."""
     rng = np.random.default_rng(seed)
     utterances = make_utterances(rng.integers(1, 7, num_calls), seed)
@@ -172,7 +173,7 @@ def test_who_speaks_and_when_count(part: str) -> None:
         audio, text, acoustic = (values[::-1].copy() for values in embeddings)
         other = explain(model, (audio, text, acoustic), utterances)[1][::-1]
     else:
-        changed = {"speaker": 1 - utterances.speaker, "span": utterances.span[::-1].copy()}[part]
+        changed: Any = {"speaker": 1 - utterances.speaker, "span": utterances.span[::-1].copy()}[part]
         other = explain(model, embeddings, utterances._replace(**{part: changed}))[1]
     assert np.abs(base - other).max() > 1e-3
 
@@ -307,7 +308,7 @@ def test_splits_and_probabilities_are_of_calls(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained_calls(utterances: Any, share: Any) -> Any:
+def trained_calls(utterances: Extracted, share: Share) -> Trained:
     """(run folder, metrics, config): the session's corpus as utterances, and a hierarchical model of it; read only."""
     from urgency_ray.commands.train import train
 
@@ -315,7 +316,7 @@ def trained_calls(utterances: Any, share: Any) -> Any:
     return *share("trained_calls", train, lambda run_dir: train(config, run_dir), copy_of=utterances[0]), config
 
 
-def test_a_run_keeps_the_contract_with_a_row_a_call(trained_calls: Any) -> None:
+def test_a_run_keeps_the_contract_with_a_row_a_call(trained_calls: Trained) -> None:
     from urgency_ray.commands.evaluate import evaluate_run
 
     run_dir, metrics, config = trained_calls
@@ -337,7 +338,7 @@ def test_a_run_keeps_the_contract_with_a_row_a_call(trained_calls: Any) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["parquet", pytest.param("csv", marks=pytest.mark.slow)])
-def test_predict_says_which_utterance_decided(trained_calls: Any, corpus: Any, tmp_path: Path, suffix: str) -> None:
+def test_predict_says_which_utterance_decided(trained_calls: Trained, corpus: KnownCorpus, tmp_path: Path, suffix: str) -> None:
     from urgency_ray.commands.predict import predict
 
     run_dir, output = trained_calls[0], tmp_path / f"new.{suffix}"
@@ -366,7 +367,7 @@ def test_predict_says_which_utterance_decided(trained_calls: Any, corpus: Any, t
 
 
 @pytest.mark.slow
-def test_a_search_and_an_ablation_train_on_calls(trained_calls: Any, tmp_path: Path) -> None:
+def test_a_search_and_an_ablation_train_on_calls(trained_calls: Trained, tmp_path: Path) -> None:
     from urgency_ray.commands.train import train
     from urgency_ray.commands.tune import tune
 

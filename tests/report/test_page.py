@@ -82,7 +82,7 @@ def draw_rows(
     return truth, probs
 
 
-def make_metrics(rng: Any, truth: Any, probs: Any) -> Any:
+def make_metrics(rng: np.random.Generator, truth: Any, probs: Any) -> Any:
     val = scored_block(*draw_rows(rng, 330, 0.9))
     test = scored_block(truth, probs)
     sentiment = {name: scored_block(*draw_rows(rng, 320, 0.6, 4), SENTIMENT_LABELS) for name in ("val", "test")}
@@ -91,7 +91,7 @@ def make_metrics(rng: Any, truth: Any, probs: Any) -> Any:
     return {"splits": splits, "ablation": {"fused": test, **ablation}}
 
 
-def make_history(rng: Any, epochs: Any = 26) -> Any:
+def make_history(rng: np.random.Generator, epochs: int = 26) -> Any:
     rows = []
     for name, top in (("fused", 0.63), ("audio", 0.5), ("text", 0.57)):
         for epoch in range(1, epochs + 1):
@@ -113,7 +113,7 @@ def make_history(rng: Any, epochs: Any = 26) -> Any:
     return rows
 
 
-def make_trials(rng: Any, num_trials: Any = 30) -> Any:
+def make_trials(rng: np.random.Generator, num_trials: int = 30) -> Any:
     rows = []
     for number in range(num_trials):
         state = "failed" if number == 7 else "stopped" if number > 9 and rng.random() < 0.55 else "completed"

@@ -28,7 +28,7 @@ def softmax(logits: Any) -> Any:
     return torch.from_numpy(logits).softmax(-1).numpy()
 
 
-def draw_rows(size: Any, factor: Any = 1.0, seed: Any = 0) -> Any:
+def draw_rows(size: int, factor: Any = 1.0, seed: int = 0) -> Any:
     """Logits that are `factor` times too sharp for labels drawn from the true probabilities."""
     rng = np.random.default_rng(seed)
     logits = 1.5 * rng.standard_normal((size, 3))
@@ -43,7 +43,7 @@ def test_the_temperature_takes_back_a_known_overconfidence(factor: float) -> Non
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_temperature_has_the_least_log_loss_of_a_grid(seed: Any) -> None:
+def test_the_temperature_has_the_least_log_loss_of_a_grid(seed: int) -> None:
     logits, truth = draw_rows(300, 2.0, seed)
     grid = np.geomspace(*TEMPERATURE_RANGE, 4000)
     probs = softmax(logits / grid[:, None, None])
@@ -101,7 +101,7 @@ def test_the_threshold_is_the_highest_of_scikit_learn_s_curve_that_reaches_the_r
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), scale=st.sampled_from([1.0, 1e-4, 1e-9]))
-def test_the_threshold_as_printed_reaches_the_recall_on_val(seed: Any, scale: Any) -> None:
+def test_the_threshold_as_printed_reaches_the_recall_on_val(seed: int, scale: Any) -> None:
     rng = np.random.default_rng(seed)
     truth, probs = np.append(rng.integers(0, 3, 40), 2), (scale * rng.random(41)).astype(np.float32)
     point = operating_point(probs, truth, {"val": np.arange(41)}, 0.9)

@@ -42,7 +42,7 @@ Y_TRUE = np.array([0, 0, 0, 1, 1, 2, 2, 2])
 Y_PRED = np.array([0, 0, 1, 1, 2, 0, 2, 2])
 
 
-def certain(y_pred: Any, num_classes: Any = 3) -> Any:
+def certain(y_pred: Any, num_classes: int = 3) -> Any:
     return np.eye(num_classes, dtype=np.float32)[y_pred]
 
 
@@ -82,7 +82,7 @@ def loop_bootstrap(y_true: Any, predictions: Any, groups: Any, statistic: Any, n
     return np.percentile(figures, [2.5, 97.5])
 
 
-def loop_macro_f1(y_true: Any, y_pred: Any, num_classes: Any = 3) -> Any:
+def loop_macro_f1(y_true: Any, y_pred: Any, num_classes: int = 3) -> Any:
     scores = []
     for label in range(num_classes):
         hits = ((y_true == label) & (y_pred == label)).sum()

@@ -35,7 +35,7 @@ def journal(tmp_path: Path) -> Iterator[Any]:
         yield journal
 
 
-def make_search(journal: Any, resume: Any = False, config: Any = CONFIG) -> Any:
+def make_search(journal: Any, resume: bool = False, config: Config = CONFIG) -> Any:
     study = begin_study(journal, config, "digest", resume=resume, run_dir="run")
     return study, StudySearch(SearchSpace(config.tune.space), study, build_sampler(config, study), journal)
 

@@ -17,7 +17,7 @@ def make_space(space: Any) -> Any:
     return SearchSpace(Config().replace({"tune.space": space}).tune.space)
 
 
-def draw(space: Any, num_trials: Any, seed: Any = 0) -> Any:
+def draw(space: Any, num_trials: int, seed: int = 0) -> Any:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     return [space(study.ask()) for _ in range(num_trials)]
 

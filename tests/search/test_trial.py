@@ -18,7 +18,7 @@ TRIAL = SMALL | {"train.epochs": 6, "train.early_stop_epochs": 2}
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def make_data(size: Any = 160) -> Any:
+def make_data(size: int = 160) -> TrainingData:
     rng = np.random.default_rng(0)
     urgency = rng.integers(0, 3, size)
     audio = (urgency[:, None] + 2.5 * rng.standard_normal((size, 6))).astype(np.float32)
@@ -28,7 +28,7 @@ def make_data(size: Any = 160) -> Any:
     return TrainingData(audio, text, acoustic, urgency, np.full(size, -1), rows[40:], rows[:40])
 
 
-def scores_alone(config: Any, data: Any) -> Any:
+def scores_alone(config: Config, data: TrainingData) -> Any:
     """Macro-F1 of each epoch of a training that nothing interrupts."""
     scores = []
     fit(config, data, lambda epoch: scores.append(epoch.metrics["val_macro_f1"]))

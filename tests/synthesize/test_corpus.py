@@ -80,13 +80,13 @@ class Files:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     root = tmp_path_factory.mktemp("corpus")
     synthesize(str(root), CONFIG)
     return Files(root)
 
 
-def test_the_layout_is_the_providers(files: Any) -> None:
+def test_the_layout_is_the_providers(files: Files) -> None:
     pattern = re.compile(
         r"119_synthetic/(?:Training/(?:1\.원천데이터/TS|2\.라벨링데이터/TL)|Validation/(?:1\.원천데이터/VS|2\.라벨링데이터/VL))"
         r"_(광주|서울|인천)_(구조|구급|화재)\.zip"
@@ -102,7 +102,7 @@ def test_the_layout_is_the_providers(files: Any) -> None:
     assert splits == {"Training": 144, "Validation": 36}
 
 
-def test_every_label_has_the_full_schema(files: Any) -> None:
+def test_every_label_has_the_full_schema(files: Files) -> None:
     for stem in files.sound_stems:
         label = files.label(stem)
         assert {**label, "triage": ""}.keys() == LABEL_TYPES.keys()
@@ -119,7 +119,7 @@ def test_every_label_has_the_full_schema(files: Any) -> None:
             assert utterance["text"] and not set("{}") & set(utterance["text"])
 
 
-def test_the_real_sets_oddities_occur(files: Any) -> None:
+def test_the_real_sets_oddities_occur(files: Files) -> None:
     labels = [files.label(stem) for stem in files.sound_stems]
     assert {type(label["endAt"]) for label in labels} == {int, float, type(None)}
     assert 0 < sum("triage" not in label for label in labels) < len(labels) / 4
@@ -129,7 +129,7 @@ def test_the_real_sets_oddities_occur(files: Any) -> None:
     assert not any(MASK in label["address"] for label in labels)
 
 
-def test_the_voice_is_where_the_label_says(files: Any) -> None:
+def test_the_voice_is_where_the_label_says(files: Files) -> None:
     for stem in files.sound_stems:
         label, samples = files.label(stem), files.samples(stem)
         assert 6.0 <= samples.size / 8000 <= 9.0
@@ -174,7 +174,7 @@ def test_sentiments_are_in_the_real_sets_shares() -> None:
     np.testing.assert_allclose(CLASS_SHARES @ SENTIMENT_SHARES, [0.54, 0.38, 0.07, 0.02], atol=0.01)
 
 
-def test_each_flaw_is_what_it_says(files: Any) -> None:
+def test_each_flaw_is_what_it_says(files: Files) -> None:
     counts = Counter(files.flaws.values())
     assert files.corpus["num_flawed"] == len(files.flaws) == 22
     assert counts.keys() == set(FLAWS) and max(counts.values()) - min(counts.values()) <= 1
@@ -184,10 +184,11 @@ def test_each_flaw_is_what_it_says(files: Any) -> None:
         assert (wav is None) == (flaw == Reason.MISSING_AUDIO)
         assert (label is None) == (flaw == Reason.MISSING_LABEL)
         if flaw == Reason.NOT_AUDIO:
-            assert wav.startswith(b"<!DOCTYPE html>")
+            assert wav is not None and wav.startswith(b"<!DOCTYPE html>")
         elif flaw == Reason.EMPTY_AUDIO:
-            assert len(wav) == 44 and files.samples(stem).size == 0
+            assert wav is not None and len(wav) == 44 and files.samples(stem).size == 0
         elif flaw == Reason.TRUNCATED_AUDIO:
+            assert wav is not None
             promised = int.from_bytes(wav[40:44], "little")
             assert wav[36:40] == b"data" and promised > 2 * len(wav)
         elif flaw != Reason.MISSING_AUDIO:
@@ -200,7 +201,7 @@ def test_each_flaw_is_what_it_says(files: Any) -> None:
             assert (files.label(stem)["utterances"] == []) == (flaw == Reason.NO_TEXT)
 
 
-def test_corpus_json_says_what_was_made(files: Any, tmp_path: Path) -> None:
+def test_corpus_json_says_what_was_made(files: Files, tmp_path: Path) -> None:
     corpus = files.corpus
     assert SynthesizeConfig(**corpus["config"]) == CONFIG
     assert corpus["num_calls"] == len(corpus["cues"]) == len(files.places) == 180
@@ -301,7 +302,7 @@ def test_no_phrase_speaks_for_two_cues() -> None:
         assert len(ANYWHERE[cue]) + len(BY_KIND[kind][cue]) >= 12
 
 
-def test_text_tells_the_words_cue_and_no_single_token_does(files: Any) -> None:
+def test_text_tells_the_words_cue_and_no_single_token_does(files: Files) -> None:
     texts = [" ".join(u["text"] for u in files.label(stem)["utterances"]) for stem in files.sound_stems]
     cue = np.array([files.corpus["cues"][stem][0] for stem in files.sound_stems])
     ngrams = HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), n_features=2**14).transform(texts)
@@ -311,7 +312,7 @@ def test_text_tells_the_words_cue_and_no_single_token_does(files: Any) -> None:
     assert stump_accuracy.max() < 0.7
 
 
-def test_sound_tells_the_voice_cue(files: Any) -> None:
+def test_sound_tells_the_voice_cue(files: Files) -> None:
     def describe(stem: Any) -> Any:
         waveform = librosa.resample(files.samples(stem), orig_sr=8000, target_sr=16000, res_type="soxr_hq")
         mel = librosa.feature.melspectrogram(y=waveform, sr=16000, n_fft=512, hop_length=160, n_mels=48, fmin=60, fmax=3800)
@@ -324,8 +325,11 @@ def test_sound_tells_the_voice_cue(files: Any) -> None:
     assert cross_val_score(classifier, statistics, cue, cv=5).mean() > 0.8
 
 
+Reports = tuple[Files, dict[str, int]]
+
+
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
     """A corpus with its cues in one utterance a call: `Files`, and by stem the place of the report."""
     root = tmp_path_factory.mktemp("reports")
     sizes: dict[str, Any] = {"num_calls": 150, "min_call_sec": 14.0, "max_call_sec": 20.0, "flaw_fraction": 0.0}
@@ -340,7 +344,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return files, places
 
 
-def test_the_report_s_words_follow_the_words_cue_and_other_utterances_mislead(reports: Any) -> None:
+def test_the_report_s_words_follow_the_words_cue_and_other_utterances_mislead(reports: Reports) -> None:
     files, places = reports
     spoken = np.zeros((2, 3, 3), int)  # others or the report, words cue of the call, cue of the phrase
     for stem, place in places.items():
@@ -357,7 +361,7 @@ def test_the_report_s_words_follow_the_words_cue_and_other_utterances_mislead(re
     assert set(places.values()) >= {1, 3, 5, 7, 9}, "any turn of the caller can be the report"
 
 
-def test_the_report_s_voice_follows_the_voice_cue_and_another_does_not(reports: Any) -> None:
+def test_the_report_s_voice_follows_the_voice_cue_and_another_does_not(reports: Reports) -> None:
     files, places = reports
     cue = np.array([files.corpus["cues"][stem][1] for stem in places])
 
@@ -377,7 +381,7 @@ def test_the_report_s_voice_follows_the_voice_cue_and_another_does_not(reports: 
     assert accuracy({stem: 3 if place == 1 else place - 2 for stem, place in places.items()}) < 0.55
 
 
-def test_nothing_but_the_cues_follows_the_urgency(files: Any) -> None:
+def test_nothing_but_the_cues_follows_the_urgency(files: Files) -> None:
     labels = [files.label(stem) for stem in files.sound_stems]
     urgency = np.array([URGENCY_LABELS.index(label["urgencyLevel"]) for label in labels])
     for key in (

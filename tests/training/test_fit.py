@@ -19,7 +19,7 @@ from urgency_ray.training.trainer import calibrate
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def make_data(size: Any = 203, seed: Any = 0, noise: Any = 0.5) -> Any:
+def make_data(size: int = 203, seed: int = 0, noise: float = 0.5) -> TrainingData:
     rng = np.random.default_rng(seed)
     urgency = rng.choice(3, size=size, p=[0.5, 0.3, 0.2])
     audio, text = (

@@ -43,7 +43,7 @@ def logits_of(*rows: Any) -> Any:
     return torch.tensor(rows, dtype=torch.float64).log()
 
 
-def make_batch(num_rows: Any, seed: Any = 0, unknown: Any = 0.3) -> Any:
+def make_batch(num_rows: int, seed: int = 0, unknown: Any = 0.3) -> Any:
     generator = torch.Generator().manual_seed(seed)
     logits = {
         "urgency": torch.randn(num_rows, 3, generator=generator, dtype=torch.float64) * 2,
@@ -159,7 +159,7 @@ def test_weighted_cross_entropy_by_hand() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), num_rows=st.integers(1, 40))
-def test_cross_entropy_of_a_batch_is_torchs(seed: Any, num_rows: Any) -> None:
+def test_cross_entropy_of_a_batch_is_torchs(seed: int, num_rows: int) -> None:
     logits, targets = make_batch(num_rows, seed)
     weights = torch.tensor([100 / 150, 100 / 90, 100 / 60], dtype=torch.float64)
     expected = functional.cross_entropy(logits["urgency"], targets["urgency"], weight=weights)
@@ -167,7 +167,7 @@ def test_cross_entropy_of_a_batch_is_torchs(seed: Any, num_rows: Any) -> None:
     assert loss(logits, targets, 0.0).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def coral_pytorch_corn_loss(conditional: Any, targets: Any, num_classes: Any) -> Any:
+def coral_pytorch_corn_loss(conditional: Any, targets: Any, num_classes: int) -> Any:
     """CORN loss as the paper's authors compute it in coral-pytorch: task by task over its own subset, on the raw logits."""
     total: Any = 0.0
     num_examples = 0
@@ -181,7 +181,7 @@ def coral_pytorch_corn_loss(conditional: Any, targets: Any, num_classes: Any) ->
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), num_rows=st.integers(1, 40), num_classes=st.integers(2, 6))
-def test_corn_of_a_batch_is_that_of_its_authors_with_the_same_gradient(seed: Any, num_rows: Any, num_classes: Any) -> None:
+def test_corn_of_a_batch_is_that_of_its_authors_with_the_same_gradient(seed: int, num_rows: int, num_classes: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     hidden = 3 * torch.randn(num_rows, 7, generator=generator)
     targets = torch.randint(num_classes, (num_rows,), generator=generator)
@@ -215,7 +215,7 @@ def test_squared_emd_by_hand() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), num_classes=st.integers(2, 6))
-def test_squared_emd_is_the_ranked_probability_score_and_has_its_gradient(seed: Any, num_classes: Any) -> None:
+def test_squared_emd_is_the_ranked_probability_score_and_has_its_gradient(seed: int, num_classes: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(8, num_classes, generator=generator, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(num_classes, (8,), generator=generator)
