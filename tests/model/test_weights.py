@@ -4,6 +4,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def change_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Calla
     return apply
 
 
-def change_config(change: Callable[[dict[str, dict[str, object]]], object]) -> Callable[[Path], None]:
+def change_config(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         change(config)
@@ -41,8 +42,8 @@ def change_config(change: Callable[[dict[str, dict[str, object]]], object]) -> C
     return apply
 
 
-def put(name: str, content: bytes) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes(content) and None
+def put(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(content)
 
 
 def cut(folder: Path) -> None:
@@ -55,7 +56,7 @@ class Evil:
         return exec, ("raise SystemExit('run')",)
 
 
-DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing tensor": (change_weights(lambda w: w.pop("urgency.weight")), r"model\.safetensors: lacks urgency\.weight;"),
     "unknown tensor": (change_weights(lambda w: w.update(other=torch.ones(1))), r"model\.safetensors: holds, .* other;"),
     "other shape": (
@@ -78,7 +79,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut config": (put("config.json", b'{"model": {"name"'), r"config\.json: is not that of a model of urgency_ray"),
     "config of another model": (put("config.json", b'{"model_type": "bert"}'), r"config\.json: is not that of a model"),
     "newer field": (
-        change_config(lambda c: (c["model"].update(gates=4), c.update(urgency_ray_version="9.0.0"))),  # type: ignore[call-overload, func-returns-value]
+        change_config(lambda c: (c["model"].update(gates=4), c.update(urgency_ray_version="9.0.0"))),
         r"config\.json: model\.gates: .*; the model was made by urgency_ray 9\.0\.0, this is [\d.]+: update$",
     ),
     "odd value": (change_config(lambda c: c["model"].update(hidden_dim="wide")), r"config\.json: model\.hidden_dim: "),
