@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from fitting import run
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -31,9 +32,11 @@ from urgency_ray.search.engine import num_concurrent, run_search
 from urgency_ray.search.journal import open_journal
 from urgency_ray.search.space import SearchSpace
 from urgency_ray.training.data import TrainingData
-from urgency_ray.training.fit import fit
+from urgency_ray.training.fit import build_model, fit
+from urgency_ray.training.history import EpochRow
 from urgency_ray.training.run import open_run
 from urgency_ray.training.shared import SharedInputs
+from urgency_ray.training.trainer import Trained, calibrate
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,20 @@ def searched(ray_session, extracted, share):
     run_dir, summary = share("searched", tune, lambda run_dir: tune(config, run_dir), copy_of=extracted[0])
     assert not Path(run_dir, "model").exists(), "tune leaves what train made alone"
     return run_dir, summary, config
+
+
+def train_here(config, run_dir, data, shared, transform):
+    """`train_model` in this process: to start Ray Train's five takes 10 s. `searched` goes the whole way."""
+    epochs = run(config, data)
+    model = build_model(config, data, transform)
+    model.load_state_dict(next(weights for epoch, weights in reversed(epochs) if epoch.improved))
+    calibrate(data, model)
+    return Trained(model.eval(), [EpochRow.model_validate(epoch.metrics) for epoch, _ in epochs])
+
+
+@pytest.fixture
+def retrains_here(monkeypatch):
+    monkeypatch.setattr("urgency_ray.commands.tune.train_model", train_here)
 
 
 def test_each_trial_is_accounted_for(searched):
@@ -75,7 +92,7 @@ def test_the_winner_has_the_best_validation_score_and_its_config_trains(searched
     assert load_config(f"{run_dir}/tune/config.yaml").tune == config.tune
 
 
-def test_a_trial_that_fails_cannot_win(ray_session, extracted, tmp_path):
+def test_a_trial_that_fails_cannot_win(ray_session, extracted, retrains_here, tmp_path):
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     # The high rate overflows after an epoch or two, with a score already reported.
     space = {"train.learning_rate": {"type": "categorical", "choices": [1e-9, 1e30]}}
@@ -153,7 +170,7 @@ def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched, 
         assert difference.verdict == ("better" if difference.interval[0] > 0 else "not_better")
 
 
-def test_a_search_that_finds_nothing_better_says_so(ray_session, extracted, tmp_path, caplog):
+def test_a_search_that_finds_nothing_better_says_so(ray_session, extracted, retrains_here, tmp_path, caplog):
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     # The other rate changes no weight.
     space = {"train.learning_rate": {"type": "categorical", "choices": [1e-3, 1e-12]}}
@@ -187,10 +204,22 @@ def test_the_verdict_is_put_in_words(difference, words):
     assert words in second
 
 
-def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(ray_session, extracted, tmp_path):
-    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
-    config = extracted[2].replace({"train.epochs": 2, "tune.num_trials": 1, "tune.folds": 2, "tune.repeats": 2})
-    summary = tune(config, run_dir)
+@pytest.fixture(scope="module")
+def one_trial(ray_session, extracted, share):
+    """(run folder, summary, config) of a search of one trial, of four trainings; read only."""
+    trial = {"train.epochs": 2, "tune.folds": 2, "tune.repeats": 2, "train.bootstrap_samples": 100}
+    config = extracted[2].replace(trial | {"tune.num_trials": 1, "tune.grace_epochs": 1, "tune.max_concurrent": 1})
+
+    def make(run_dir):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("urgency_ray.commands.tune.train_model", train_here)
+            return tune(config, run_dir)
+
+    return *share("one_trial", tune, make, copy_of=extracted[0]), config
+
+
+def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(one_trial):
+    run_dir, summary, config = one_trial
     (row,) = pd.read_parquet(f"{run_dir}/tune/trials.parquet").to_dict("records")
     _, examples, splits = open_run(config, run_dir)
     best = []
@@ -204,20 +233,10 @@ def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(ray_session, extracted
     assert summary.best_score == row["val_macro_f1"]
 
 
-@pytest.fixture(scope="module")
-def one_trial(ray_session, extracted, share):
-    """(run folder, config) of a search of one trial; read only."""
-    config = extracted[2].replace(
-        {"tune.num_trials": 1, "tune.grace_epochs": 1, "tune.max_concurrent": 1, "train.bootstrap_samples": 100}
-    )
-    run_dir, _ = share("one_trial", tune, lambda run_dir: tune(config, run_dir), copy_of=extracted[0])
-    return run_dir, config
-
-
 @pytest.fixture
 def interrupted(one_trial, tmp_path):
     """(run folder, config, fields of the second trial) of a search whose driver died while its second trial ran."""
-    run_dir, config = str(shutil.copytree(one_trial[0], tmp_path / "run")), one_trial[1]
+    run_dir, config = str(shutil.copytree(one_trial[0], tmp_path / "run")), one_trial[2]
     study = load_study(run_dir)
     study.set_user_attr("ended", False)
     study.enqueue_trial({"model.dropout": 0.123})
@@ -227,7 +246,7 @@ def interrupted(one_trial, tmp_path):
     return run_dir, config.replace({"tune.num_trials": 3}), trial.user_attrs["fields"]
 
 
-def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(ray_session, interrupted, monkeypatch):
+def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(ray_session, interrupted, retrains_here, monkeypatch):
     run_dir, config, fields = interrupted
     first = load_study(run_dir).trials[0]
     assert Path(run_dir, "tune", "metrics.json").exists()
@@ -246,7 +265,7 @@ def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(ray_sess
     assert fields["model.dropout"] == 0.123
     assert len({trial.params["train.learning_rate"] for trial in trials}) == 3, "what was drawn is not drawn again"
     more = tune(config.replace({"tune.num_trials": 4}), run_dir, resume=True)
-    assert more["num_trials"] == 4
+    assert more.num_trials == 4
     assert load_study(run_dir).trials[:3] == trials
 
 
