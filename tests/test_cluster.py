@@ -181,9 +181,10 @@ def test_a_process_that_ends_after_a_message_can_wait_for_its_arrival(ray_sessio
             send(message, wait_sec=60)
             os._exit(1)
 
+    actor: Any = ray.remote(num_cpus=0)(Ending).remote()
     with Relay(receiver, 0.05) as send:
         with pytest.raises(ray.exceptions.RayActorError):
-            ray.get(ray.remote(num_cpus=0)(Ending).remote().say.remote(send, "last words"))
+            ray.get(actor.say.remote(send, "last words"))
         receiver.wait()
     assert receiver.found == ["last words"]
 

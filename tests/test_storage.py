@@ -49,7 +49,7 @@ def test_a_folder_whose_copy_is_cut_short_leaves_whole_files_old_or_new(
     for name in ("config.json", "model.safetensors"):
         storage.write_text(str(tmp_path / "new" / name), "new")
         storage.write_text(str(tmp_path / "model" / name), "old")
-    replace, moved = Path.replace, []
+    replace, moved = Path.replace, list[Path]()
 
     def fail_at_the_second(path: Any, target: Any) -> Any:
         if moved:

@@ -132,16 +132,34 @@ def test_evaluate_refuses_another_split(trained: Trained) -> None:
 
 
 @pytest.fixture(scope="module")
-def unmoved(ray_session: None, extracted: Extracted, share: Share) -> str:
-    """Run folder of a training by a recipe that says nothing of the data, as a user would give it; read only."""
+def unmoved(ray_session: None, extracted: Extracted, share: Share) -> Any:
+    """(run folder, metrics, log) of a training that leaves the weights alone, on calls of one transcript; read only.
+
+    By a recipe that says nothing of the data, as a user would give it to train.
+    """
     # With so small a learning rate every epoch predicts the same.
     changes = {"train.learning_rate": 1e-12, "train.weight_decay": 0.0, "train.epochs": 3}
     config = extracted[2].replace(changes | {"data.root": None, "data.max_call_sec": 100.0})
-    return share("unmoved", train, lambda run_dir: train(config, run_dir), copy_of=extracted[0])[0]
+
+    def make(run_dir: Any) -> Any:
+        for path in Path(run_dir, "embeddings").rglob("*.parquet"):
+            table = pq.read_table(path, partitioning=None)
+            same = pa.array(["여기 삼 층 건물에서 검은 연기가 올라오고 있고 사람이 안에 있어요 빨리 와 주세요"] * len(table))
+            pq.write_table(table.set_column(table.schema.get_field_index("text"), table.schema.field("text"), same), path)
+        handler, logger = logging.FileHandler(Path(run_dir).parent / "log", encoding="utf-8"), logging.getLogger("urgency_ray")
+        logger.addHandler(handler)
+        try:
+            return train(config, run_dir)
+        finally:
+            logger.removeHandler(handler)
+            handler.close()
+
+    run_dir, metrics = share("unmoved", train, make, copy_of=extracted[0])
+    return run_dir, metrics, (Path(run_dir).parent / "log").read_text(encoding="utf-8")
 
 
-def test_of_equal_scores_the_first_epoch_counts(unmoved: str) -> None:
-    run_dir = unmoved
+def test_of_equal_scores_the_first_epoch_counts(unmoved: Any) -> None:
+    run_dir, _, _ = unmoved
     history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
     assert len({row["val_macro_f1"] for row in history}) == 1
     (folder,) = Path(run_dir, "checkpoints").glob("fused-*")
@@ -153,8 +171,8 @@ def test_of_equal_scores_the_first_epoch_counts(unmoved: str) -> None:
     assert all(torch.equal(value, first["model"][name]) for name, value in saved.items())
 
 
-def test_the_model_s_transform_is_what_made_the_embeddings(extracted: Extracted, unmoved: str) -> None:
-    assert load_model(f"{unmoved}/model").transform["data"]["max_call_sec"] == extracted[2].data.max_call_sec
+def test_the_model_s_transform_is_what_made_the_embeddings(extracted: Extracted, unmoved: Any) -> None:
+    assert load_model(f"{unmoved[0]}/model").transform["data"]["max_call_sec"] == extracted[2].data.max_call_sec
 
 
 def test_the_checkpoints_of_the_best_epochs_and_the_latest_are_kept(
@@ -226,23 +244,15 @@ def test_folds_score_each_row_by_a_model_that_has_not_seen_it(ray_session: None,
     assert set(metrics.splits) == {"val", "test"}
 
 
-def test_a_leak_is_logged_and_kept_with_the_figures(
-    ray_session: None, extracted: Extracted, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
-    for path in Path(run_dir, "embeddings").rglob("*.parquet"):
-        table = pq.read_table(path, partitioning=None)
-        same = pa.array(["여기 삼 층 건물에서 검은 연기가 올라오고 있고 사람이 안에 있어요 빨리 와 주세요"] * len(table))
-        pq.write_table(table.set_column(table.schema.get_field_index("text"), table.schema.field("text"), same), path)
-    with caplog.at_level(logging.WARNING, "urgency_ray"):
-        metrics = train(extracted[2].replace({"train.epochs": 1}), run_dir)
+def test_a_leak_is_logged_and_kept_with_the_figures(unmoved: Any) -> None:
+    _, metrics, log = unmoved
     size = metrics.splits["test"]["urgency"].num_rows
     expected = (
         f"possible leak: {size} of {size} test rows have the same transcript as a row of train or val; their scores flatter"
     )
     assert metrics.warnings[-1] == expected
-    assert f"warning: {expected}" in caplog.messages
-    assert "연기" not in caplog.text
+    assert f"warning: {expected}" in log.splitlines()
+    assert "연기" not in log
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from fitting import run
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from shared_runs import Extracted, Searched, Share, Trained
@@ -22,6 +23,7 @@ from urgency_ray.commands.tune import format_verdict, tune
 from urgency_ray.config import Config, load_config
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.splits import group_examples, val_folds
+from urgency_ray.fingerprint import Transform
 from urgency_ray.model.classifier import load_model
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.run_folder import RunFolder
@@ -33,9 +35,12 @@ from urgency_ray.search.engine import num_concurrent, run_search
 from urgency_ray.search.journal import open_journal
 from urgency_ray.search.space import SearchSpace
 from urgency_ray.training.data import TrainingData
-from urgency_ray.training.fit import Epoch, fit
+from urgency_ray.training.fit import Epoch, build_model, fit
+from urgency_ray.training.history import EpochRow
 from urgency_ray.training.run import open_run
-from urgency_ray.training.shared import SharedInputs
+from urgency_ray.training.shared import SharedData, SharedInputs
+from urgency_ray.training.trainer import Trained as TrainedModel
+from urgency_ray.training.trainer import calibrate
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,20 @@ def searched(ray_session: None, extracted: Extracted, share: Share) -> Searched:
     run_dir, summary = share("searched", tune, lambda run_dir: tune(config, run_dir), copy_of=extracted[0])
     assert not Path(run_dir, "model").exists(), "tune leaves what train made alone"
     return run_dir, summary, config
+
+
+def train_here(config: Config, run_dir: str, data: TrainingData, shared: SharedData, transform: Transform) -> TrainedModel:
+    """`train_model` in this process: to start Ray Train's five takes 10 s. `searched` goes the whole way."""
+    epochs = run(config, data)
+    model = build_model(config, data, transform)
+    model.load_state_dict(next(weights for epoch, weights in reversed(epochs) if epoch.improved))
+    calibrate(data, model)
+    return TrainedModel(model.eval(), [EpochRow.model_validate(epoch.metrics) for epoch, _ in epochs])
+
+
+@pytest.fixture
+def retrains_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("urgency_ray.commands.tune.train_model", train_here)
 
 
 def test_each_trial_is_accounted_for(searched: Searched) -> None:
@@ -77,7 +96,7 @@ def test_the_winner_has_the_best_validation_score_and_its_config_trains(searched
     assert load_config(f"{run_dir}/tune/config.yaml").tune == config.tune
 
 
-def test_a_trial_that_fails_cannot_win(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
+def test_a_trial_that_fails_cannot_win(ray_session: None, extracted: Extracted, retrains_here: None, tmp_path: Path) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     # The high rate overflows after an epoch or two, with a score already reported.
     space = {"train.learning_rate": {"type": "categorical", "choices": [1e-9, 1e30]}}
@@ -159,7 +178,7 @@ def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched: 
 
 
 def test_a_search_that_finds_nothing_better_says_so(
-    ray_session: None, extracted: Extracted, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ray_session: None, extracted: Extracted, retrains_here: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     # The other rate changes no weight.
@@ -195,10 +214,22 @@ def test_the_verdict_is_put_in_words(difference: dict[str, Any], words: str) -> 
     assert words in second
 
 
-def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
-    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
-    config = extracted[2].replace({"train.epochs": 2, "tune.num_trials": 1, "tune.folds": 2, "tune.repeats": 2})
-    summary = tune(config, run_dir)
+@pytest.fixture(scope="module")
+def one_trial(ray_session: None, extracted: Extracted, share: Share) -> Any:
+    """(run folder, summary, config) of a search of one trial, of four trainings; read only."""
+    trial = {"train.epochs": 2, "tune.folds": 2, "tune.repeats": 2, "train.bootstrap_samples": 100}
+    config = extracted[2].replace(trial | {"tune.num_trials": 1, "tune.grace_epochs": 1, "tune.max_concurrent": 1})
+
+    def make(run_dir: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("urgency_ray.commands.tune.train_model", train_here)
+            return tune(config, run_dir)
+
+    return *share("one_trial", tune, make, copy_of=extracted[0]), config
+
+
+def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(one_trial: Searched) -> None:
+    run_dir, summary, config = one_trial
     (row,) = pd.read_parquet(f"{run_dir}/tune/trials.parquet").to_dict("records")
     _, examples, splits = open_run(config, run_dir)
     best = []
@@ -212,23 +243,13 @@ def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(ray_session: None, ext
     assert summary.best_score == row["val_macro_f1"]
 
 
-@pytest.fixture(scope="module")
-def one_trial(ray_session: None, extracted: Extracted, share: Share) -> tuple[str, Config]:
-    """(run folder, config) of a search of one trial; read only."""
-    config = extracted[2].replace(
-        {"tune.num_trials": 1, "tune.grace_epochs": 1, "tune.max_concurrent": 1, "train.bootstrap_samples": 100}
-    )
-    run_dir, _ = share("one_trial", tune, lambda run_dir: tune(config, run_dir), copy_of=extracted[0])
-    return run_dir, config
-
-
 Interrupted = tuple[str, Config, dict[str, Any]]
 
 
 @pytest.fixture
-def interrupted(one_trial: tuple[str, Config], tmp_path: Path) -> Interrupted:
+def interrupted(one_trial: Searched, tmp_path: Path) -> Interrupted:
     """(run folder, config, fields of the second trial) of a search whose driver died while its second trial ran."""
-    run_dir, config = str(shutil.copytree(one_trial[0], tmp_path / "run")), one_trial[1]
+    run_dir, config = str(shutil.copytree(one_trial[0], tmp_path / "run")), one_trial[2]
     study = load_study(run_dir)
     study.set_user_attr("ended", False)
     study.enqueue_trial({"model.dropout": 0.123})
@@ -239,7 +260,7 @@ def interrupted(one_trial: tuple[str, Config], tmp_path: Path) -> Interrupted:
 
 
 def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(
-    ray_session: None, interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch
+    ray_session: None, interrupted: Interrupted, retrains_here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir, config, fields = interrupted
     first = load_study(run_dir).trials[0]

@@ -98,6 +98,17 @@ def test_a_damaged_model_folder_is_one_line_that_names_the_file(folder: Path, da
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("length", [0x1080, 0x3C20, 0x4B50])
+def test_a_header_s_length_is_not_taken_for_a_pickle_or_a_web_page(folder: Path, length: int) -> None:
+    path, before = folder / "model.safetensors", load_model(str(folder)).state_dict()
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    path.write_bytes(length.to_bytes(8, "little") + content[8:end].ljust(length) + content[end:])
+    assert path.read_bytes()[:2] in {b"\x80\x10", b" <", b"PK"}
+    after = load_model(str(folder)).state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
 def test_a_folder_of_the_hub_s_mixin_alone_is_as_strict(folder: Path) -> None:
     change_weights(lambda weights: weights.pop("urgency.weight"))(folder)
     with pytest.raises(RequestError, match=r"lacks urgency\.weight"):
