@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -188,3 +189,16 @@ def test_synthesize_writes_a_corpus_once(tmp_path: Path, capsys: pytest.CaptureF
     assert len(list(root.rglob("*.zip"))) >= 4
     assert run(*arguments, "--synthesize.max_call_sec", 5) == 2
     assert "another config" in one_line(capsys)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_terminal_without_korean_gets_the_text_with_question_marks(encoding: str) -> None:
+    command = [sys.executable, "-m", "urgency_ray.cli", "evaluate", "--help"]
+    shown = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, check=True).stdout
+    assert b"P(?)" in shown
+    assert (
+        "P(상)"
+        in subprocess.run(
+            command, env=os.environ | {"PYTHONIOENCODING": "utf-8"}, capture_output=True, check=True
+        ).stdout.decode()
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import io
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -224,11 +225,19 @@ def resolve_config(options: argparse.Namespace) -> Config:
     return load_config(None, overrides, base=kept.model_dump())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code and prints one line for an error that the user can mend."""
+def _set_up_terminal() -> None:
     if not log.handlers:
         log.addHandler(_Terminal())
         log.setLevel(logging.INFO)
+    for stream in (sys.stdout, sys.stderr):
+        # Without Korean (latin-1, C) it shows a question mark in its place: else an error stands where the figures should.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code and prints one line for an error that the user can mend."""
+    _set_up_terminal()
     try:
         arguments = sys.argv[1:] if arguments is None else arguments
         _refuse_unknown_command(arguments)

@@ -25,7 +25,7 @@ from urgency_ray import __version__
 from urgency_ray.errors import RequestError
 
 VERSION_LINE = "# urgency_ray {}\n"
-"""First line of a config that this program has written; those before 0.3.0 have none."""
+"""First line of a config that this program has written; the first versions wrote none."""
 
 
 class Role(StrEnum):
