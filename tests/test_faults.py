@@ -1,0 +1,132 @@
+"""What a user can hand in broken, through the command line: one line that names it, exit code 2, before Ray is up."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from shared_runs import KnownCorpus
+from tiny_checkpoints import save_audio_checkpoint, save_text_checkpoint
+
+from urgency_ray import cli, cluster
+from urgency_ray.config import ModelConfig
+from urgency_ray.fingerprint import Fingerprint, Transform
+from urgency_ray.model.classifier import UrgencyClassifier
+
+Damage = Callable[[Path], object]
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that is joined is a fault that was noticed too late."""
+    monkeypatch.setattr(cluster, "connect", lambda _: pytest.fail("Ray was started"))
+
+
+def check_one_line(capsys: pytest.CaptureFixture[str], named: str, *arguments: object) -> None:
+    """The command is refused in one line that holds `named`."""
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
+    assert line.startswith("error: ")
+    assert named in line
+
+
+def put(name: str, content: bytes) -> Damage:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def drop(name: str) -> Damage:
+    return lambda folder: (folder / name).unlink()
+
+
+def cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def poison(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name, value in weights.items() if value.is_floating_point() and "temperature" not in name)
+    weights[name] = torch.full_like(weights[name], torch.nan)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+WEIGHTS: dict[str, tuple[Damage, str]] = {
+    "pointer": (put("model.safetensors", LFS), "Git-LFS pointer"),
+    "cut": (cut, "is cut"),
+    "empty": (put("model.safetensors", b""), "is empty"),
+    "NaN": (poison, "NaN or infinite values"),
+    "no config": (drop("config.json"), "config"),
+    "gone": (shutil.rmtree, "no such folder"),
+}
+
+
+@pytest.mark.parametrize("damage", WEIGHTS)
+@pytest.mark.parametrize("section", ["audio_encoder", "text_encoder"])
+def test_extract_with_a_damaged_encoder(
+    corpus: KnownCorpus, tmp_path: Path, capsys: pytest.CaptureFixture[str], section: str, damage: str
+) -> None:
+    save = {"audio_encoder": (save_audio_checkpoint, "wav2vec2_layer"), "text_encoder": (save_text_checkpoint, "electra")}
+    function, architecture = save[section]
+    folder = Path(function(tmp_path, architecture))
+    apply, named = WEIGHTS[damage]
+    apply(folder)
+    run_dir = tmp_path / "run"
+    arguments = ["extract", "--data.root", corpus[0], "--run-dir", run_dir, f"--{section}.name", folder]
+    capsys.readouterr()
+    check_one_line(capsys, named, *arguments)
+    assert not run_dir.exists(), "nothing is left of a request that was refused"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model folder on built-in encoders, as `train` writes it."""
+    from urgency_ray.config import Config
+    from urgency_ray.embedding.transform import make_fingerprint
+
+    config = Config()
+    fingerprint: Fingerprint = make_fingerprint(config)
+    small = ModelConfig(hidden_dim=16, num_heads=2, num_layers=1, feedforward_dim=16, head_dim=8)
+    kept = Transform.of(config, fingerprint).model_dump()
+    UrgencyClassifier(small, 288, 512, False, kept).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def newer(folder: Path) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["model"]["experts"], config["urgency_ray_version"] = 4, "99.0.0"
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+
+OF_MODELS: dict[str, tuple[Damage, str]] = {
+    "gone": (shutil.rmtree, "holds no model.safetensors"),
+    "newer version": (newer, "made by urgency_ray 99.0.0"),
+}
+
+
+@pytest.mark.parametrize("damage", {**WEIGHTS, **OF_MODELS})
+def test_predict_with_a_damaged_model(
+    corpus: KnownCorpus, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    apply, named = {**WEIGHTS, **OF_MODELS}[damage]
+    apply(model)
+    output = tmp_path / "out.csv"
+    check_one_line(capsys, named, "predict", "--model", model, "--data.root", corpus[0], "--output", output)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"train: {epochs: [", b"\xff\xfe", b"train: 3\n", b"trian: {}\n", b"train: {epochs: -1}\n"]
+)
+@pytest.mark.parametrize("command", ["extract", "train", "tune", "evaluate"])
+def test_a_run_folder_whose_config_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, content: bytes
+) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
+    check_one_line(capsys, "config.yaml", command, "--run-dir", tmp_path)
