@@ -71,10 +71,10 @@ def share(tmp_path_factory, worker_id):
                 location = str(Path(tempfile.mkdtemp(prefix=f"{name}-", dir=shared), "run"))
                 if copy_of is not None:
                     shutil.copytree(copy_of, location)
-                result = kind.dump_python(call(location), mode="json", by_alias=True, round_trip=True)
+                result = kind.dump_python(call(location), mode="json", by_alias=True, round_trip=True, exclude_unset=True)
                 note.write_text(json.dumps([location, result]), encoding="utf-8")
         location, result = json.loads(note.read_text(encoding="utf-8"))
-        return location, kind.validate_python(result)
+        return location, kind.validate_json(json.dumps(result))  # as JSON, or a tuple would have to be one
 
     return share
 
