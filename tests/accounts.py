@@ -4,7 +4,7 @@ from urgency_ray.accounts import ExtractAccounts
 from urgency_ray.fingerprint import IMPORTED, Fingerprint
 
 
-def make_accounts(num_rows):
+def make_accounts(num_rows: int) -> ExtractAccounts:
     """The accounts of an import in which each of `num_rows` rows was a call, and embedded."""
     return ExtractAccounts(
         calls_read=num_rows,

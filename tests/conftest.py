@@ -1,13 +1,21 @@
 """One small Ray session and one small corpus for all tests; each stage's result is made once and handed on."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
+
+if TYPE_CHECKING:
+    from shared_runs import Extracted, KnownCorpus, Share, Trained
+
+    from urgency_ray.config import Config
 
 # A model's name must never send a test to the network, nor may a cluster of somebody else's be joined.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -18,7 +26,7 @@ SPOKEN_CALLS = ROOT.parent / "shared" / "data" / "spoken_calls"
 
 
 @pytest.fixture
-def one_thread():
+def one_thread() -> Iterator[None]:
     """Torch on one thread: tiny batches are faster so, and sums always in the same order."""
     import torch
 
@@ -29,7 +37,7 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def ray_session():
+def ray_session() -> Iterator[None]:
     import ray
 
     from urgency_ray import cluster
@@ -41,7 +49,7 @@ def ray_session():
 
 
 @pytest.fixture(scope="session")
-def demo_config():
+def demo_config() -> Config:
     """configs/demo.yaml with training cut short."""
     from urgency_ray.config import load_config
 
@@ -51,7 +59,7 @@ def demo_config():
 
 
 @pytest.fixture(scope="session")
-def share(tmp_path_factory, worker_id):
+def share(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Share:
     """`share(name, command, call, copy_of=None)`: (location, result) of `command`, run once for all of xdist's processes.
 
     `call(location)` runs it on a folder that is not there yet, or is a copy of `copy_of`. Whoever asks first does, the others
@@ -63,7 +71,7 @@ def share(tmp_path_factory, worker_id):
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
 
-    def share(name, command, call, copy_of=None):
+    def share(name: Any, command: Any, call: Any, copy_of: Any = None) -> Any:
         kind = TypeAdapter(get_type_hints(command)["return"])
         note = shared / f"{name}.json"
         with FileLock(shared / f"{name}.lock"):
@@ -71,16 +79,16 @@ def share(tmp_path_factory, worker_id):
                 location = str(Path(tempfile.mkdtemp(prefix=f"{name}-", dir=shared), "run"))
                 if copy_of is not None:
                     shutil.copytree(copy_of, location)
-                result = kind.dump_python(call(location), mode="json", by_alias=True, round_trip=True, exclude_unset=True)
+                result = json.dumps(kind.dump_python(call(location), mode="json", exclude_unset=True))
                 note.write_text(json.dumps([location, result]), encoding="utf-8")
         location, result = json.loads(note.read_text(encoding="utf-8"))
-        return location, kind.validate_json(json.dumps(result))  # as JSON, or a tuple would have to be one
+        return location, kind.validate_json(result)
 
     return share
 
 
 @pytest.fixture(scope="session")
-def corpus(share):
+def corpus(share: Share) -> KnownCorpus:
     """A folder with a synthetic corpus of 100 calls, some of them flawed, and what is known of it; read only."""
     from urgency_ray.config import SynthesizeConfig
     from urgency_ray.synthesize.corpus import synthesize
@@ -91,7 +99,7 @@ def corpus(share):
 
 
 @pytest.fixture(scope="session")
-def extracted(ray_session, corpus, demo_config, share):
+def extracted(ray_session: None, corpus: KnownCorpus, demo_config: Config, share: Share) -> Extracted:
     """(run folder, summary, config) of an extracted corpus; read only."""
     from urgency_ray.commands.extract import extract
 
@@ -100,7 +108,7 @@ def extracted(ray_session, corpus, demo_config, share):
 
 
 @pytest.fixture(scope="session")
-def utterances(extracted, share):
+def utterances(extracted: Extracted, share: Share) -> Extracted:
     """(run folder, summary, config) of the same corpus, extracted by utterance, some too short; read only."""
     from urgency_ray.commands.extract import extract
 
@@ -109,7 +117,7 @@ def utterances(extracted, share):
 
 
 @pytest.fixture(scope="session")
-def trained(extracted, share):
+def trained(extracted: Extracted, share: Share) -> Trained:
     """(run folder, metrics, config) of a copy of `extracted`, trained with ablation; read only."""
     from urgency_ray.commands.train import train
 

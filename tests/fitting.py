@@ -4,13 +4,17 @@ import contextlib
 import functools
 import os
 import traceback
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from urgency_ray.config import Config
+from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import fit
 
 SMALL = {
@@ -25,11 +29,11 @@ SMALL = {
 NO_DROPOUT = {"model.dropout": 0.0, "model.encoder_dropout": 0.0}
 
 
-def run(config, data, resume=None, stop_after=None):
+def run(config: Config, data: TrainingData, resume: Any = None, stop_after: Any = None) -> Any:
     """(Epoch, weights) of each epoch; `stop_after` so many as if the process had died then."""
     epochs = []
 
-    def report(epoch):
+    def report(epoch: Any) -> None:
         epochs.append((epoch, {k: v.clone() for k, v in epoch.state()["model"].items()}))
         if len(epochs) == stop_after:
             raise InterruptedError
@@ -39,14 +43,14 @@ def run(config, data, resume=None, stop_after=None):
     return epochs
 
 
-def describe(epochs):
+def describe(epochs: Any) -> Any:
     """What all workers must agree on: the last weights, and each epoch's metrics and decisions, without its seconds."""
     rows = [{k: v for k, v in epoch.metrics.items() if k != "seconds"} for epoch, _ in epochs]
     decisions = [{"improved": epoch.improved, "last": epoch.last} for epoch, _ in epochs]
     return epochs[-1][1], [row | decision for row, decision in zip(rows, decisions, strict=True)]
 
 
-def _serve(orders):
+def _serve(orders: Any) -> None:
     torch.set_num_threads(1)
     with contextlib.suppress(EOFError):
         while True:
@@ -64,7 +68,7 @@ def _serve(orders):
 
 
 @functools.cache
-def _workers(num_workers):
+def _workers(num_workers: int) -> Any:
     """Processes that stay for the next run, and the driver's ends of their pipes: to start them is to import PyTorch."""
     context = mp.get_context("spawn")
     pipes = [context.Pipe() for _ in range(num_workers)]
@@ -75,7 +79,7 @@ def _workers(num_workers):
     return processes, [ours for ours, _ in pipes]
 
 
-def run_on_workers(config, data, num_workers, folder):
+def run_on_workers(config: Config, data: TrainingData, num_workers: int, folder: Path) -> Any:
     """`describe` of a run on so many workers, as each rank saw it."""
     processes, pipes = _workers(num_workers)
     try:
@@ -84,6 +88,7 @@ def run_on_workers(config, data, num_workers, folder):
         waiting = list(pipes)
         while waiting:
             for pipe in wait(waiting):
+                assert isinstance(pipe, Connection)
                 waiting.remove(pipe)
                 if error := pipe.recv():
                     raise RuntimeError(error)
@@ -96,7 +101,9 @@ def run_on_workers(config, data, num_workers, folder):
     return [torch.load(f"{folder}/rank{rank}.pt", weights_only=True) for rank in range(num_workers)]
 
 
-def check_two_workers_are_one(config, data, folder, noise=lambda name, value: slice(0)):
+def check_two_workers_are_one(
+    config: Config, data: TrainingData, folder: Path, noise: Any = lambda name, value: slice(0)
+) -> Any:
     """Two workers at the config's batch size against one at twice that, to 1e-5: losses, scores, decisions, last weights.
 
     `noise` says which part of a weight is not compared, because its gradient is zero but for rounding, which Adam scales up.
@@ -109,7 +116,7 @@ def check_two_workers_are_one(config, data, folder, noise=lambda name, value: sl
         for name, value in weights.items():
             left_out = noise(name, value)
             value[left_out] = found[name][left_out]
-            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5, msg=functools.partial("{}: {}".format, name))
         assert len(others) == len(rows)
         for other, row in zip(others, rows, strict=True):
             assert other == pytest.approx(row, abs=1e-5)
@@ -118,7 +125,7 @@ def check_two_workers_are_one(config, data, folder, noise=lambda name, value: sl
     return rows
 
 
-def rounding_noise(name, value):
+def rounding_noise(name: Any, value: Any) -> Any:
     """Of attention's input projection, the part that has no gradient."""
     third = len(value) // 3
     if name.startswith("trunk.attention.in_proj"):

@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 
 @contextlib.contextmanager
-def running(log, *arguments):
+def running(log: Any, *arguments: Any) -> Iterator[Any]:
     """A command with a private cluster of 2 CPUs, its output appended to `log`, as a psutil.Process; nothing of it is left."""
     command = [sys.executable, "-m", "urgency_ray.cli", *map(str, arguments), "--ray.address", "local", "--ray.num_cpus", "2"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -26,13 +28,13 @@ def running(log, *arguments):
         kill_all(started)
 
 
-def finish(log, *arguments):
+def finish(log: Any, *arguments: Any) -> Any:
     """Run a command to its end, which must be a good one; returns the whole log."""
     with running(log, *arguments) as process:
         return wait_for_success(process, log)
 
 
-def wait_for_success(process, log):
+def wait_for_success(process: Any, log: Any) -> Any:
     """Wait for exit code 0; returns the whole log."""
     code = process.wait(timeout=300)
     text = Path(log).read_text(encoding="utf-8")
@@ -41,7 +43,7 @@ def wait_for_success(process, log):
     return text
 
 
-def kill_all(processes):
+def kill_all(processes: Any) -> None:
     """SIGKILL to all of them at once, and wait until they are gone."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -50,7 +52,7 @@ def kill_all(processes):
     assert not alive
 
 
-def kill_driver(process):
+def kill_driver(process: Any) -> None:
     """SIGKILL to the driver alone: its workers must end by themselves, lest they write what a rerun writes too."""
     cluster = process.children(recursive=True)
     # Ray's agents of the node, which know nothing of the work, outlive it for a while.
@@ -62,7 +64,7 @@ def kill_driver(process):
     assert not alive
 
 
-def find_workers(process, stage):
+def find_workers(process: Any, stage: Any) -> Any:
     """The workers below a driver that are busy with the stage, as Ray's titles of its processes say."""
     found = set()
     for child in process.children(recursive=True):
@@ -73,7 +75,7 @@ def find_workers(process, stage):
     return found
 
 
-def kill_worker(process, stage):
+def kill_worker(process: Any, stage: Any) -> Any:
     """SIGKILL a worker that is busy with the stage; returns it."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -85,7 +87,7 @@ def kill_worker(process, stage):
     raise TimeoutError(stage)
 
 
-def wait_until(done, process, log):
+def wait_until(done: Any, process: Any, log: Any) -> None:
     """Wait until `done()`; the run must not end before."""
     deadline = time.monotonic() + 240
     while not done():

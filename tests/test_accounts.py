@@ -1,6 +1,8 @@
 """extract.json as version 0.2.0 wrote it is read, says the same, and is written again key by key."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -54,7 +56,7 @@ OF_0_2_0 = """{
 }"""
 
 
-def test_the_accounts_of_version_0_2_0_survive_the_trip_byte_by_byte(tmp_path):
+def test_the_accounts_of_version_0_2_0_survive_the_trip_byte_by_byte(tmp_path: Path) -> None:
     location = str(tmp_path / "extract.json")
     storage.write_text(location, OF_0_2_0)
     accounts = ExtractAccounts.read(str(tmp_path))
@@ -63,7 +65,7 @@ def test_the_accounts_of_version_0_2_0_survive_the_trip_byte_by_byte(tmp_path):
     assert storage.read_text(location) == OF_0_2_0
 
 
-def test_the_accounting_line_adds_up_or_fails():
+def test_the_accounting_line_adds_up_or_fails() -> None:
     counts = {"calls_read": 5, "calls_embedded": 3, "calls_rejected": 2, "rejected_by_reason": {"no_text": 2}}
     accounts = make_accounts(3).model_copy(update=counts)
     assert accounts.line() == "5 calls read = 3 embedded + 2 rejected (2 no_text)"
@@ -72,7 +74,7 @@ def test_the_accounting_line_adds_up_or_fails():
         accounts.model_copy(update={"calls_rejected": 1}).line()
 
 
-def test_the_counts_are_the_accounts_without_the_run():
+def test_the_counts_are_the_accounts_without_the_run() -> None:
     accounts = make_accounts(4)
     assert accounts.counts() == make_accounts(4).model_copy(update={"wall_sec": 9.0}).counts()
     assert accounts.counts() != make_accounts(5).counts()
@@ -80,7 +82,7 @@ def test_the_counts_are_the_accounts_without_the_run():
     assert ExtractAccounts.of(accounts.counts(), **run) == accounts
 
 
-def without(*path):
+def without(*path: Any) -> Any:
     """The accounts of version 0.2.0 without one of their keys."""
     tree = json.loads(OF_0_2_0)
     *above, last = path
@@ -100,7 +102,7 @@ def without(*path):
         (OF_0_2_0[:100], "Invalid JSON"),
     ],
 )
-def test_accounts_that_cannot_be_used_are_one_line_that_says_what_to_do(tmp_path, content, said):
+def test_accounts_that_cannot_be_used_are_one_line_that_says_what_to_do(tmp_path: Path, content: Any, said: str) -> None:
     (tmp_path / "extract.json").write_text(content, encoding="utf-8")
     with pytest.raises(RequestError) as caught:
         ExtractAccounts.read(str(tmp_path))
@@ -110,7 +112,7 @@ def test_accounts_that_cannot_be_used_are_one_line_that_says_what_to_do(tmp_path
     assert "\n" not in text
 
 
-def test_embeddings_with_another_version_s_accounts_are_refused_in_one_line(tmp_path):
+def test_embeddings_with_another_version_s_accounts_are_refused_in_one_line(tmp_path: Path) -> None:
     rows = [
         {
             "example_id": f"call-{number}",

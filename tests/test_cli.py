@@ -2,9 +2,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from shared_runs import Extracted, Trained
 
 from urgency_ray import cli
 from urgency_ray.commands.evaluate import evaluate_run
@@ -14,11 +16,11 @@ from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.training.run import open_run
 
 
-def run(*arguments):
+def run(*arguments: Any) -> Any:
     return cli.main([str(argument) for argument in arguments])
 
 
-def one_line(capsys):
+def one_line(capsys: pytest.CaptureFixture[str]) -> Any:
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1
     assert error[0].startswith("error: ")
@@ -62,37 +64,40 @@ def one_line(capsys):
         ([], "COMMAND"),
     ],
 )
-def test_a_wrong_request_is_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):
+def test_a_wrong_request_is_one_line_and_exit_code_2(
+    arguments: list[Any], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(*arguments) == 2
     assert message in one_line(capsys)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_without_calls_is_refused(capsys, tmp_path):
+def test_a_folder_without_calls_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "calls").mkdir()
     (tmp_path / "calls" / "notes.txt").write_text("nothing here", encoding="utf-8")
     assert run("extract", "--data.root", tmp_path / "calls", "--run-dir", tmp_path / "run") == 2
     assert "holds no calls" in one_line(capsys)
 
 
-def test_help_lists_every_field_with_doc_and_default(capsys):
+def test_help_lists_every_field_with_doc_and_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         run("train", "--help")
     assert caught.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
     for name, field in iter_fields():
         assert f"--{name} VALUE" in shown
+        assert field.description is not None
         assert " ".join(field.description.split()[:4]) in shown
     assert "Most epochs to train. Takes an integer >= 1 and <= 100000. Default: 50" in shown
 
 
-def test_help_needs_neither_ray_nor_torch():
+def test_help_needs_neither_ray_nor_torch() -> None:
     code = "import sys, urgency_ray.cli as c; c.build_parser(); print(*({'ray', 'torch', 'librosa'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == ""
 
 
-def test_evaluate_prints_the_report_of_each_split(trained, capsys):
+def test_evaluate_prints_the_report_of_each_split(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir, metrics, _ = trained
     assert run("evaluate", "--run-dir", run_dir) == 0
     shown = capsys.readouterr().out
@@ -100,15 +105,16 @@ def test_evaluate_prints_the_report_of_each_split(trained, capsys):
     assert f"{metrics.splits['test']['urgency'].per_class['상'].f1:.3f}" in shown
 
 
-def test_evaluate_finds_an_operating_point_of_high(trained, capsys):
+def test_evaluate_finds_an_operating_point_of_high(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir, _, config = trained
     assert run("evaluate", "--run-dir", run_dir, "--recall-of-high", "0.9") == 0
     shown = capsys.readouterr().out
     point = evaluate_run(config, run_dir, 0.9).operating_point
+    assert point is not None
     assert f"P(상) >= {point.threshold:.6g}, chosen on val for a recall of 상 of at least 0.9" in shown
     val, test_figures = point.splits["val"], point.splits["test"]
     assert f"recall {val.recall:.3f} ({val.num_found} of {val.num_high})" in shown
-    assert val.recall >= 0.9
+    assert val.recall is not None and val.recall >= 0.9
     table = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
     test = table[table["split"] == "test"]
     flagged = test[test["prob_high"] >= point.threshold]
@@ -117,12 +123,12 @@ def test_evaluate_finds_an_operating_point_of_high(trained, capsys):
 
 
 @pytest.mark.parametrize("recall", ["0", "1.5", "high", "nan"])
-def test_a_recall_that_cannot_be_asked_for_is_refused(recall, capsys):
+def test_a_recall_that_cannot_be_asked_for_is_refused(recall: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("evaluate", "--run-dir", "r", "--recall-of-high", recall) == 2
     assert one_line(capsys) == f"error: --recall-of-high: must be a number > 0 and <= 1 but got '{recall}'"
 
 
-def test_evaluate_prints_both_tasks(extracted, capsys, tmp_path):
+def test_evaluate_prints_both_tasks(extracted: Extracted, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     config, examples, _ = open_run(extracted[2], str(run_dir))
     model = UrgencyClassifier(
@@ -144,7 +150,7 @@ def test_evaluate_prints_both_tasks(extracted, capsys, tmp_path):
     assert "불안/걱정" in shown
 
 
-def test_a_run_folder_s_own_config_is_the_default_and_gives_the_calls_to_a_recipe(trained, tmp_path):
+def test_a_run_folder_s_own_config_is_the_default_and_gives_the_calls_to_a_recipe(trained: Trained, tmp_path: Path) -> None:
     run_dir, _, config = trained
     parser = cli.build_parser()
     own = cli.resolve_config(parser.parse_args(["train", "--run-dir", run_dir, "--train.seed", "5"]))
@@ -155,7 +161,7 @@ def test_a_run_folder_s_own_config_is_the_default_and_gives_the_calls_to_a_recip
     assert (given.train.epochs, given.model.hidden_dim, given.data.root) == (3, 768, config.data.root)
 
 
-def test_a_resumed_search_takes_the_config_that_it_began_with(trained, tmp_path):
+def test_a_resumed_search_takes_the_config_that_it_began_with(trained: Trained, tmp_path: Path) -> None:
     recipe = Path(tmp_path, "recipe.yaml")
     recipe.write_text("train: {epochs: 3}\n", encoding="utf-8")
     arguments = ["tune", "--run-dir", str(tmp_path), "--resume", "--tune.num_trials", "9"]
@@ -169,13 +175,13 @@ def test_a_resumed_search_takes_the_config_that_it_began_with(trained, tmp_path)
     assert (given.train.epochs, given.tune.num_trials) == (3, 9)
 
 
-def test_report_writes_the_page(trained, capsys):
+def test_report_writes_the_page(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir, _, _ = trained
     assert run("report", "--run-dir", run_dir) == 0
     assert Path(run_dir, "report.html").stat().st_size > 10_000
 
 
-def test_synthesize_writes_a_corpus_once(tmp_path, capsys):
+def test_synthesize_writes_a_corpus_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "calls"
     arguments = ["synthesize", "--data.root", root, "--synthesize.num_calls", 30, "--synthesize.min_call_sec", 4]
     assert run(*arguments, "--synthesize.max_call_sec", 4) == 0

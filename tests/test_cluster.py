@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -18,7 +20,7 @@ from urgency_ray.cluster import Node, Relay, count_places
 HOSTILE = {"RAY_TRAIN_V2_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "1"}
 
 
-def run_python(code, *arguments, **environment):
+def run_python(code: Any, *arguments: Any, **environment: Any) -> Any:
     """The lines that a child process prints, which must end well."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
     command = [sys.executable, "-c", code, *map(str, arguments)]
@@ -27,7 +29,7 @@ def run_python(code, *arguments, **environment):
     return child.stdout.splitlines()
 
 
-def test_importing_the_module_changes_no_environment_and_imports_no_ray():
+def test_importing_the_module_changes_no_environment_and_imports_no_ray() -> None:
     code = """
 import os, sys
 before = dict(os.environ)
@@ -37,7 +39,9 @@ print(dict(os.environ) == before, "ray" in sys.modules)
     assert run_python(code, **HOSTILE) == ["True False"]
 
 
-def test_what_is_needed_is_set_whatever_the_user_s_is_and_what_is_wished_only_where_there_is_none(monkeypatch):
+def test_what_is_needed_is_set_whatever_the_user_s_is_and_what_is_wished_only_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in cluster.WISHED:
         monkeypatch.delenv(name, raising=False)
     for name, value in HOSTILE.items():
@@ -50,7 +54,7 @@ def test_what_is_needed_is_set_whatever_the_user_s_is_and_what_is_wished_only_wh
     assert os.environ["RAY_BACKEND_LOG_LEVEL"] == "info"
 
 
-def test_the_command_line_sets_it_before_the_command_is_imported(monkeypatch):
+def test_the_command_line_sets_it_before_the_command_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "0")
     seen = []
     watched = dataclasses.replace(cli.COMMANDS["train"], run=lambda *_: seen.append(os.environ["RAY_TRAIN_V2_ENABLED"]))
@@ -59,7 +63,7 @@ def test_the_command_line_sets_it_before_the_command_is_imported(monkeypatch):
     assert seen == ["1"]
 
 
-def test_an_older_ray_train_that_has_been_imported_is_refused():
+def test_an_older_ray_train_that_has_been_imported_is_refused() -> None:
     code = """
 import ray.train
 from urgency_ray import cluster
@@ -73,14 +77,14 @@ except RequestError as error:
     assert line.startswith("RAY_TRAIN_V2_ENABLED: is 0 in the environment")
 
 
-def test_processes_of_a_private_cluster_inherit_what_connect_sets(ray_session):
+def test_processes_of_a_private_cluster_inherit_what_connect_sets(ray_session: None) -> None:
     names = [*cluster.NEEDED, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"]
     found = ray.get(ray.remote(num_cpus=0)(lambda: [os.environ.get(name) for name in names]).remote())
     assert found == ["1", "0", "0.2"]
 
 
 @pytest.mark.slow
-def test_after_connect_a_training_reports_at_once_and_a_search_prints_nothing_of_its_own(tmp_path):
+def test_after_connect_a_training_reports_at_once_and_a_search_prints_nothing_of_its_own(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path
@@ -124,11 +128,11 @@ print((folder / "interval").read_text())
         ([Node(8, 3)], (1, 2), 1),
     ],
 )
-def test_places_are_counted_node_by_node_and_card_by_card(nodes, request_, places):
+def test_places_are_counted_node_by_node_and_card_by_card(nodes: Any, request_: tuple[Any, ...], places: int) -> None:
     assert count_places(nodes, *request_) == places
 
 
-def is_gone(relay):
+def is_gone(relay: Any) -> Any:
     """Whether the mailbox's process has been ended for good."""
     try:
         ray.get(relay.mailbox.take.remote(), timeout=60)
@@ -140,28 +144,28 @@ def is_gone(relay):
 class Receiver:
     """A handler that keeps what it gets, and raises at the messages that it is told to."""
 
-    def __init__(self, *bad):
+    def __init__(self, *bad: Any) -> None:
         self.bad = bad
-        self.found = []
+        self.found: list[Any] = []
         self.called = threading.Event()
 
-    def __call__(self, messages):
+    def __call__(self, messages: Any) -> None:
         self.found += messages
         self.called.set()
         for message in messages:
             if message in self.bad:
                 raise ValueError(message)
 
-    def wait(self):
+    def wait(self) -> None:
         """Until it has been called since the last time."""
         assert self.called.wait(60)
         self.called.clear()
 
 
-def test_a_relay_hands_on_what_workers_send(ray_session):
+def test_a_relay_hands_on_what_workers_send(ray_session: None) -> None:
     receiver = Receiver()
     with Relay(receiver, 0.05) as send:
-        work = ray.remote(num_cpus=0)(lambda number: send(number))  # noqa: PLW0108 (Ray takes functions only)
+        work: Any = ray.remote(num_cpus=0)(lambda number: send(number))  # noqa: PLW0108 (Ray takes functions only)
         ray.get([work.remote(number) for number in range(3)])
         while len(receiver.found) < 3:
             receiver.wait()
@@ -169,22 +173,23 @@ def test_a_relay_hands_on_what_workers_send(ray_session):
     assert sorted(receiver.found[:-1]) == [0, 1, 2] and receiver.found[-1] == "last"
 
 
-def test_a_process_that_ends_after_a_message_can_wait_for_its_arrival(ray_session):
+def test_a_process_that_ends_after_a_message_can_wait_for_its_arrival(ray_session: None) -> None:
     receiver = Receiver()
 
     class Ending:
-        def say(self, send, message):
+        def say(self, send: Any, message: str) -> None:
             send(message, wait_sec=60)
             os._exit(1)
 
+    actor: Any = ray.remote(num_cpus=0)(Ending).remote()
     with Relay(receiver, 0.05) as send:
         with pytest.raises(ray.exceptions.RayActorError):
-            ray.get(ray.remote(num_cpus=0)(Ending).remote().say.remote(send, "last words"))
+            ray.get(actor.say.remote(send, "last words"))
         receiver.wait()
     assert receiver.found == ["last words"]
 
 
-def test_what_a_handler_raises_reaches_the_driver_and_later_messages_the_handler(ray_session):
+def test_what_a_handler_raises_reaches_the_driver_and_later_messages_the_handler(ray_session: None) -> None:
     receiver = Receiver("bad", "worse")
     relay = Relay(receiver, 0.05)
     with pytest.raises(ValueError, match=r"^bad$"), relay as send:  # noqa: PT012
@@ -196,7 +201,7 @@ def test_what_a_handler_raises_reaches_the_driver_and_later_messages_the_handler
     assert is_gone(relay)
 
 
-def test_what_the_block_raises_comes_first_and_has_the_handler_s_in_a_note(ray_session):
+def test_what_the_block_raises_comes_first_and_has_the_handler_s_in_a_note(ray_session: None) -> None:
     receiver = Receiver("bad")
     relay = Relay(receiver, 0.05)
     with pytest.raises(KeyError) as caught, relay as send:  # noqa: PT012
@@ -208,7 +213,7 @@ def test_what_the_block_raises_comes_first_and_has_the_handler_s_in_a_note(ray_s
     assert is_gone(relay)
 
 
-def test_a_mailbox_that_is_lost_for_good_is_named_and_ends_nothing(ray_session, caplog):
+def test_a_mailbox_that_is_lost_for_good_is_named_and_ends_nothing(ray_session: None, caplog: pytest.LogCaptureFixture) -> None:
     relay = Relay(Receiver(), 0.05)
     with caplog.at_level(logging.WARNING, "urgency_ray"), relay as send:
         ray.kill(relay.mailbox)
@@ -218,7 +223,7 @@ def test_a_mailbox_that_is_lost_for_good_is_named_and_ends_nothing(ray_session, 
     assert caplog.messages == ["warning: what the workers report is lost from here on, with the process that collects it"]
 
 
-def test_a_mailbox_whose_process_is_lost_starts_again(ray_session, caplog):
+def test_a_mailbox_whose_process_is_lost_starts_again(ray_session: None, caplog: pytest.LogCaptureFixture) -> None:
     receiver = Receiver()
     relay = Relay(receiver, 0.05)
     with caplog.at_level(logging.WARNING, "urgency_ray"), relay as send:
@@ -234,7 +239,7 @@ def test_a_mailbox_whose_process_is_lost_starts_again(ray_session, caplog):
     assert caplog.messages == []
 
 
-def test_what_ray_s_core_says_of_itself_is_held_back_and_nothing_else(capfd):
+def test_what_ray_s_core_says_of_itself_is_held_back_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
     with cluster._without_notices():
         os.write(2, b"[2026 I 1 1] logging.cc:303: Set ray log level from environment variable RAY_BACKEND_LOG_LEVEL to 3\n")
         os.write(2, "한국어, and what matters\n".encode())
@@ -242,7 +247,7 @@ def test_what_ray_s_core_says_of_itself_is_held_back_and_nothing_else(capfd):
     assert capfd.readouterr().err == "한국어, and what matters\nafter\n"
 
 
-def test_a_cluster_starts_without_a_word():
+def test_a_cluster_starts_without_a_word() -> None:
     code = "from urgency_ray import cluster; from urgency_ray.config import RayConfig; cluster.connect(RayConfig(num_cpus=1))"
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
     child = subprocess.run([sys.executable, "-c", code], env=ours, capture_output=True, text=True, timeout=240, check=True)

@@ -8,17 +8,17 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def normalise(name):
+def normalise(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def declared():
+def declared() -> set[str]:
     with (ROOT / "pyproject.toml").open("rb") as stream:
         requirements = tomllib.load(stream)["project"]["dependencies"]
-    return {normalise(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements}
+    return {normalise(re.split(r"[^\w.-]", requirement)[0]) for requirement in requirements}
 
 
-def imported():
+def imported() -> set[str]:
     """The distributions whose modules the package imports, wherever in a file."""
     modules = set()
     for path in (ROOT / "urgency_ray").rglob("*.py"):
@@ -26,14 +26,15 @@ def imported():
             if isinstance(node, ast.Import):
                 modules |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
+                assert node.module is not None  # only `from . import` has none
                 modules.add(node.module.partition(".")[0])
     distributions = packages_distributions()
     return {normalise(distributions[module][0]) for module in modules - sys.stdlib_module_names - {"urgency_ray"}}
 
 
-def test_what_is_imported_is_declared():
+def test_what_is_imported_is_declared() -> None:
     assert imported() - declared() == set()
 
 
-def test_what_is_declared_is_imported():
+def test_what_is_declared_is_imported() -> None:
     assert declared() - imported() == set()

@@ -10,10 +10,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from shared_runs import KnownCorpus
 
 from urgency_ray.config import load_config
 
@@ -22,29 +25,29 @@ BIN = Path(sys.executable).parent
 QUICK = ["--train.epochs", "1", "--train.ablation", "false", "--tune.num_trials", "2", "--tune.grace_epochs", "1"]
 
 
-def arguments_of(stage, calls, run_dir):
+def arguments_of(stage: str, calls: Path, run_dir: Path) -> Any:
     if stage == "predict":
         return ["--model", f"{run_dir}/model", "--data.root", str(calls), "--output", f"{run_dir}/new.parquet"]
     source = ["--data.root", str(calls)] if stage == "extract" else []
     return ["--config", str(ROOT / "configs" / "demo.yaml"), "--run-dir", str(run_dir), *source, *QUICK]
 
 
-def check(stage, run_dir):
+def check(stage: str, run_dir: Path) -> None:
     made = {"extract": "extract.json", "train": "model/model.safetensors", "tune": "tune/best.yaml", "predict": "new.parquet"}
     assert Path(run_dir, made[stage]).exists()
 
 
 @pytest.fixture(scope="module")
-def calls(corpus):
+def calls(corpus: KnownCorpus) -> Path:
     return corpus[0]
 
 
-def test_there_is_a_job_for_each_stage():
+def test_there_is_a_job_for_each_stage() -> None:
     assert {path.stem for path in (ROOT / "jobs").glob("*.py")} == {"extract", "train", "tune", "predict"}
 
 
 @pytest.mark.slow
-def test_each_job_runs_alone(calls, tmp_path):
+def test_each_job_runs_alone(calls: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     for stage in ("extract", "train", "tune", "predict"):
         command = [sys.executable, str(ROOT / "jobs" / f"{stage}.py"), *arguments_of(stage, calls, run_dir)]
@@ -55,7 +58,7 @@ def test_each_job_runs_alone(calls, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def head():
+def head() -> Iterator[Any]:
     """(address, environment) of the job server of a Ray head on this machine, started and stopped here."""
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     port, dashboard_port, agent_port = free_ports(3)
@@ -82,7 +85,7 @@ def head():
         process.wait(timeout=60)
 
 
-def free_ports(number):
+def free_ports(number: int) -> Any:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for free in sockets:
@@ -90,7 +93,7 @@ def free_ports(number):
         return [str(free.getsockname()[1]) for free in sockets]
 
 
-def wait_for(address, process):
+def wait_for(address: Any, process: Any) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, "ray start ended"
@@ -105,7 +108,7 @@ def wait_for(address, process):
     raise TimeoutError(address)
 
 
-def submit(stage, arguments, head):
+def submit(stage: str, arguments: Any, head: Any) -> Any:
     address, environment = head
     command = [str(BIN / "ray"), "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"]
     command += [sys.executable, f"jobs/{stage}.py", *arguments]
@@ -119,7 +122,7 @@ def submit(stage, arguments, head):
 
 
 @pytest.mark.slow
-def test_each_job_runs_under_ray_job_submit(calls, tmp_path, head):
+def test_each_job_runs_under_ray_job_submit(calls: Path, tmp_path: Path, head: Any) -> None:
     run_dir = tmp_path / "run"
     for stage in ("extract", "train", "tune", "predict"):
         result = submit(stage, arguments_of(stage, calls, run_dir), head)
@@ -128,7 +131,7 @@ def test_each_job_runs_under_ray_job_submit(calls, tmp_path, head):
 
 
 @pytest.mark.slow
-def test_a_failed_job_says_why_and_fails(tmp_path, head):
+def test_a_failed_job_says_why_and_fails(tmp_path: Path, head: Any) -> None:
     result = submit("train", ["--run-dir", str(tmp_path / "nothing")], head)
     assert result.returncode != 0
     assert "holds no embeddings" in result.stdout + result.stderr

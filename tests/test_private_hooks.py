@@ -5,9 +5,11 @@ import dataclasses
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import optuna
@@ -63,7 +65,7 @@ HOOKS = (
 )
 
 
-def test_contributing_lists_them():
+def test_contributing_lists_them() -> None:
     text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     rows = {tuple(cell.strip(" `") for cell in line.strip("|").split("|")) for line in lines}
@@ -71,11 +73,11 @@ def test_contributing_lists_them():
 
 
 @pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.name)
-def test_the_table_says_where_each_hook_is_used(hook):
+def test_the_table_says_where_each_hook_is_used(hook: Any) -> None:
     assert hook.name in (PACKAGE / hook.where).read_text(encoding="utf-8")
 
 
-def private_names():
+def private_names() -> Iterator[Any]:
     """(file, name) of each private attribute that the package uses and does not define, or takes from a base class."""
     trees = {
         path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")
@@ -97,21 +99,20 @@ def private_names():
                 yield file, node.attr
 
 
-def test_no_private_name_is_used_that_the_table_lacks():
+def test_no_private_name_is_used_that_the_table_lacks() -> None:
     found = set(private_names())
     assert found
     assert found <= {(hook.where, hook.name) for hook in HOOKS}
 
 
-def test_of_ray_train_s_callbacks_only_the_placement_group_cleaner_is_left_out():
+def test_of_ray_train_s_callbacks_only_the_placement_group_cleaner_is_left_out() -> None:
     trainer = Trainer(lambda: None, scaling_config=ScalingConfig(num_workers=1))
-    all_of_them, ours = (
-        {type(each).__name__ for each in of._create_default_callbacks(trainer)} for of in (TorchTrainer, Trainer)
-    )
+    kinds: tuple[Any, Any] = (TorchTrainer, Trainer)
+    all_of_them, ours = ({type(each).__name__ for each in of._create_default_callbacks(trainer)} for of in kinds)
     assert all_of_them - ours == {"PlacementGroupCleanerCallback"}
 
 
-def test_only_the_newer_ray_train_has_the_name_that_it_is_known_by():
+def test_only_the_newer_ray_train_has_the_name_that_it_is_known_by() -> None:
     code = "import ray.train; print(hasattr(ray.train, 'ControllerError'))"
     old = subprocess.run(
         [sys.executable, "-c", code], env={"RAY_TRAIN_V2_ENABLED": "0"}, capture_output=True, text=True, check=True, timeout=120
@@ -120,14 +121,14 @@ def test_only_the_newer_ray_train_has_the_name_that_it_is_known_by():
     assert hasattr(ray.train, "ControllerError")
 
 
-def test_ray_tune_s_controller_logs_where_it_is_silenced():
+def test_ray_tune_s_controller_logs_where_it_is_silenced() -> None:
     assert importlib.util.find_spec("ray.tune.execution.tune_controller") is not None
     from ray.tune.execution import tune_controller
 
     assert tune_controller.logger.name == "ray.tune.execution.tune_controller"
 
 
-def test_asha_needs_no_more_of_a_trial_than_its_id():
+def test_asha_needs_no_more_of_a_trial_than_its_id() -> None:
     config = Config().replace({"tune.grace_epochs": 1, "tune.reduction_factor": 2, "train.epochs": 9})
     scheduler = rebuild_scheduler(config, optuna.create_study())
     decisions = []
@@ -140,7 +141,7 @@ def test_asha_needs_no_more_of_a_trial_than_its_id():
     assert decisions == ["CONTINUE", "CONTINUE", "STOP"]
 
 
-def test_optuna_s_trial_takes_a_running_trial_with_its_values():
+def test_optuna_s_trial_takes_a_running_trial_with_its_values() -> None:
     storage = InMemoryStorage()
     study = optuna.create_study(storage=storage, study_name="s", sampler=optuna.samplers.RandomSampler(seed=0))
     values = [study.ask().suggest_float("x", 0, 1) for _ in range(2)]
@@ -150,20 +151,22 @@ def test_optuna_s_trial_takes_a_running_trial_with_its_values():
     assert [each.state.name for each in study.trials] == ["RUNNING", "COMPLETE"]
 
 
-def test_ray_data_takes_blocks_that_are_made_when_they_are_asked_for(ray_session):
+def test_ray_data_takes_blocks_that_are_made_when_they_are_asked_for(ray_session: None) -> None:
     members = [f"{number:02d}.wav" for number in range(7)]
     manifest = pa.table({"audio_container": ["a.zip"] * 7, "audio_member": members[::-1]})
     blocks = Blocks(manifest, 3)
-    source = ray.data.from_blocks(blocks)
+    source = ray.data.from_blocks(blocks)  # type: ignore[arg-type]
     assert source.num_blocks() == 3
     assert [row["audio_member"] for row in source.take_all()] == members
 
 
-def test_a_request_that_fails_in_a_task_of_ray_data_is_one_line_to_the_user(ray_session, monkeypatch, capsys):
-    def fail(batch):
+def test_a_request_that_fails_in_a_task_of_ray_data_is_one_line_to_the_user(
+    ray_session: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(batch: Any) -> None:
         raise RequestError("data.root: mend it")
 
-    def run(config, options):
+    def run(config: Any, options: Any) -> None:
         ray.data.range(1).map_batches(fail, num_cpus=0.1).materialize()
 
     monkeypatch.setitem(cli.COMMANDS, "synthesize", dataclasses.replace(cli.COMMANDS["synthesize"], run=run))
@@ -172,7 +175,7 @@ def test_a_request_that_fails_in_a_task_of_ray_data_is_one_line_to_the_user(ray_
 
 
 @pytest.mark.parametrize("max_norm", [0.1, 1e3])
-def test_fused_adamw_divides_the_gradients_by_what_clipping_sets(max_norm):
+def test_fused_adamw_divides_the_gradients_by_what_clipping_sets(max_norm: float) -> None:
     weights = []
     for ours in (True, False):
         torch.manual_seed(0)
@@ -189,32 +192,39 @@ def test_fused_adamw_divides_the_gradients_by_what_clipping_sets(max_norm):
     torch.testing.assert_close(*weights)
 
 
-def test_huggingface_hub_calls_what_a_model_adds_to_its_folder(tmp_path, monkeypatch):
-    called = []
+def test_huggingface_hub_calls_what_a_model_adds_to_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Any] = []
     for name in ("_save_pretrained", "_from_pretrained"):
         assert name in vars(ModelHubMixin) and name in vars(UrgencyClassifier)
-    saving = UrgencyClassifier._save_pretrained
-    monkeypatch.setattr(UrgencyClassifier, "_save_pretrained", lambda *rest: (called.append("saved"), saving(*rest))[1])
-    reading = UrgencyClassifier._from_pretrained.__func__
-    watched = classmethod(lambda cls, **options: (called.append(sorted(options)), reading(cls, **options))[1])
-    monkeypatch.setattr(UrgencyClassifier, "_from_pretrained", watched)
+    saving, reading = UrgencyClassifier._save_pretrained, vars(UrgencyClassifier)["_from_pretrained"].__func__
+
+    def save(*rest: Any) -> None:
+        called.append("saved")
+        saving(*rest)
+
+    def read(cls: type[UrgencyClassifier], /, **options: Any) -> Any:
+        called.append(sorted(options))
+        return reading(cls, **options)
+
+    monkeypatch.setattr(UrgencyClassifier, "_save_pretrained", save)
+    monkeypatch.setattr(UrgencyClassifier, "_from_pretrained", classmethod(read))
     UrgencyClassifier(ModelConfig(), 4, 3).save_pretrained(tmp_path)
     UrgencyClassifier.from_pretrained(str(tmp_path))
     assert called[0] == "saved"
     assert {"model_id", "revision", "cache_dir", "force_download", "local_files_only", "token"} <= set(called[1])
 
 
-def test_transformers_front_end_has_the_layers_that_are_taken_from_it():
+def test_transformers_front_end_has_the_layers_that_are_taken_from_it() -> None:
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    front = {"conv_dim": (8, 8), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2}
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    front: dict[str, Any] = {"conv_dim": (8, 8), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2}
     model = Wav2Vec2Model(Wav2Vec2Config(**sizes, **front, feat_extract_norm="layer", num_conv_pos_embedding_groups=2))
     for layer in model.feature_extractor.conv_layers:
         assert isinstance(layer.conv, nn.Conv1d) and isinstance(layer.layer_norm, nn.LayerNorm) and callable(layer.activation)
 
 
-def test_pytorch_s_int8_kernels_multiply():
+def test_pytorch_s_int8_kernels_multiply() -> None:
     linear = nn.Linear(2, 2)
     linear.weight.data, linear.bias.data = torch.tensor([[1.0, -2.0], [0.5, 0.25]]), torch.tensor([0.0, 1.0])
     np.testing.assert_allclose(Int8Linear(linear)(torch.tensor([[2.0, 1.0]])), [[0.0, 2.25]], atol=0.05)

@@ -4,6 +4,7 @@ import json
 import posixpath
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -14,23 +15,25 @@ from urgency_ray.run_folder import RunFolder, SearchFolder, read_json, write_jso
 README = Path(__file__).parents[1] / "README.md"
 
 
-def names(folder):
+def names(folder: Any) -> Any:
     """What the properties of a folder call its files and folders."""
     properties = [name for name, value in vars(type(folder)).items() if isinstance(value, property)]
     found = {name: getattr(folder, name) for name in properties}
     return {posixpath.relpath(getattr(inner, "location", inner), folder.location) for inner in found.values()}
 
 
-def test_the_names_are_those_of_the_readme_s_listing():
-    block = re.search(r"## A run folder\n\n```\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL).group(1)
-    listed = re.findall(r"^(\S+?)/? {2,}", block, re.MULTILINE)
+def test_the_names_are_those_of_the_readme_s_listing() -> None:
+    block = re.search(r"## A run folder\n\n```\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    listed = re.findall(r"^(\S+?)/? {2,}", block.group(1), re.MULTILINE)
     assert set(listed) == names(RunFolder("s3://bucket/run"))
     assert len(listed) == len(set(listed))
-    search = re.search(r"^tune/(.*?)^\S", block, re.MULTILINE | re.DOTALL).group(1)
-    assert set(re.findall(r"[a-z]+(?:\.[a-z]+|(?=/))", search)) == names(SearchFolder("runs/demo/tune"))
+    search = re.search(r"^tune/(.*?)^\S", block.group(1), re.MULTILINE | re.DOTALL)
+    assert search is not None
+    assert set(re.findall(r"[a-z]+(?:\.[a-z]+|(?=/))", search.group(1))) == names(SearchFolder("runs/demo/tune"))
 
 
-def test_a_search_lies_in_its_run_folder():
+def test_a_search_lies_in_its_run_folder() -> None:
     assert RunFolder("runs/demo").search == SearchFolder("runs/demo/tune")
     assert RunFolder("s3://bucket/run?region=x").search.metrics == "s3://bucket/run/tune/metrics.json?region=x"
 
@@ -41,7 +44,7 @@ class Score(BaseModel):
     note: str | None = None
 
 
-def test_json_is_written_in_the_order_of_the_type_with_what_was_set(tmp_path):
+def test_json_is_written_in_the_order_of_the_type_with_what_was_set(tmp_path: Path) -> None:
     location = str(tmp_path / "scores.json")
     write_json(location, Score(note="상", recall=None, macro_f1=0.5))
     assert Path(location).read_text(encoding="utf-8") == '{\n "macro_f1": 0.5,\n "recall": null,\n "note": "상"\n}'
@@ -51,7 +54,7 @@ def test_json_is_written_in_the_order_of_the_type_with_what_was_set(tmp_path):
     assert read_json(location, list[Score], "") == rows
 
 
-def test_a_figure_that_is_no_number_is_not_written(tmp_path):
+def test_a_figure_that_is_no_number_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(str(tmp_path / "scores.json"), Score(macro_f1=float("nan")))
     assert list(tmp_path.iterdir()) == []
@@ -69,7 +72,9 @@ def test_a_figure_that_is_no_number_is_not_written(tmp_path):
         (b'[{"macro_f1": "high"}]', "cannot be read: 0.macro_f1: Input should be a valid number"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_one_line_with_file_field_and_advice(tmp_path, content, said):
+def test_a_file_that_cannot_be_used_is_one_line_with_file_field_and_advice(
+    tmp_path: Path, content: bytes | None, said: str
+) -> None:
     location = tmp_path / "scores.json"
     if content is not None:
         location.write_bytes(content)

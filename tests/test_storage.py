@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -6,14 +7,14 @@ from urgency_ray import storage
 from urgency_ray.errors import RequestError
 
 
-def test_the_options_of_a_uri_stay_at_its_end():
+def test_the_options_of_a_uri_stay_at_its_end() -> None:
     assert (
         storage.join("s3://b/run?endpoint_override=h", "tune", "best.yaml") == "s3://b/run/tune/best.yaml?endpoint_override=h"
     )
     assert storage.join("runs/a", "model") == "runs/a/model"
 
 
-def test_local_paths_become_absolute_and_uris_stay(tmp_path, monkeypatch):
+def test_local_paths_become_absolute_and_uris_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert storage.absolute("x/../y") == str(tmp_path / "y")
@@ -21,12 +22,12 @@ def test_local_paths_become_absolute_and_uris_stay(tmp_path, monkeypatch):
     assert storage.absolute("gs://b/y") == "gs://b/y"
 
 
-def test_an_unknown_scheme_is_one_line():
+def test_an_unknown_scheme_is_one_line() -> None:
     with pytest.raises(RequestError, match=r"^foo://bar: cannot be opened: [^\n]+$"):
         storage.exists("foo://bar")
 
 
-def test_a_file_is_seen_whole_or_not_at_all(tmp_path):
+def test_a_file_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
     target = str(tmp_path / "folder" / "a.txt")
     storage.write_text(target, "처음")
     storage.write_text(target, "다시")
@@ -34,7 +35,7 @@ def test_a_file_is_seen_whole_or_not_at_all(tmp_path):
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["a.txt"]
 
 
-def test_a_folder_goes_over_what_is_there(tmp_path):
+def test_a_folder_goes_over_what_is_there(tmp_path: Path) -> None:
     storage.write_text(str(tmp_path / "a" / "deep" / "x"), "1")
     storage.write_text(str(tmp_path / "b" / "y"), "2")
     storage.copy_dir(str(tmp_path / "a"), str(tmp_path / "b"))
@@ -42,13 +43,15 @@ def test_a_folder_goes_over_what_is_there(tmp_path):
     assert storage.exists(str(tmp_path / "b" / "y"))
 
 
-def test_a_folder_whose_copy_is_cut_short_leaves_whole_files_old_or_new(tmp_path, monkeypatch):
+def test_a_folder_whose_copy_is_cut_short_leaves_whole_files_old_or_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("config.json", "model.safetensors"):
         storage.write_text(str(tmp_path / "new" / name), "new")
         storage.write_text(str(tmp_path / "model" / name), "old")
-    replace, moved = Path.replace, []
+    replace, moved = Path.replace, list[Path]()
 
-    def fail_at_the_second(path, target):
+    def fail_at_the_second(path: Any, target: Any) -> Any:
         if moved:
             raise InterruptedError
         moved.append(target)

@@ -1,24 +1,13 @@
 """Tiny checkpoints of the recipes' architectures, random weights, written with save_pretrained, for the real loading code."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    ASTConfig,
-    ASTFeatureExtractor,
-    ASTModel,
-    Data2VecAudioConfig,
-    Data2VecAudioModel,
-    ElectraConfig,
-    ElectraModel,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaModel,
-    Wav2Vec2Config,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2Model,
-)
+
+tf: Any = transformers  # its constructors and checkpoints are typed in part only
 
 SENTENCES = [
     "119입니다 무엇을 도와드릴까요",
@@ -27,30 +16,30 @@ SENTENCES = [
     "문이 안 열려서 그런데요 급하지는 않아요",
 ]
 
-_CONV = {"conv_dim": (16,) * 7, "conv_kernel": (10, 3, 3, 3, 3, 2, 2), "conv_stride": (5, 2, 2, 2, 2, 2, 2)}
-_SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+_CONV: dict[str, Any] = {"conv_dim": (16,) * 7, "conv_kernel": (10, 3, 3, 3, 3, 2, 2), "conv_stride": (5, 2, 2, 2, 2, 2, 2)}
+_SMALL: dict[str, Any] = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 
 
 def save_audio_checkpoint(folder: Path, architecture: str) -> str:
     torch.manual_seed(7)
-    raw = Wav2Vec2FeatureExtractor(
+    raw = tf.Wav2Vec2FeatureExtractor(
         sampling_rate=16000, do_normalize=True, return_attention_mask=architecture != "wav2vec2_group"
     )
     if architecture == "data2vec":
-        model = Data2VecAudioModel(
-            Data2VecAudioConfig(
+        model = tf.Data2VecAudioModel(
+            tf.Data2VecAudioConfig(
                 **_SMALL, **_CONV, num_conv_pos_embeddings=3, conv_pos_kernel_size=5, num_conv_pos_embedding_groups=2
             )
         )
     elif architecture == "ast":
-        raw = ASTFeatureExtractor(num_mel_bins=32, max_length=128)
-        model = ASTModel(
-            ASTConfig(**_SMALL, num_mel_bins=32, max_length=128, patch_size=16, frequency_stride=10, time_stride=10)
+        raw = tf.ASTFeatureExtractor(num_mel_bins=32, max_length=128)
+        model = tf.ASTModel(
+            tf.ASTConfig(**_SMALL, num_mel_bins=32, max_length=128, patch_size=16, frequency_stride=10, time_stride=10)
         )
     else:
         norm = {"wav2vec2_group": "group", "wav2vec2_layer": "layer"}[architecture]
-        model = Wav2Vec2Model(
-            Wav2Vec2Config(
+        model = tf.Wav2Vec2Model(
+            tf.Wav2Vec2Config(
                 **_SMALL,
                 **_CONV,
                 feat_extract_norm=norm,
@@ -75,12 +64,12 @@ def save_text_checkpoint(folder: Path, architecture: str) -> str:
     raw.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[(token, raw.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, **special)
+    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=raw, **special)
     size = {**_SMALL, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "max_position_embeddings": 66}
     if architecture == "roberta":
-        model = RobertaModel(RobertaConfig(**size, type_vocab_size=1))
+        model = tf.RobertaModel(tf.RobertaConfig(**size, type_vocab_size=1))
     else:
-        model = ElectraModel(ElectraConfig(**size, embedding_size=24))
+        model = tf.ElectraModel(tf.ElectraConfig(**size, embedding_size=24))
     path = folder / architecture
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)

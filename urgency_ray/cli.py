@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from urgency_ray import __version__, cluster, storage
-from urgency_ray.config import Config, describe, iter_fields, load_config, parse_config, parse_yaml
+from urgency_ray.config import Config, describe, iter_fields, load_config
 from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.run_folder import RunFolder
 
@@ -215,7 +215,7 @@ def resolve_config(options: argparse.Namespace) -> Config:
         found = folder.search.config
     kept = None
     if found is not None and storage.exists(found):
-        kept = parse_config(parse_yaml(storage.read_text(found)), source=found)
+        kept = load_config(found, read=storage.read_text)
     if options.config is not None or kept is None:
         remote = options.config is not None and "://" in options.config
         config = load_config(options.config, overrides, read=storage.read_text if remote else None)

@@ -116,11 +116,17 @@ def describe_damage(path: Path) -> str | None:
         start = stream.read(64)
     if not start:
         return "is empty; copy it again"
+    safetensors = path.suffix == ".safetensors"
+    # A header begins there. Its length, before it, may look like anything: 128 like a pickle, 15392 like a web page.
+    if safetensors and start[8:9] == b"{":
+        return _describe_safetensors(path, start)
     if start.startswith(b"version https://git-lfs"):
         return "is a Git-LFS pointer, not the weights; run `git lfs pull` where it came from, and copy it again"
     if start.lstrip()[:1] == b"<":
         return "is a web page, not the weights; download it again"
-    return _describe_safetensors(path, start) if path.suffix == ".safetensors" else None
+    if safetensors and start.startswith((b"PK", b"\x80")):
+        return "is a pickle of PyTorch's, which can run code and is not loaded; save the model as safetensors"
+    return _describe_safetensors(path, start) if safetensors else None
 
 
 def _describe_safetensors(path: Path, start: bytes) -> str | None:
@@ -128,8 +134,6 @@ def _describe_safetensors(path: Path, start: bytes) -> str | None:
 
     See https://huggingface.co/docs/safetensors.
     """
-    if start.startswith((b"PK", b"\x80")):
-        return "is a pickle of PyTorch's, which can run code and is not loaded; save the model as safetensors"
     size, length = path.stat().st_size, int.from_bytes(start[:8], "little")
     if length > size - 8:
         return f"is cut, or no safetensors file: its header should have {length:,} bytes, and the whole file has {size:,}"

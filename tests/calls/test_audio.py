@@ -4,6 +4,7 @@ import contextlib
 import io
 import struct
 import wave
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -68,7 +69,7 @@ FORMATS = [
 
 @pytest.mark.parametrize("num_channels", [1, 2])
 @pytest.mark.parametrize(("container", "subtype"), FORMATS)
-def test_every_format_decodes_as_librosa_does(container, subtype, num_channels):
+def test_every_format_decodes_as_librosa_does(container: Any, subtype: Any, num_channels: int) -> None:
     content = wav(speech_like(4001, num_channels), 8000, container, subtype)
     expected, _ = librosa.load(io.BytesIO(content), sr=RATE_HZ, mono=True)
     decoded = decode_wav(content, RATE_HZ, 100.0)
@@ -79,7 +80,7 @@ def test_every_format_decodes_as_librosa_does(container, subtype, num_channels):
 
 @pytest.mark.parametrize("rate_hz", [1000, 8000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000])
 @pytest.mark.parametrize("num_samples", [1, 2, 7, 3001])
-def test_every_rate_and_length_resamples_as_librosa_does(rate_hz, num_samples):
+def test_every_rate_and_length_resamples_as_librosa_does(rate_hz: int, num_samples: int) -> None:
     content = wav(speech_like(num_samples), rate_hz, subtype="FLOAT")
     expected, _ = librosa.load(io.BytesIO(content), sr=RATE_HZ, mono=True)
     decoded = decode_wav(content, RATE_HZ, 100.0)
@@ -87,12 +88,12 @@ def test_every_rate_and_length_resamples_as_librosa_does(rate_hz, num_samples):
     np.testing.assert_allclose(decoded, expected, rtol=0, atol=1e-6)
 
 
-def test_gsm_of_telephone_recorders_decodes_though_it_cannot_seek():
+def test_gsm_of_telephone_recorders_decodes_though_it_cannot_seek() -> None:
     content = wav(speech_like(3200), subtype="GSM610")
     assert len(decode_wav(content, 8000, 100.0)) == 3200
 
 
-def test_pcm16_samples_are_those_of_the_wave_module_over_32768():
+def test_pcm16_samples_are_those_of_the_wave_module_over_32768() -> None:
     samples = (speech_like(500)[:, 0] * 32767).astype("<i2")
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
@@ -101,8 +102,8 @@ def test_pcm16_samples_are_those_of_the_wave_module_over_32768():
     np.testing.assert_array_equal(decode_wav(file.getvalue(), 8000, 100.0), samples / np.float32(32768))
 
 
-def test_stereo_is_the_mean_of_its_channels():
-    content = wav(np.tile(np.float32([[0.5, -0.25]]), (100, 1)), subtype="FLOAT")
+def test_stereo_is_the_mean_of_its_channels() -> None:
+    content = wav(np.tile(np.array([[0.5, -0.25]], np.float32), (100, 1)), subtype="FLOAT")
     np.testing.assert_array_equal(decode_wav(content, 8000, 100.0), np.full(100, 0.125, np.float32))
 
 
@@ -118,14 +119,14 @@ def test_stereo_is_the_mean_of_its_channels():
         riff()[:4] + b"\xff\xff\xff\xff" + riff()[8:],
     ],
 )
-def test_sizes_that_do_not_concern_the_samples_may_be_wrong(content):
+def test_sizes_that_do_not_concern_the_samples_may_be_wrong(content: Any) -> None:
     assert len(decode_wav(content, 8000, 100.0)) == 800
 
 
 @pytest.mark.parametrize(
     "content", [b"", riff(b""), riff(b"", after=b"LIST\x04\x00\x00\x00INFO"), riff()[:36], riff()[:40], riff()[:44]]
 )
-def test_no_samples_is_empty_audio(content):
+def test_no_samples_is_empty_audio(content: Any) -> None:
     assert reason_of(content) == Reason.EMPTY_AUDIO
 
 
@@ -151,37 +152,37 @@ def test_no_samples_is_empty_audio(content):
         riff()[:20] + b"\x55\x00" + riff()[22:],  # an MP3 in a WAV
     ],
 )
-def test_what_is_no_wav_is_not_audio(content):
+def test_what_is_no_wav_is_not_audio(content: Any) -> None:
     assert reason_of(content) == Reason.NOT_AUDIO
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT", "ULAW", "IMA_ADPCM"])
-def test_fewer_samples_than_promised_is_truncated_audio(subtype):
+def test_fewer_samples_than_promised_is_truncated_audio(subtype: str) -> None:
     content = wav(speech_like(4000), subtype=subtype)
     assert reason_of(content[: len(content) // 3]) == Reason.TRUNCATED_AUDIO
 
 
-def test_one_missing_byte_is_truncated_audio():
+def test_one_missing_byte_is_truncated_audio() -> None:
     assert reason_of(riff()[:-1]) == Reason.TRUNCATED_AUDIO
     assert reason_of(wav(speech_like(4000), container="RF64")[:-1]) == Reason.TRUNCATED_AUDIO
 
 
-def test_too_long_is_told_from_the_header_and_the_limit_itself_passes():
+def test_too_long_is_told_from_the_header_and_the_limit_itself_passes() -> None:
     assert reason_of(riff(), max_sec=0.0999) == Reason.TOO_LONG
     assert len(decode_wav(riff(), RATE_HZ, 0.1)) == 1600
 
 
 @pytest.mark.parametrize("num_channels", [1, 2])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
-def test_samples_that_are_no_sound_are_invalid(bad, num_channels):
+def test_samples_that_are_no_sound_are_invalid(bad: Any, num_channels: int) -> None:
     samples = speech_like(1000, num_channels)
     samples[500] = [bad, -bad][:num_channels]
     assert reason_of(wav(samples, subtype="FLOAT")) == Reason.INVALID_SAMPLES
 
 
-def test_zeros_are_silent_audio_also_where_the_channels_cancel():
+def test_zeros_are_silent_audio_also_where_the_channels_cancel() -> None:
     assert reason_of(riff(bytes(1600))) == Reason.SILENT_AUDIO
-    assert reason_of(wav(np.tile(np.float32([[0.5, -0.5]]), (100, 1)))) == Reason.SILENT_AUDIO
+    assert reason_of(wav(np.tile(np.array([[0.5, -0.5]], np.float32), (100, 1)))) == Reason.SILENT_AUDIO
 
 
 @hypothesis.settings(max_examples=400, deadline=None)
@@ -190,7 +191,7 @@ def test_zeros_are_silent_audio_also_where_the_channels_cancel():
     edits=st.lists(st.tuples(st.integers(0, 100), st.binary(max_size=8)), max_size=6),
     keep=st.integers(0, 10_000),
 )
-def test_any_mutated_wav_decodes_or_is_rejected(subtype, edits, keep):
+def test_any_mutated_wav_decodes_or_is_rejected(subtype: Any, edits: Any, keep: Any) -> None:
     content = bytearray(wav(speech_like(1000), subtype=subtype))
     for start, new in edits:
         content[start : start + len(new)] = new
@@ -203,7 +204,7 @@ def test_any_mutated_wav_decodes_or_is_rejected(subtype, edits, keep):
 
 
 @hypothesis.given(st.binary(max_size=300).flatmap(lambda tail: st.sampled_from([tail, b"RIFF\0\0\0\0WAVE" + tail])))
-def test_any_bytes_decode_or_are_rejected(content):
+def test_any_bytes_decode_or_are_rejected(content: Any) -> None:
     with contextlib.suppress(Reject):
         decode_wav(content, RATE_HZ, 60.0)
 
@@ -224,14 +225,14 @@ def by_librosa(waveform: np.ndarray) -> dict[str, float]:
 
 @pytest.mark.parametrize("num_samples", [1, 300, 511, 512, 513, 1024, 2048, 2049, 30_000, 100_003])
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-6])
-def test_features_are_those_of_librosa(num_samples, scale):
+def test_features_are_those_of_librosa(num_samples: int, scale: float) -> None:
     waveform = speech_like(num_samples, seed=num_samples)[:, 0] * np.float32(scale)
     features = acoustic_features(waveform, RATE_HZ)
     assert tuple(features) == ACOUSTIC_FEATURES
     assert features == pytest.approx(by_librosa(waveform), rel=1e-4)
 
 
-def test_features_of_bursts_in_digital_silence_are_those_of_librosa():
+def test_features_of_bursts_in_digital_silence_are_those_of_librosa() -> None:
     waveform = np.zeros(5 * RATE_HZ, np.float32)
     for start in (0, 20_000, 50_123, 79_500):
         waveform[start : start + 6000] = speech_like(6000, seed=start)[: len(waveform) - start, 0]
@@ -240,42 +241,43 @@ def test_features_of_bursts_in_digital_silence_are_those_of_librosa():
     assert features == pytest.approx(by_librosa(waveform), rel=1e-4)
 
 
-def test_features_of_a_square_wave_by_hand():
-    waveform = np.tile(np.float32([0.5, -0.5]), 4000)
+def test_features_of_a_square_wave_by_hand() -> None:
+    waveform = np.tile(np.array([0.5, -0.5], np.float32), 4000)
     expected = {"duration_sec": 0.5, "speech_ratio": 1.0, "energy_mean": 0.25, "peak_amp": 0.5, "peak_to_rms": 1.0}
     assert acoustic_features(waveform, RATE_HZ) == pytest.approx(expected)
 
 
-def test_features_of_a_silent_cut_are_finite():
+def test_features_of_a_silent_cut_are_finite() -> None:
     features = acoustic_features(np.zeros(1000, np.float32), RATE_HZ)
     assert (features["energy_mean"], features["peak_amp"], features["peak_to_rms"]) == (0.0, 0.0, 0.0)
 
 
-def test_peak_normalize_scales_to_one_and_leaves_zeros():
-    np.testing.assert_array_equal(peak_normalize(np.float32([0.1, -0.2])), np.float32([0.5, -1.0]))
-    assert peak_normalize(np.float32([0.1])).dtype == np.float32
+def test_peak_normalize_scales_to_one_and_leaves_zeros() -> None:
+    normalized = peak_normalize(np.array([0.1, -0.2], np.float32))
+    np.testing.assert_array_equal(normalized, np.array([0.5, -1.0], np.float32))
+    assert peak_normalize(np.array([0.1], np.float32)).dtype == np.float32
     np.testing.assert_array_equal(peak_normalize(np.zeros(3, np.float32)), np.zeros(3))
 
 
 SECOND = np.arange(RATE_HZ, dtype=np.float32)
 
 
-def test_a_cut_is_the_span_in_milliseconds():
+def test_a_cut_is_the_span_in_milliseconds() -> None:
     np.testing.assert_array_equal(cut(SECOND, RATE_HZ, 250, 500), SECOND[4000:8000])
 
 
-def test_a_cut_stops_where_the_audio_does():
+def test_a_cut_stops_where_the_audio_does() -> None:
     np.testing.assert_array_equal(cut(SECOND, RATE_HZ, 250, 60_000, min_sec=0.75), SECOND[4000:])
 
 
 @pytest.mark.parametrize(("start_ms", "end_ms"), [(500, 500), (500, 400), (1000, 2000), (-1, 500), (10**15, 10**16)])
-def test_a_span_that_is_none_is_invalid(start_ms, end_ms):
+def test_a_span_that_is_none_is_invalid(start_ms: Any, end_ms: Any) -> None:
     with pytest.raises(Reject) as caught:
         cut(SECOND, RATE_HZ, start_ms, end_ms)
     assert caught.value.reason == Reason.INVALID_SPAN
 
 
-def test_too_short_counts_what_is_left_after_the_cut():
+def test_too_short_counts_what_is_left_after_the_cut() -> None:
     with pytest.raises(Reject) as caught:
         cut(SECOND, RATE_HZ, 501, 2000, min_sec=0.5)
     assert caught.value.reason == Reason.TOO_SHORT
@@ -283,12 +285,12 @@ def test_too_short_counts_what_is_left_after_the_cut():
 
 
 @pytest.mark.parametrize("start_ms", range(0, 40, 3))
-def test_a_span_of_just_the_minimum_passes_wherever_it_starts(start_ms):
+def test_a_span_of_just_the_minimum_passes_wherever_it_starts(start_ms: Any) -> None:
     waveform = np.ones(44_100, np.float32)
     assert len(cut(waveform, 44_100, start_ms, start_ms + 500, min_sec=0.5)) == 22_050
 
 
-def test_a_span_between_two_samples_is_too_short_not_empty():
+def test_a_span_between_two_samples_is_too_short_not_empty() -> None:
     with pytest.raises(Reject) as caught:
         cut(np.ones(800, np.float32), 100, 11, 12)
     assert caught.value.reason == Reason.TOO_SHORT

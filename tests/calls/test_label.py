@@ -3,6 +3,7 @@
 import json
 import math
 import tracemalloc
+from typing import Any
 from unicodedata import normalize
 
 import hypothesis
@@ -44,7 +45,7 @@ def rejected(content: bytes, require_urgency: bool = True) -> Reject:
     return caught.value
 
 
-def test_a_label_as_the_provider_writes_it():
+def test_a_label_as_the_provider_writes_it() -> None:
     parsed = parse_label(label(), True)
     assert parsed.utterances == (Utterance("6ef6", 300, 1826, "불이 났어요", 1),)
     assert (parsed.urgency, parsed.sentiment) == (2, "불안/걱정")
@@ -54,16 +55,16 @@ def test_a_label_as_the_provider_writes_it():
 @pytest.mark.parametrize(
     "content", [b"\xef\xbb\xbf" + label(), label(endAt=18059.5), label(triage="응급증상"), label(startAt="?")]
 )
-def test_a_bom_and_the_times_of_the_call_do_not_matter(content):
+def test_a_bom_and_the_times_of_the_call_do_not_matter(content: Any) -> None:
     assert parse_label(content, True) == parse_label(label(), True)
 
 
 @pytest.mark.parametrize(("level", "index"), [("하", 0), ("중", 1), ("상", 2), (normalize("NFD", "상"), 2), (" 중\n", 1)])
-def test_urgency_is_its_place_in_the_order_of_the_levels(level, index):
+def test_urgency_is_its_place_in_the_order_of_the_levels(level: Any, index: int) -> None:
     assert parse_label(label(urgencyLevel=level), True).urgency == index
 
 
-def test_no_urgency_is_a_reject_only_where_it_is_required():
+def test_no_urgency_is_a_reject_only_where_it_is_required() -> None:
     without = json.dumps({key: value for key, value in json.loads(label()).items() if key != "urgencyLevel"}).encode()
     for content in (without, label(urgencyLevel=None)):
         assert rejected(content).reason == Reason.MISSING_URGENCY
@@ -71,39 +72,39 @@ def test_no_urgency_is_a_reject_only_where_it_is_required():
 
 
 @pytest.mark.parametrize("level", ["", "  "])
-def test_a_blank_urgency_is_a_missing_one(level):
+def test_a_blank_urgency_is_a_missing_one(level: str) -> None:
     assert rejected(label(urgencyLevel=level)).reason == Reason.MISSING_URGENCY
     assert parse_label(label(urgencyLevel=level), False).urgency is None
 
 
 @pytest.mark.parametrize("require_urgency", [True, False])
 @pytest.mark.parametrize("level", ["최상", 2, True, ["상"], {"상": 1}, math.nan, SECRET * 9])
-def test_an_urgency_outside_the_levels_is_never_guessed(level, require_urgency):
+def test_an_urgency_outside_the_levels_is_never_guessed(level: Any, require_urgency: bool) -> None:
     assert rejected(label(urgencyLevel=level), require_urgency).reason == Reason.UNKNOWN_URGENCY
 
 
-def test_a_short_unknown_urgency_is_quoted_and_a_long_one_is_not():
+def test_a_short_unknown_urgency_is_quoted_and_a_long_one_is_not() -> None:
     assert "'최상'" in rejected(label(urgencyLevel="최상")).detail
     assert len(rejected(label(urgencyLevel="긴급" * 50)).detail) < 80
 
 
 @pytest.mark.parametrize(("given", "taken"), [(1500, 1500), (1500.0, 1500), (1500.4, 1500), (-20, -20)])
-def test_times_may_be_floats(given, taken):
+def test_times_may_be_floats(given: float, taken: int) -> None:
     assert parse_label(turn(startAt=given), True).utterances[0].start_ms == taken
 
 
-def test_missing_ids_are_the_index_and_a_speaker_may_be_unknown():
+def test_missing_ids_are_the_index_and_a_speaker_may_be_unknown() -> None:
     turns = [{"startAt": 0, "endAt": 9, "text": "", "id": None}, {"startAt": 0, "endAt": 9, "text": "", "speaker": None}]
     parsed = parse_label(label(utterances=turns), True)
     assert [(utterance.id, utterance.speaker) for utterance in parsed.utterances] == [("0", None), ("1", None)]
 
 
-def test_names_are_composed_and_blank_ones_null():
+def test_names_are_composed_and_blank_ones_null() -> None:
     parsed = parse_label(label(sentiment=normalize("NFD", " 중립 "), disasterLarge=" ", disasterMedium=None), True)
     assert (parsed.sentiment, parsed.disaster_large, parsed.disaster_medium) == ("중립", None, None)
 
 
-def test_no_utterances_are_for_the_transcript_to_reject():
+def test_no_utterances_are_for_the_transcript_to_reject() -> None:
     assert parse_label(label(utterances=[]), True).utterances == ()
 
 
@@ -134,7 +135,7 @@ def test_no_utterances_are_for_the_transcript_to_reject():
         (b"null", "the label: "),
     ],
 )
-def test_a_wrong_field_is_named_and_its_value_is_not(content, field):
+def test_a_wrong_field_is_named_and_its_value_is_not(content: Any, field: str) -> None:
     reject = rejected(content)
     assert reject.reason == Reason.INVALID_LABEL
     assert reject.detail.startswith(field)
@@ -156,17 +157,17 @@ def test_a_wrong_field_is_named_and_its_value_is_not(content, field):
         f'{{"address": {SECRET}}}'.encode(),
     ],
 )
-def test_what_is_not_json_in_utf8_is_told_by_line_and_column(content):
+def test_what_is_not_json_in_utf8_is_told_by_line_and_column(content: Any) -> None:
     reject = rejected(content)
     assert reject.reason == Reason.INVALID_JSON
     assert reject.detail.startswith("line 1 column ")
 
 
-def test_the_line_of_a_fault_is_counted():
+def test_the_line_of_a_fault_is_counted() -> None:
     assert rejected(b'{"utterances":\n[],\n"a" 1}').detail.startswith("line 3 column ")
 
 
-def test_a_million_faults_cost_as_little_as_one():
+def test_a_million_faults_cost_as_little_as_one() -> None:
     tracemalloc.start()
     assert rejected(b'{"utterances": [' + b"5," * 1_000_000 + b"5]}").reason == Reason.INVALID_LABEL
     _, peak = tracemalloc.get_traced_memory()
@@ -204,7 +205,7 @@ TREES = st.fixed_dictionaries(
     ),
     require_urgency=st.booleans(),
 )
-def test_any_bytes_are_a_label_or_are_rejected(content, require_urgency):
+def test_any_bytes_are_a_label_or_are_rejected(content: Any, require_urgency: Any) -> None:
     try:
         parsed = parse_label(content, require_urgency)
     except Reject:

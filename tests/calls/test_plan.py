@@ -6,6 +6,7 @@ import json
 import tracemalloc
 import zipfile
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 from urllib.parse import unquote
 
@@ -24,6 +25,7 @@ from urgency_ray.calls.transcript import join_transcript
 from urgency_ray.config import DataConfig
 from urgency_ray.errors import Reason, Reject, RequestError, UnreachableError
 from urgency_ray.schema import MANIFEST_SCHEMA
+from urgency_ray.storage import open_location
 
 SPOKEN_CALLS = Path(__file__).resolve().parents[3] / "shared" / "data" / "spoken_calls"
 
@@ -56,7 +58,7 @@ def patch_directory(path: Path, offset: int, value: bytes) -> None:
     path.write_bytes(content)
 
 
-def plan(root: Path | str, **data: object) -> dict[str, dict]:
+def plan(root: Path | str, **data: Any) -> dict[str, dict[str, Any]]:
     table = plan_calls(DataConfig(root=str(root), **data))
     assert table.schema.equals(MANIFEST_SCHEMA)
     rows = table.to_pylist()
@@ -64,7 +66,7 @@ def plan(root: Path | str, **data: object) -> dict[str, dict]:
     return {row["call_id"]: row for row in rows}
 
 
-def reasons(rows: dict[str, dict]) -> dict[str, str | None]:
+def reasons(rows: dict[str, dict[str, Any]]) -> dict[str, str | None]:
     assert all((row["reason"] is None) == (row["detail"] is None) for row in rows.values())
     return {call_id: row["reason"] for call_id, row in rows.items()}
 
@@ -78,7 +80,7 @@ def reason_of(container: Path, member: str | None, limit: int = 1 << 20) -> Reas
 # --- planning: pairs
 
 
-def test_wavs_and_labels_pair_by_stem_across_folders_and_archives(tmp_path):
+def test_wavs_and_labels_pair_by_stem_across_folders_and_archives(tmp_path: Path) -> None:
     put(tmp_path / "a" / "c1.wav", b"audio 1")
     put_zip(tmp_path / "b" / "labels.zip", "deep/er/c1.json", "c2.JSON", content=b"label")
     put_zip(tmp_path / "Audio.ZIP", "c2.WAV", content=b"audio 2", method=zipfile.ZIP_DEFLATED)
@@ -93,7 +95,7 @@ def test_wavs_and_labels_pair_by_stem_across_folders_and_archives(tmp_path):
     assert {read_file(row["label_container"], row["label_member"], 5) for row in rows.values()} == {b"label"}
 
 
-def test_unpaired_files_are_rows_with_a_reason(tmp_path):
+def test_unpaired_files_are_rows_with_a_reason(tmp_path: Path) -> None:
     put(tmp_path / "only_audio.wav")
     put(tmp_path / "only_label.json")
     expected = {"only_audio": "missing_label", "only_label": "missing_audio"}
@@ -101,7 +103,7 @@ def test_unpaired_files_are_rows_with_a_reason(tmp_path):
     assert reasons(plan(tmp_path, require_urgency=False)) == expected
 
 
-def test_further_files_of_a_stem_are_rows_of_their_own(tmp_path):
+def test_further_files_of_a_stem_are_rows_of_their_own(tmp_path: Path) -> None:
     for folder in ("1", "2", "3"):
         put(tmp_path / folder / "c.wav", folder.encode())
     put_zip(tmp_path / "labels.zip", "x/c.json", "y/c.json", "c#2.json")
@@ -118,7 +120,7 @@ def test_further_files_of_a_stem_are_rows_of_their_own(tmp_path):
     assert {row["audio_container"] for row in rows.values()} >= {str(tmp_path / n / "c.wav") for n in "123"}
 
 
-def test_a_sound_file_is_preferred_to_a_faulty_one_of_its_stem(tmp_path):
+def test_a_sound_file_is_preferred_to_a_faulty_one_of_its_stem(tmp_path: Path) -> None:
     put_zip(tmp_path / "a.zip", "../c.wav")
     put_zip(tmp_path / "b.zip", "c.wav", "c.json")
     rows = plan(tmp_path)
@@ -126,12 +128,12 @@ def test_a_sound_file_is_preferred_to_a_faulty_one_of_its_stem(tmp_path):
     assert rows["c"]["audio_container"] == str(tmp_path / "b.zip")
 
 
-def test_ten_thousand_files_of_one_stem_are_as_many_rows(tmp_path):
+def test_ten_thousand_files_of_one_stem_are_as_many_rows(tmp_path: Path) -> None:
     put_zip(tmp_path / "a.zip", *(f"{n}/audio.wav" for n in range(10_000)))
     assert len(plan(tmp_path)) == 10_000
 
 
-def test_hidden_and_foreign_files_are_no_calls(tmp_path):
+def test_hidden_and_foreign_files_are_no_calls(tmp_path: Path) -> None:
     root = tmp_path / ".cache" / "root"  # hidden counts below the root only
     put_zip(root / "a.zip", "__MACOSX/._c.wav", "__MACOSX/c.wav", ".trash/d.wav", "._c.wav", "readme.txt", "./c.wav", "c.json/")
     for name in ("c.mp3", ".c.json", ".git/d.json", "__MACOSX/e.json", "._a.zip", "wav", "json", ".wav"):
@@ -143,7 +145,7 @@ def test_hidden_and_foreign_files_are_no_calls(tmp_path):
 # --- planning: names
 
 
-def test_decomposed_names_pair_with_composed_ones_and_still_open(tmp_path):
+def test_decomposed_names_pair_with_composed_ones_and_still_open(tmp_path: Path) -> None:
     put(tmp_path / normalize("NFD", "원천데이터") / normalize("NFD", "신고.wav"), b"audio")
     put_zip(tmp_path / "라벨.zip", normalize("NFD", "라벨/신고.json"), content=b"label")
     rows = plan(tmp_path)
@@ -153,7 +155,7 @@ def test_decomposed_names_pair_with_composed_ones_and_still_open(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp949"])
-def test_member_names_without_the_utf8_flag_are_read_as_they_were_meant(tmp_path, encoding):
+def test_member_names_without_the_utf8_flag_are_read_as_they_were_meant(tmp_path: Path, encoding: str) -> None:
     name = "라벨\\신고.json".encode(encoding)  # and with the separator of old Windows tools
     patch(put_zip(tmp_path / "a.zip", "A" * len(name), content=b"label"), b"A" * len(name), name)
     put(tmp_path / "신고.wav")
@@ -162,13 +164,13 @@ def test_member_names_without_the_utf8_flag_are_read_as_they_were_meant(tmp_path
     assert read_file(rows["신고"]["label_container"], rows["신고"]["label_member"], 9) == b"label"
 
 
-def test_a_name_in_no_known_encoding_is_kept(tmp_path):
+def test_a_name_in_no_known_encoding_is_kept(tmp_path: Path) -> None:
     patch(put_zip(tmp_path / "a.zip", "AAA.wav"), b"AAA", b"\xff\xfe\xff")
     (row,) = plan(tmp_path).values()
     assert read_file(row["audio_container"], row["audio_member"], 9) == b"x"
 
 
-def test_files_on_disk_under_a_name_that_is_not_utf8_are_rejected_not_hidden(tmp_path):
+def test_files_on_disk_under_a_name_that_is_not_utf8_are_rejected_not_hidden(tmp_path: Path) -> None:
     folder = bytes(tmp_path) + "/라벨".encode("cp949")
     try:
         Path(folder.decode("utf-8", "surrogateescape")).mkdir()
@@ -182,7 +184,7 @@ def test_files_on_disk_under_a_name_that_is_not_utf8_are_rejected_not_hidden(tmp
 
 
 @pytest.mark.parametrize("name", ["../c.wav", "a/../../c.wav", "/etc/c.wav", "\\\\server\\c.wav", "C:\\c.wav", "..\\c.wav"])
-def test_members_that_point_outside_are_unsafe(tmp_path, name):
+def test_members_that_point_outside_are_unsafe(tmp_path: Path, name: str) -> None:
     put_zip(tmp_path / "a.zip", name)
     put(tmp_path / "c.json")
     rows = plan(tmp_path)
@@ -190,7 +192,7 @@ def test_members_that_point_outside_are_unsafe(tmp_path, name):
     assert reason_of(tmp_path / "a.zip", name) == Reason.UNSAFE_NAME
 
 
-def test_two_dots_inside_a_name_are_safe(tmp_path):
+def test_two_dots_inside_a_name_are_safe(tmp_path: Path) -> None:
     put_zip(tmp_path / "a.zip", "a..b/c..d.wav", "c..d.json")
     assert reasons(plan(tmp_path)) == {"c..d": None}
 
@@ -210,14 +212,14 @@ def test_two_dots_inside_a_name_are_safe(tmp_path):
         ("x.zip", "unknown", None),
     ],
 )
-def test_split_and_region_come_from_the_path(tmp_path, path, split, region):
+def test_split_and_region_come_from_the_path(tmp_path: Path, path: Any, split: str, region: str | None) -> None:
     put_zip(tmp_path / path, "c.wav", "c.json")
     row = plan(tmp_path)["c"]
     assert (row["provider_split"], row["region"]) == (split, region)
     assert row["audio_container"] == str(tmp_path / path)
 
 
-def test_split_and_region_survive_unpacking_and_come_from_the_label_if_need_be(tmp_path):
+def test_split_and_region_survive_unpacking_and_come_from_the_label_if_need_be(tmp_path: Path) -> None:
     put(tmp_path / "VS_서울_구급" / "c.wav")
     put(tmp_path / "c.json")
     put(tmp_path / "Training" / "2.라벨링데이터" / "TL_광주_구조" / "d.json")
@@ -226,7 +228,7 @@ def test_split_and_region_survive_unpacking_and_come_from_the_label_if_need_be(t
     assert [(row["provider_split"], row["region"]) for row in rows.values()] == [("validation", "서울"), ("training", "광주")]
 
 
-def test_the_root_may_itself_be_the_part(tmp_path):
+def test_the_root_may_itself_be_the_part(tmp_path: Path) -> None:
     put_zip(tmp_path / "Validation" / "a.zip", "c.wav", "c.json")
     assert plan(tmp_path / "Validation")["c"]["provider_split"] == "validation"
 
@@ -234,7 +236,7 @@ def test_the_root_may_itself_be_the_part(tmp_path):
 # --- planning: faults
 
 
-def test_unreadable_archives_are_rows_under_their_own_names(tmp_path):
+def test_unreadable_archives_are_rows_under_their_own_names(tmp_path: Path) -> None:
     whole = put_zip(tmp_path / "a" / "TS_광주_구조.zip", *(f"{n}.wav" for n in range(50))).read_bytes()
     put(tmp_path / "a" / "TS_광주_구조.zip", whole[:-100])
     put(tmp_path / "b" / normalize("NFD", "TS_광주_구조.zip"), b"<html>")
@@ -245,12 +247,12 @@ def test_unreadable_archives_are_rows_under_their_own_names(tmp_path):
     assert rows["TS_광주_구조.zip"]["provider_split"] == "training"
 
 
-def test_an_archive_inside_an_archive_is_not_passed_over(tmp_path):
+def test_an_archive_inside_an_archive_is_not_passed_over(tmp_path: Path) -> None:
     put_zip(tmp_path / "outer.zip", "inner.zip")
     assert reasons(plan(tmp_path)) == {"inner.zip": "unreadable_archive"}
 
 
-def test_encrypted_members_are_known_at_planning(tmp_path):
+def test_encrypted_members_are_known_at_planning(tmp_path: Path) -> None:
     archive = put_zip(tmp_path / "a.zip", "c.wav")
     put(tmp_path / "c.json")
     patch_directory(archive, 8, b"\x01\x00")
@@ -261,13 +263,13 @@ def test_encrypted_members_are_known_at_planning(tmp_path):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_compressions_that_zipfile_unpacks_without_bound_are_refused(tmp_path, method):
+def test_compressions_that_zipfile_unpacks_without_bound_are_refused(tmp_path: Path, method: Any) -> None:
     put_zip(tmp_path / "a.zip", "c.wav", "c.json", method=method)
     assert reasons(plan(tmp_path)) == {"c": "unreadable_file"}
     assert reason_of(tmp_path / "a.zip", "c.wav") == Reason.UNREADABLE_FILE
 
 
-def test_files_larger_than_the_longest_call_are_rejected_before_they_are_read(tmp_path):
+def test_files_larger_than_the_longest_call_are_rejected_before_they_are_read(tmp_path: Path) -> None:
     limit = max_audio_bytes(DataConfig(max_call_sec=0.001))
     assert limit == 384 + 2**20
     put(tmp_path / "at.wav", bytes(limit))
@@ -291,7 +293,7 @@ def test_files_larger_than_the_longest_call_are_rejected_before_they_are_read(tm
         (lambda root: "ftp://host/calls", "ftp://host/calls: cannot be"),
     ],
 )
-def test_a_root_without_calls_is_one_clear_line(tmp_path, make, says):
+def test_a_root_without_calls_is_one_clear_line(tmp_path: Path, make: Any, says: str) -> None:
     root = make(tmp_path)
     with pytest.raises(RequestError) as caught:
         plan_calls(DataConfig(root=None if root is None else str(root)))
@@ -300,7 +302,7 @@ def test_a_root_without_calls_is_one_clear_line(tmp_path, make, says):
     assert "\n" not in str(caught.value)
 
 
-def test_the_plan_does_not_depend_on_the_order_of_creation(tmp_path):
+def test_the_plan_does_not_depend_on_the_order_of_creation(tmp_path: Path) -> None:
     names = ["b/c.wav", "a/c.wav", "d.json", "a/c.json"]
     for root, order in (("one", names), ("two", names[::-1])):
         for name in order:
@@ -310,10 +312,10 @@ def test_the_plan_does_not_depend_on_the_order_of_creation(tmp_path):
     assert str(one).replace(f"{tmp_path}/one", "") == str(two).replace(f"{tmp_path}/two", "")
 
 
-def test_remote_locations_open_again_in_another_process(tmp_path, monkeypatch):
+def test_remote_locations_open_again_in_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An object store stands in: a filesystem that is not the local one, behind URIs with options."""
 
-    def open_location(location):
+    def open_location(location: Any) -> Any:
         address, _, options = location.removeprefix("mem://").partition("?")
         assert options == "region=kr"
         assert address.isascii()
@@ -329,7 +331,7 @@ def test_remote_locations_open_again_in_another_process(tmp_path, monkeypatch):
     assert read_file(rows["c"]["label_container"], rows["c"]["label_member"], 9) == b"label"
 
 
-def test_a_file_uri_is_a_root(tmp_path):
+def test_a_file_uri_is_a_root(tmp_path: Path) -> None:
     put(tmp_path / "c.wav", b"audio")
     row = plan(f"file://{tmp_path}")["c"]
     assert read_file(row["audio_container"], None, 9) == b"audio"
@@ -338,7 +340,7 @@ def test_a_file_uri_is_a_root(tmp_path):
 # --- reading
 
 
-def test_a_file_of_just_the_limit_is_read_and_one_byte_more_is_not(tmp_path):
+def test_a_file_of_just_the_limit_is_read_and_one_byte_more_is_not(tmp_path: Path) -> None:
     file, archive = put(tmp_path / "c.wav", b"12345"), put_zip(tmp_path / "a.zip", "c.wav", content=b"12345")
     for container, member in ((file, None), (archive, "c.wav")):
         assert read_file(str(container), member, 5) == b"12345"
@@ -346,7 +348,7 @@ def test_a_file_of_just_the_limit_is_read_and_one_byte_more_is_not(tmp_path):
 
 
 @pytest.mark.parametrize("claimed", [None, 1000])
-def test_a_zip_bomb_costs_no_more_memory_than_the_limit(tmp_path, claimed):
+def test_a_zip_bomb_costs_no_more_memory_than_the_limit(tmp_path: Path, claimed: int | None) -> None:
     archive = put_zip(tmp_path / "a.zip", "c.wav", content=bytes(50 << 20), method=zipfile.ZIP_DEFLATED)
     if claimed is not None:  # the directory lies
         patch_directory(archive, 24, claimed.to_bytes(4, "little"))
@@ -359,7 +361,7 @@ def test_a_zip_bomb_costs_no_more_memory_than_the_limit(tmp_path, claimed):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_damaged_members_are_unreadable(tmp_path, method):
+def test_damaged_members_are_unreadable(tmp_path: Path, method: Any) -> None:
     content = np.random.default_rng(0).integers(0, 8, 5000, np.uint8).tobytes()
     archive = put_zip(tmp_path / "a.zip", "c.wav", content=content, method=method)
     damaged = bytearray(archive.read_bytes())
@@ -368,7 +370,7 @@ def test_damaged_members_are_unreadable(tmp_path, method):
     assert reason_of(archive, "c.wav") == Reason.UNREADABLE_FILE
 
 
-def test_what_is_gone_is_unreadable(tmp_path):
+def test_what_is_gone_is_unreadable(tmp_path: Path) -> None:
     archive = put_zip(tmp_path / "a.zip", "c.wav")
     assert reason_of(archive, "d.wav") == Reason.UNREADABLE_FILE
     assert reason_of(tmp_path / "absent.zip", "c.wav") == Reason.UNREADABLE_FILE
@@ -382,10 +384,10 @@ class Unsteady:
         self.failures = failures
         self.local = fs.LocalFileSystem()
 
-    def get_file_info(self, what):
+    def get_file_info(self, what: Any) -> Any:
         return self.local.get_file_info(what)
 
-    def open_input_file(self, path):
+    def open_input_file(self, path: Any) -> Any:
         self.failures -= 1
         if self.failures >= 0:
             raise OSError("AWS Error SLOW_DOWN during GetObject operation")
@@ -394,7 +396,9 @@ class Unsteady:
 
 @pytest.mark.parametrize("failures", [1, 2, 3])
 @pytest.mark.parametrize("member", ["c.wav", None])
-def test_what_is_out_of_reach_for_a_while_is_read_in_the_end(tmp_path, monkeypatch, member, failures):
+def test_what_is_out_of_reach_for_a_while_is_read_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: str | None, failures: int
+) -> None:
     path = put_zip(tmp_path / "a.zip", "c.wav", content=b"sound") if member else put(tmp_path / "c.wav", b"sound")
     # Each attempt opens the file twice: to read it, and to see whether the file itself is at fault.
     unsteady = Unsteady(failures)
@@ -405,7 +409,7 @@ def test_what_is_out_of_reach_for_a_while_is_read_in_the_end(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("member", ["c.wav", None])
-def test_what_stays_out_of_reach_is_no_reject(tmp_path, monkeypatch, member):
+def test_what_stays_out_of_reach_is_no_reject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: str | None) -> None:
     path = put_zip(tmp_path / "a.zip", "c.wav") if member else put(tmp_path / "c.wav")
     monkeypatch.setattr(files, "_RETRY_SEC", (0.0, 0.0))
     unsteady = Unsteady(failures=100)
@@ -415,16 +419,16 @@ def test_what_stays_out_of_reach_is_no_reject(tmp_path, monkeypatch, member):
         read_file(str(path), member, 100)
 
 
-def test_a_disk_that_is_not_mounted_is_no_reject(tmp_path, monkeypatch):
+def test_a_disk_that_is_not_mounted_is_no_reject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_RETRY_SEC", ())
     for container, member in ((tmp_path / "unmounted" / "a.zip", "c.wav"), (tmp_path / "unmounted" / "c.wav", None)):
         with pytest.raises(UnreachableError, match="cannot be reached: FileNotFoundError"):
             read_file(str(container), member, 100)
 
 
-def test_an_archive_out_of_reach_stops_the_plan(tmp_path, monkeypatch):
+def test_an_archive_out_of_reach_stops_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put_zip(tmp_path / "a.zip", "c.wav")
-    root = files.open_location(str(tmp_path))
+    root = open_location(str(tmp_path))
     monkeypatch.setattr(files, "_RETRY_SEC", (0.0, 0.0))
     for failures, reached in ((3, True), (100, False)):
         unsteady = Unsteady(failures)
@@ -435,7 +439,7 @@ def test_an_archive_out_of_reach_stops_the_plan(tmp_path, monkeypatch):
 
 @hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 @hypothesis.given(edits=st.lists(st.tuples(st.integers(0, 250), st.binary(min_size=1, max_size=4)), max_size=4))
-def test_any_mutated_archive_is_planned_and_read_or_rejected(tmp_path, edits):
+def test_any_mutated_archive_is_planned_and_read_or_rejected(tmp_path: Path, edits: Any) -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("c.wav", bytes(100))
@@ -467,7 +471,7 @@ FLAWS = {
 
 
 @pytest.mark.skipif(not SPOKEN_CALLS.is_dir(), reason="the shared spoken_calls are not beside this checkout")
-def test_of_real_calls_just_the_flawed_are_rejected_each_for_its_flaw():
+def test_of_real_calls_just_the_flawed_are_rejected_each_for_its_flaw() -> None:
     flaws = {entry["stem"]: entry for entry in json.loads((SPOKEN_CALLS / "flaws.json").read_text(encoding="utf-8"))}
     rows = plan(SPOKEN_CALLS)
     data = DataConfig()

@@ -20,11 +20,11 @@ from urgency_ray.calls.transcript import clean, join_transcript
         ("[개인정보] 동의", "[개인정보] 동의"),
     ],
 )
-def test_clean_takes_out_masks_and_surplus_space_and_nothing_else(raw, cleaned):
+def test_clean_takes_out_masks_and_surplus_space_and_nothing_else(raw: str, cleaned: str) -> None:
     assert clean(raw) == cleaned
 
 
-def test_decomposed_hangul_is_composed_and_its_mask_found():
+def test_decomposed_hangul_is_composed_and_its_mask_found() -> None:
     assert clean(normalize("NFD", "사람이 ***[개인정보] 쓰러졌어요")) == "사람이 쓰러졌어요"
 
 
@@ -37,13 +37,13 @@ UTTERANCES = (
 )
 
 
-def test_a_transcript_is_in_file_order_without_empty_turns():
+def test_a_transcript_is_in_file_order_without_empty_turns() -> None:
     assert join_transcript(UTTERANCES, "all") == "119입니다 불이 났어요 여보세요"
 
 
-def test_the_callers_transcript_has_neither_the_dispatcher_nor_the_unknown():
+def test_the_callers_transcript_has_neither_the_dispatcher_nor_the_unknown() -> None:
     assert join_transcript(UTTERANCES, "caller") == "불이 났어요"
 
 
-def test_no_words_make_an_empty_transcript():
+def test_no_words_make_an_empty_transcript() -> None:
     assert join_transcript(UTTERANCES[2:3], "all") == ""

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from urgency_ray.scoring.blocks import ClassificationBlock
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_table_sets_each_score_beside_its_ceiling():
+def test_the_table_sets_each_score_beside_its_ceiling() -> None:
     block = ClassificationBlock.model_construct(macro_f1=0.61, macro_f1_interval=(0.5, 0.7), num_rows=200)
     table = format_table(
         dict.fromkeys(("audio", "text", "fused"), block), {"audio": 0.75, "text": 0.76, "fused": 0.9}
@@ -25,7 +26,9 @@ def test_the_table_sets_each_score_beside_its_ceiling():
 
 
 @pytest.mark.slow
-def test_the_demo_shows_that_fusing_beats_both_and_leaves_the_run_folder(ray_session, tmp_path, capsys):
+def test_the_demo_shows_that_fusing_beats_both_and_leaves_the_run_folder(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_dir = tmp_path / "demo"
     assert cli.main(["demo", "--config", str(ROOT / "configs" / "demo.yaml"), "--run-dir", str(run_dir)]) == 0
     shown = capsys.readouterr().out
@@ -44,11 +47,13 @@ def test_the_demo_shows_that_fusing_beats_both_and_leaves_the_run_folder(ray_ses
     check_the_example_in_python(run_dir)
 
 
-def check_the_example_in_python(run_dir):
+def check_the_example_in_python(run_dir: Path) -> None:
     """README's lines, on this run folder, give predictions.parquet's probabilities."""
-    lines = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL).group(1)
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert example is not None
+    lines = example.group(1)
     assert "runs/demo/" in lines
-    names = {}
+    names: dict[str, Any] = {}
     exec(lines.replace("runs/demo", str(run_dir)).replace("    model.prob", "    shown = model.prob"), names)
     known = pq.read_table(run_dir / "predictions.parquet").to_pandas().set_index("example_id").loc[names["rows"]["example_id"]]
     np.testing.assert_allclose(names["shown"], known[["prob_low", "prob_mid", "prob_high"]], atol=1e-5)

@@ -4,6 +4,7 @@ import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 import ray
+from shared_runs import Extracted, KnownCorpus
 
 from urgency_ray.calls.plan import plan_calls
 from urgency_ray.cli import main
@@ -25,18 +27,25 @@ from urgency_ray.fingerprint import Fingerprint
 from urgency_ray.schema import embedding_schema
 
 
-def read_rows(run_dir):
+def calls_of(extracted: Extracted) -> str:
+    """The folder of the calls that were extracted."""
+    root = extracted[2].data.root
+    assert root is not None
+    return root
+
+
+def read_rows(run_dir: Any) -> Any:
     return pads.dataset(f"{run_dir}/embeddings", partitioning="hive").to_table().to_pandas()
 
 
-def test_the_arithmetic_of_a_run_is_that_of_its_cluster():
+def test_the_arithmetic_of_a_run_is_that_of_its_cluster() -> None:
     config = pin_arithmetic(Config().replace({"audio_encoder.name": "models/a", "text_encoder.name": "models/t"}), 0)
     assert (config.audio_encoder.dtype, config.text_encoder.dtype) == ("float32", "float32")
     asked = Config().replace({"audio_encoder.name": "models/a", "audio_encoder.dtype": "int8"})
     assert pin_arithmetic(asked, 0) == asked
 
 
-def test_every_call_read_is_embedded_or_rejected_with_its_reason(extracted, corpus):
+def test_every_call_read_is_embedded_or_rejected_with_its_reason(extracted: Extracted, corpus: KnownCorpus) -> None:
     run_dir, summary, config = extracted
     known = corpus[1]
     assert summary.calls_read == known.num_calls == 100
@@ -49,24 +58,26 @@ def test_every_call_read_is_embedded_or_rejected_with_its_reason(extracted, corp
     assert json.loads(Path(run_dir, "extract.json").read_text(encoding="utf-8")) == summary.model_dump()
 
 
-def test_the_run_folder_is_laid_out_as_the_contract_says(extracted):
+def test_the_run_folder_is_laid_out_as_the_contract_says(extracted: Extracted) -> None:
     run_dir, summary, _ = extracted
     assert {path.name for path in Path(run_dir, "embeddings").iterdir()} == {"status=embedded", "status=rejected"}
     rows = pads.dataset(f"{run_dir}/embeddings", partitioning="hive")
-    assert Fingerprint.of_schema(rows.schema).model_dump() == summary.fingerprint.model_dump()
+    made_by = Fingerprint.of_schema(rows.schema)
+    assert made_by is not None
+    assert made_by.model_dump() == summary.fingerprint.model_dump()
     assert summary.fingerprint.audio_encoder["name"] == "spectral"
     assert pa.types.is_fixed_size_list(rows.schema.field("audio_embedding").type)
     assert summary.audio_sec == pytest.approx(read_rows(run_dir)["duration_sec"].sum(), abs=0.1)
 
 
-def test_the_same_command_again_changes_nothing(extracted):
+def test_the_same_command_again_changes_nothing(extracted: Extracted) -> None:
     run_dir, summary, config = extracted
     files = {path: path.stat().st_mtime_ns for path in Path(run_dir).rglob("*") if path.is_file()}
     assert extract(config, run_dir) == summary
     assert files == {path: path.stat().st_mtime_ns for path in Path(run_dir).rglob("*") if path.is_file()}
 
 
-def test_other_encoders_and_other_calls_are_refused_with_the_reason(extracted, tmp_path):
+def test_other_encoders_and_other_calls_are_refused_with_the_reason(extracted: Extracted, tmp_path: Path) -> None:
     run_dir, _, config = extracted
     with pytest.raises(
         RequestError, match=r"already holds other embeddings \(text_encoder\.hashing_dim: 512 there, 256 here\)"
@@ -77,7 +88,7 @@ def test_other_encoders_and_other_calls_are_refused_with_the_reason(extracted, t
         extract(config.replace({"data.root": str(tmp_path)}), run_dir)
 
 
-def interrupt(run_dir):
+def interrupt(run_dir: Any) -> None:
     """Leave what a killed run leaves: no summary, some files never written, one cut off."""
     Path(run_dir, "extract.json").unlink()
     files = sorted(Path(run_dir, "embeddings").rglob("*.parquet"))
@@ -87,7 +98,9 @@ def interrupt(run_dir):
 
 
 @pytest.mark.parametrize("unit", ["call", "utterance"])
-def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(extracted, utterances, tmp_path, unit, caplog):
+def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
+    extracted: Extracted, utterances: Extracted, tmp_path: Path, unit: str, caplog: pytest.LogCaptureFixture
+) -> None:
     made, whole, config = {"call": extracted, "utterance": utterances}[unit]
     run_dir = str(shutil.copytree(made, tmp_path / "run"))
     rows = read_rows(run_dir).sort_values("example_id", ignore_index=True)
@@ -99,9 +112,9 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(extracted, utt
     assert {**again, "wall_sec": 0} == {**whole.model_dump(), "wall_sec": 0}
 
 
-def test_a_label_changed_before_the_rest_is_done_is_read_again(extracted, tmp_path):
+def test_a_label_changed_before_the_rest_is_done_is_read_again(extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
-    calls = shutil.copytree(extracted[2].data.root, tmp_path / "calls")
+    calls = shutil.copytree(calls_of(extracted), tmp_path / "calls")
     interrupt(run_dir)
     change_labels(next(path for path in calls.rglob("TL_*.zip")), "하", "상")
     config = extracted[2].replace({"data.root": str(calls)})
@@ -112,7 +125,7 @@ def test_a_label_changed_before_the_rest_is_done_is_read_again(extracted, tmp_pa
     assert (ours["urgency"] == 0).sum() < (read_rows(extracted[0])["urgency"] == 0).sum()
 
 
-def change_labels(archive, old, new):
+def change_labels(archive: Any, old: Any, new: Any) -> None:
     """Write an archive again with other words in its members."""
     with zipfile.ZipFile(archive) as source:
         members = {info.filename: source.read(info) for info in source.infolist()}
@@ -121,14 +134,14 @@ def change_labels(archive, old, new):
             target.writestr(name, content.replace(old.encode(), new.encode()))
 
 
-def test_what_another_encoder_left_unfinished_is_refused(extracted, tmp_path):
+def test_what_another_encoder_left_unfinished_is_refused(extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     interrupt(run_dir)
     with pytest.raises(RequestError, match=r"text_encoder\.hashing_dim: 512 there, 256 here"):
         extract(extracted[2].replace({"text_encoder.hashing_dim": 256}), str(run_dir))
 
 
-def test_calls_of_another_corpus_left_unfinished_are_refused(extracted, tmp_path):
+def test_calls_of_another_corpus_left_unfinished_are_refused(extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     interrupt(run_dir)
     (tmp_path / "calls").mkdir()
@@ -137,21 +150,23 @@ def test_calls_of_another_corpus_left_unfinished_are_refused(extracted, tmp_path
         extract(extracted[2].replace({"data.root": str(tmp_path / "calls")}), str(run_dir))
 
 
-def test_an_unfinished_run_is_not_trained_on(extracted, tmp_path):
+def test_an_unfinished_run_is_not_trained_on(extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     next(Path(run_dir, "embeddings", "status=embedded").iterdir()).unlink()
     with pytest.raises(RequestError, match="its extract has not finished, or files are missing"):
         load_examples(str(run_dir))
 
 
-def test_a_killed_extract_is_named_before_its_files_are_read(extracted, tmp_path):
+def test_a_killed_extract_is_named_before_its_files_are_read(extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     interrupt(run_dir)
     with pytest.raises(RequestError, match="its extract has not finished"):
         load_examples(str(run_dir))
 
 
-def test_files_that_a_finished_run_has_lost_are_made_again(extracted, tmp_path, caplog):
+def test_files_that_a_finished_run_has_lost_are_made_again(
+    extracted: Extracted, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     rows = read_rows(run_dir).sort_values("example_id", ignore_index=True)
     next(Path(run_dir, "embeddings", "status=embedded").iterdir()).unlink()
@@ -162,12 +177,14 @@ def test_files_that_a_finished_run_has_lost_are_made_again(extracted, tmp_path, 
     assert again.model_dump(exclude={"wall_sec"}) == extracted[1].model_dump(exclude={"wall_sec"})
 
 
-def test_files_that_cannot_be_read_just_now_are_not_removed(extracted, tmp_path, monkeypatch):
+def test_files_that_cannot_be_read_just_now_are_not_removed(
+    extracted: Extracted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     Path(run_dir, "extract.json").unlink()
     files = {path: path.stat().st_mtime_ns for path in Path(run_dir).rglob("*.parquet")}
 
-    def fail(*_, **__):
+    def fail(*_: Any, **__: Any) -> None:
         raise OSError("Too many open files")
 
     monkeypatch.setattr("urgency_ray.embedding.ledger.pq.read_table", fail)
@@ -177,14 +194,16 @@ def test_files_that_cannot_be_read_just_now_are_not_removed(extracted, tmp_path,
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_gone_ends_the_run_and_rejects_no_call(extracted, tmp_path, monkeypatch, capsys):
-    whole, calls, gone = extracted[1], tmp_path / "mounted" / "calls", tmp_path / "unmounted"
-    shutil.copytree(extracted[2].data.root, calls)
+def test_a_disk_that_is_gone_ends_the_run_and_rejects_no_call(
+    extracted: Extracted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, calls, gone = extracted[1].model_dump(), tmp_path / "mounted" / "calls", tmp_path / "unmounted"
+    shutil.copytree(calls_of(extracted), calls)
     config, run_dir = tmp_path / "config.yaml", tmp_path / "run"
     config.write_text(extracted[2].replace({"data.root": str(calls)}).to_yaml(), encoding="utf-8")
     arguments = ["extract", "--config", str(config), "--run-dir", str(run_dir)]
 
-    def plan_and_unmount(data):
+    def plan_and_unmount(data: Any) -> Any:
         manifest = plan_calls(data)
         shutil.move(calls.parent, gone)
         return manifest
@@ -200,17 +219,17 @@ def test_a_disk_that_is_gone_ends_the_run_and_rejects_no_call(extracted, tmp_pat
     shutil.move(gone, calls.parent)
     assert main(arguments) == 0
     again = json.loads((run_dir / "extract.json").read_text(encoding="utf-8"))
-    assert {**again, "wall_sec": 0} == {**whole.model_dump(), "wall_sec": 0}
+    assert {**again, "wall_sec": 0} == {**whole, "wall_sec": 0}
 
 
-def test_a_run_folder_among_the_calls_is_refused(extracted):
-    config = extracted[2]
-    for run_dir in (config.data.root, f"{config.data.root}/runs/x", f"{config.data.root}/../{Path(config.data.root).name}/y"):
+def test_a_run_folder_among_the_calls_is_refused(extracted: Extracted) -> None:
+    config, root = extracted[2], calls_of(extracted)
+    for run_dir in (root, f"{root}/runs/x", f"{root}/../{Path(root).name}/y"):
         with pytest.raises(RequestError, match=r"lies below data\.root, where its files would be taken for calls"):
             extract(config, run_dir)
 
 
-def test_a_changed_label_is_noticed(ray_session, corpus, demo_config, tmp_path):
+def test_a_changed_label_is_noticed(ray_session: None, corpus: KnownCorpus, demo_config: Config, tmp_path: Path) -> None:
     calls = shutil.copytree(corpus[0], tmp_path / "calls")
     config = demo_config.replace({"data.root": str(calls)})
     manifest = plan_calls(config.data)
@@ -219,15 +238,15 @@ def test_a_changed_label_is_noticed(ray_session, corpus, demo_config, tmp_path):
     assert plan_calls(config.data)["version"] != manifest["version"]
 
 
-def test_the_plan_is_cut_while_others_use_every_cpu(ray_session, corpus, demo_config):
-    @ray.remote(num_cpus=2)
+def test_the_plan_is_cut_while_others_use_every_cpu(ray_session: None, corpus: KnownCorpus, demo_config: Config) -> None:
     class Other:
-        def ready(self):
+        def ready(self) -> bool:
             return True
 
     config = demo_config.replace({"data.root": str(corpus[0]), "extract.rows_per_block": 7})
     manifest = plan_calls(config.data)
-    other = Other.remote()
+    actor: Any = ray.remote(num_cpus=2)(Other)
+    other = actor.remote()
     assert ray.get(other.ready.remote())
     with ThreadPoolExecutor(1) as pool:
         try:
@@ -238,7 +257,7 @@ def test_the_plan_is_cut_while_others_use_every_cpu(ray_session, corpus, demo_co
     assert done == {cut}
 
 
-def test_utterance_rows_come_from_the_same_calls(utterances, corpus):
+def test_utterance_rows_come_from_the_same_calls(utterances: Extracted, corpus: KnownCorpus) -> None:
     run_dir, summary, _ = utterances
     assert summary.calls_read == 100
     assert summary.calls_embedded == 100 - corpus[1].num_flawed
@@ -249,7 +268,7 @@ def test_utterance_rows_come_from_the_same_calls(utterances, corpus):
     assert heard["example_id"].is_unique
 
 
-def test_rows_come_back_sorted_with_their_vectors(extracted):
+def test_rows_come_back_sorted_with_their_vectors(extracted: Extracted) -> None:
     run_dir, _, _ = extracted
     rows = read_rows(run_dir)
     rows = rows[rows["status"] == "embedded"].sort_values("example_id")
@@ -260,7 +279,7 @@ def test_rows_come_back_sorted_with_their_vectors(extracted):
     assert examples.urgency.tolist() == rows["urgency"].tolist()
 
 
-def write_rows(folder, rows):
+def write_rows(folder: Any, rows: Any) -> None:
     schema = embedding_schema(2, 2, {})
     defaults = {
         "provider_split": "unknown",
@@ -283,13 +302,13 @@ def write_rows(folder, rows):
         ([("a/0000", "a"), ("a/0001", "a"), ("b", "b"), ("c/0001", "c"), ("a/0001", "a")], "1 rows were written twice"),
     ],
 )
-def test_accounting_sees_lost_and_doubled_rows(tmp_path, rows, message):
+def test_accounting_sees_lost_and_doubled_rows(tmp_path: Path, rows: list[Any], message: str) -> None:
     write_rows(tmp_path, [{"example_id": example, "call_id": call} for example, call in rows])
     with pytest.raises(RuntimeError, match=message):
         account(str(tmp_path), pa.table({"call_id": ["a", "b", "c"]}))
 
 
-def test_a_call_is_embedded_when_one_of_its_utterances_is(tmp_path):
+def test_a_call_is_embedded_when_one_of_its_utterances_is(tmp_path: Path) -> None:
     rejected = {
         "status": "rejected",
         "duration_sec": None,
@@ -315,7 +334,7 @@ def test_a_call_is_embedded_when_one_of_its_utterances_is(tmp_path):
 
 @pytest.mark.parametrize("nodes", [[1.0], [2.0], [4.0], [96.0], [4.0] * 16, [2.0, 64.0], [1.0, 1.0, 1.0]])
 @pytest.mark.parametrize("audio", ["spectral", "facebook/data2vec-audio-base"])
-def test_actors_fit_every_node_and_leave_cpus_for_decoding(nodes, audio):
+def test_actors_fit_every_node_and_leave_cpus_for_decoding(nodes: Any, audio: str) -> None:
     hear, read = plan_actors(Config().replace({"audio_encoder.name": audio}), nodes, 0)
     assert max(hear.num_cpus, read.num_cpus) <= 0.4 * min(nodes)
     assert hear.num_actors * hear.num_cpus + read.num_actors * read.num_cpus <= 0.5 * sum(nodes) + 0.01
@@ -324,7 +343,7 @@ def test_actors_fit_every_node_and_leave_cpus_for_decoding(nodes, audio):
 
 @pytest.mark.parametrize("num_gpus", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("asked", [None, 1, 3, 16])
-def test_encoders_fit_the_gpus_wherever_ray_puts_them(num_gpus, asked):
+def test_encoders_fit_the_gpus_wherever_ray_puts_them(num_gpus: int, asked: int | None) -> None:
     names = {"audio_encoder.name": "a", "text_encoder.name": "b", "extract.num_audio_encoders": asked}
     hear, read = plan_actors(Config().replace(names), [64.0], num_gpus)
     # Worst case: every text encoder on one card, and cards hold whole audio encoders only.
@@ -335,19 +354,19 @@ def test_encoders_fit_the_gpus_wherever_ray_puts_them(num_gpus, asked):
 
 
 @pytest.mark.parametrize("nodes", [[1.0], [4.0] * 8])
-def test_encoders_on_gpus_leave_cpus_for_decoding(nodes):
+def test_encoders_on_gpus_leave_cpus_for_decoding(nodes: Any) -> None:
     num_gpus = len(nodes)
     hear, read = plan_actors(Config().replace({"audio_encoder.name": "a", "text_encoder.name": "b"}), nodes, num_gpus)
     held = hear.num_actors * hear.num_cpus + read.num_actors * read.num_cpus
     assert min(nodes) - held >= 0.1 + 0.25, "predict's classifier and a decode task fit, wherever Ray puts the encoders"
 
 
-def test_a_decode_task_that_fits_nowhere_is_refused():
+def test_a_decode_task_that_fits_nowhere_is_refused() -> None:
     with pytest.raises(RequestError, match=r"extract\.decode_cpus: 3 leaves no room .* set at most 0\.8"):
         plan_actors(Config().replace({"extract.decode_cpus": 3.0}), [2.0], 0)
 
 
-def test_a_gpu_that_is_not_there_is_one_clear_line():
+def test_a_gpu_that_is_not_there_is_one_clear_line() -> None:
     with pytest.raises(RequestError, match=r"extract\.use_gpu: true, but the cluster has no GPU"):
         plan_actors(Config().replace({"extract.use_gpu": True}), [2.0], 0)
     with pytest.raises(RequestError, match=r"^text_encoder\.dtype: int8 runs on CPUs"):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from shared_runs import Extracted, KnownCorpus, Share, Trained
 from sklearn.metrics import f1_score
 from tiny_checkpoints import save_audio_checkpoint, save_text_checkpoint
 
@@ -20,20 +21,22 @@ from urgency_ray.config import Config, load_config
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import load_examples, load_transcripts
 from urgency_ray.model.classifier import load_model
+from urgency_ray.model.text_trunk import KoElectraCrossModal
+from urgency_ray.scoring.blocks import Metrics
 from urgency_ray.search.space import check_space
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")
-def finetuned(ray_session, extracted, share):
+def finetuned(ray_session: None, extracted: Extracted, share: Share) -> Trained:
     """(run folder, metrics, config) of a model whose checkpoint is gone by now; read only."""
 
-    def config_of(run_dir):
+    def config_of(run_dir: str) -> Config:
         changes = {"model.name": "cross_modal", "model.max_tokens": 24, "train.epochs": 2}
         return extracted[2].replace(changes | {"model.text_encoder": str(Path(run_dir).parent / "electra")})
 
-    def make(run_dir):
+    def make(run_dir: str) -> Metrics:
         config = config_of(run_dir)
         assert save_text_checkpoint(Path(run_dir).parent, "electra") == config.model.text_encoder
         metrics = train(config, run_dir)
@@ -44,20 +47,20 @@ def finetuned(ray_session, extracted, share):
     return run_dir, metrics, config_of(run_dir)
 
 
-def test_transcripts_come_in_the_order_of_the_examples(extracted):
+def test_transcripts_come_in_the_order_of_the_examples(extracted: Extracted) -> None:
     run_dir, _, _ = extracted
     rows = pd.concat(pq.read_table(path).to_pandas() for path in Path(run_dir, "embeddings/status=embedded").glob("*.parquet"))
     texts = rows.set_index("example_id")["text"]
     assert load_transcripts(run_dir).to_pylist() == texts[load_examples(run_dir).keys["example_id"]].tolist()
 
 
-def test_evaluate_gives_the_figures_of_training_without_the_checkpoint(finetuned):
+def test_evaluate_gives_the_figures_of_training_without_the_checkpoint(finetuned: Trained) -> None:
     run_dir, metrics, config = finetuned
     assert evaluate_run(config, run_dir).splits == metrics.splits
     assert evaluate_run(config.replace({"model.text_encoder": None, "model.name": "concat"}), run_dir).splits == metrics.splits
 
 
-def test_the_best_epoch_s_score_is_that_of_the_saved_predictions(finetuned):
+def test_the_best_epoch_s_score_is_that_of_the_saved_predictions(finetuned: Trained) -> None:
     run_dir, _, _ = finetuned
     history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
     rows = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas().query("split == 'val'")
@@ -66,7 +69,9 @@ def test_the_best_epoch_s_score_is_that_of_the_saved_predictions(finetuned):
     assert "trained as a part of it" in Path(run_dir, "model", "README.md").read_text(encoding="utf-8")
 
 
-def test_predict_gives_the_run_s_own_probabilities_and_says_what_was_cut(finetuned, corpus, tmp_path, caplog):
+def test_predict_gives_the_run_s_own_probabilities_and_says_what_was_cut(
+    finetuned: Trained, corpus: KnownCorpus, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run_dir, _, _ = finetuned
     output = tmp_path / "new.parquet"
     with caplog.at_level("INFO", logger="urgency_ray"):
@@ -86,7 +91,7 @@ def test_predict_gives_the_run_s_own_probabilities_and_says_what_was_cut(finetun
     assert not any(text[:10] in line for text in texts for line in caplog.messages), "no transcript in the log"
 
 
-def test_the_encoder_and_its_tokens_cannot_be_searched(finetuned):
+def test_the_encoder_and_its_tokens_cannot_be_searched(finetuned: Trained) -> None:
     _, _, config = finetuned
     space = {"model.max_tokens": {"type": "int", "low": 8, "high": 64}}
     with pytest.raises(RequestError, match=r"model\.max_tokens cannot be searched"):
@@ -94,7 +99,7 @@ def test_the_encoder_and_its_tokens_cannot_be_searched(finetuned):
 
 
 @pytest.mark.slow
-def test_tune_searches_over_a_fine_tuned_model(ray_session, extracted, tmp_path):
+def test_tune_searches_over_a_fine_tuned_model(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     checkpoint = save_text_checkpoint(tmp_path, "electra")
     space = {
@@ -108,7 +113,9 @@ def test_tune_searches_over_a_fine_tuned_model(ray_session, extracted, tmp_path)
 
 
 @pytest.mark.slow
-def test_ablation_trains_audio_without_the_encoder_and_text_without_audio(ray_session, finetuned, tmp_path):
+def test_ablation_trains_audio_without_the_encoder_and_text_without_audio(
+    ray_session: None, finetuned: Trained, tmp_path: Path
+) -> None:
     run_dir = str(shutil.copytree(finetuned[0], tmp_path / "run"))
     checkpoint = save_text_checkpoint(tmp_path, "electra")
     fields = {
@@ -119,6 +126,7 @@ def test_ablation_trains_audio_without_the_encoder_and_text_without_audio(ray_se
     }
     config = finetuned[2].replace(fields)
     metrics = train(config, run_dir)
+    assert metrics.ablation is not None
     assert list(metrics.ablation) == ["audio", "fused", "text"]
     model = load_model(f"{run_dir}/model")
     assert (model.config.modalities, model.tokenizer) == ("audio", None)
@@ -127,7 +135,9 @@ def test_ablation_trains_audio_without_the_encoder_and_text_without_audio(ray_se
 
 
 @pytest.mark.slow
-def test_the_shipped_recipe_trains_from_extract_on(ray_session, corpus, tmp_path, capsys):
+def test_the_shipped_recipe_trains_from_extract_on(
+    ray_session: None, corpus: KnownCorpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_dir = str(tmp_path / "run")
     names = {
         "audio_encoder.name": save_audio_checkpoint(tmp_path, "wav2vec2_layer"),
@@ -144,4 +154,5 @@ def test_the_shipped_recipe_trains_from_extract_on(ray_session, corpus, tmp_path
     model = load_model(f"{run_dir}/model")
     recipe = load_config(CONFIGS / "urgency_detect.yaml", {"model.text_encoder": names["model.text_encoder"]})
     assert model.config == recipe.model
+    assert isinstance(model.trunk, KoElectraCrossModal)
     assert model.trunk.text_encoder.config.model_type == "electra"

@@ -1,6 +1,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 from accounts import make_accounts
+from shared_runs import Extracted, KnownCorpus
 
 from urgency_ray import cli
 from urgency_ray.commands.evaluate import evaluate_run
@@ -43,24 +45,24 @@ HARD_TEXTS = [
 LEVELS = ("하", "중", "상")
 
 
-def read_rows(run_dir):
+def read_rows(run_dir: Any) -> Any:
     dataset = pads.dataset(f"{run_dir}/embeddings", partitioning="hive")
     return dataset.to_table(columns=embedding_schema(1, 1).names).sort_by("example_id")
 
 
-def embedded_rows(run_dir):
+def embedded_rows(run_dir: Any) -> Any:
     table = read_rows(run_dir)
     return table.filter(pa.compute.equal(table["status"], "embedded")).replace_schema_metadata()
 
 
-def assert_same_rows(first, second):
+def assert_same_rows(first: Any, second: Any) -> None:
     """Equal in every column, and bit for bit in the embeddings."""
     assert first.schema.equals(second.schema)
     for name in first.schema.names:
         assert first[name].to_pylist() == second[name].to_pylist(), name
 
 
-def round_trip(config, run_dir, folder, embeddings, back=None):
+def round_trip(config: Any, run_dir: Any, folder: Any, embeddings: Any, back: Any = None) -> Any:
     files = str(folder / "metadata.csv"), str(folder / embeddings)
     export_artefacts(config, run_dir, *files)
     imported = str(folder / "back")
@@ -68,7 +70,7 @@ def round_trip(config, run_dir, folder, embeddings, back=None):
     return imported
 
 
-def write_sense(folder, frame, audio=None, text=None, **options):
+def write_sense(folder: Path, frame: pd.DataFrame, audio: Any = None, text: Any = None, **options: Any) -> tuple[str, str]:
     """A pair as a student would write it."""
     rng = np.random.default_rng(0)
     audio = rng.normal(size=(len(frame), 6)).astype(np.float32) if audio is None else audio
@@ -78,7 +80,7 @@ def write_sense(folder, frame, audio=None, text=None, **options):
     return str(folder / "metadata.csv"), str(folder / "embeddings.npz")
 
 
-def make_sense(size):
+def make_sense(size: int) -> pd.DataFrame:
     rng = np.random.default_rng(1)
     return pd.DataFrame(
         {
@@ -89,7 +91,7 @@ def make_sense(size):
     )
 
 
-def make_detect():
+def make_detect() -> pd.DataFrame:
     """Five utterances of two calls, not side by side; urgency_label in the order of appearance, as it should not be used."""
     return pd.DataFrame(
         {
@@ -107,7 +109,7 @@ def make_detect():
     )
 
 
-def write_detect(folder, frame, audio=None):
+def write_detect(folder: Path, frame: pd.DataFrame, audio: Any = None) -> tuple[str, str]:
     audio = np.random.default_rng(2).normal(size=(len(frame), 5)).astype(np.float32) if audio is None else audio
     frame.to_csv(folder / "processed_data.csv", index=False, encoding="utf-8-sig")
     np.save(folder / "wav2vec2_embeddings.npy", audio)
@@ -115,7 +117,7 @@ def write_detect(folder, frame, audio=None):
 
 
 @pytest.fixture
-def utterance_run(tmp_path):
+def utterance_run(tmp_path: Path) -> Any:
     """A run folder of utterance rows with gaps in ids and fields, and texts that a CSV can lose."""
     config = Config().replace({"data.unit": "utterance", "data.require_urgency": False, "text_encoder.hashing_dim": 32})
     run_dir = tmp_path / "run"
@@ -153,7 +155,7 @@ def utterance_run(tmp_path):
     return str(run_dir), config
 
 
-def test_an_extracted_run_survives_urgency_sense_s_pair(extracted, tmp_path):
+def test_an_extracted_run_survives_urgency_sense_s_pair(extracted: Extracted, tmp_path: Path) -> None:
     run_dir, _, config = extracted
     back = round_trip(config, run_dir, tmp_path, "embeddings.npz")
     assert_same_rows(embedded_rows(run_dir), embedded_rows(back))
@@ -164,7 +166,7 @@ def test_an_extracted_run_survives_urgency_sense_s_pair(extracted, tmp_path):
     assert here.fingerprint is None
 
 
-def test_the_files_of_an_export_are_what_the_published_code_reads(extracted, tmp_path):
+def test_the_files_of_an_export_are_what_the_published_code_reads(extracted: Extracted, tmp_path: Path) -> None:
     run_dir, summary, config = extracted
     num_rows = export_artefacts(config, run_dir, str(tmp_path / "m" / "metadata.csv"), str(tmp_path / "e" / "embeddings.npz"))
     frame = pd.read_csv(tmp_path / "m" / "metadata.csv")
@@ -177,12 +179,12 @@ def test_the_files_of_an_export_are_what_the_published_code_reads(extracted, tmp
         assert arrays["text"].shape[1] == config.text_encoder.hashing_dim
 
 
-def test_hard_rows_survive_urgency_sense_s_pair(utterance_run, tmp_path):
+def test_hard_rows_survive_urgency_sense_s_pair(utterance_run: Any, tmp_path: Path) -> None:
     run_dir, config = utterance_run
     assert_same_rows(embedded_rows(run_dir), embedded_rows(round_trip(config, run_dir, tmp_path, "e.npz")))
 
 
-def test_hard_rows_survive_urgency_detect_s_pair_all_but_the_text_embedding(utterance_run, tmp_path):
+def test_hard_rows_survive_urgency_detect_s_pair_all_but_the_text_embedding(utterance_run: Any, tmp_path: Path) -> None:
     run_dir, config = utterance_run
     back = round_trip(config, run_dir, tmp_path, "e.npy")
     made_anew = ["text", "text_embedding", "num_tokens", "num_tokens_dropped", "num_text_windows"]
@@ -198,7 +200,7 @@ def test_hard_rows_survive_urgency_detect_s_pair_all_but_the_text_embedding(utte
     assert [LEVELS[int(label)] for label in known["urgency_label"]] == known["urgencyLevel"].tolist()
 
 
-def test_a_hand_made_pair_of_urgency_sense(tmp_path):
+def test_a_hand_made_pair_of_urgency_sense(tmp_path: Path) -> None:
     frame = make_sense(40)
     audio = np.random.default_rng(4).normal(size=(40, 12))
     text = np.asfortranarray(np.random.default_rng(5).normal(size=(40, 9)).astype(">f4"))
@@ -216,7 +218,7 @@ def test_a_hand_made_pair_of_urgency_sense(tmp_path):
     assert summary.calls_read == summary.calls_embedded == summary.rows_embedded == 40
 
 
-def test_an_imported_run_is_laid_out_as_an_extracted_one(extracted, tmp_path):
+def test_an_imported_run_is_laid_out_as_an_extracted_one(extracted: Extracted, tmp_path: Path) -> None:
     frame = make_sense(20)
     frame.loc[3, "text"] = "***"
     files = write_sense(tmp_path, frame)
@@ -232,7 +234,7 @@ def test_an_imported_run_is_laid_out_as_an_extracted_one(extracted, tmp_path):
     assert again.manifest_sha256 == summary.manifest_sha256
 
 
-def test_rows_that_cannot_be_used_are_rejects_with_their_reason(tmp_path):
+def test_rows_that_cannot_be_used_are_rejects_with_their_reason(tmp_path: Path) -> None:
     frame = make_sense(12).astype({"urgency_y": object})
     frame["call_id"] = [f"c{i // 2}" for i in range(12)]
     frame["provider_split"] = "training"
@@ -267,7 +269,7 @@ def test_rows_that_cannot_be_used_are_rejects_with_their_reason(tmp_path):
     assert summary.rows_rejected_by_reason == dict(Counter(expected.values()))
 
 
-def test_unlabelled_rows_are_kept_where_the_config_welcomes_them(tmp_path):
+def test_unlabelled_rows_are_kept_where_the_config_welcomes_them(tmp_path: Path) -> None:
     frame = make_sense(6).astype({"urgency_y": float})
     frame.loc[2, "urgency_y"] = None
     files = write_sense(tmp_path, frame)  # urgency_y is "2.0" or empty now
@@ -276,7 +278,7 @@ def test_unlabelled_rows_are_kept_where_the_config_welcomes_them(tmp_path):
     assert load_examples(str(tmp_path / "run")).urgency.tolist() == frame["urgency_y"].fillna(-1).tolist()
 
 
-def test_numbers_that_repeat_ids_are_given_never_meet_ids_that_are_there(tmp_path):
+def test_numbers_that_repeat_ids_are_given_never_meet_ids_that_are_there(tmp_path: Path) -> None:
     frame = make_sense(4)
     frame["file_id"] = ["x", "x", "x#2", "x#2"]
     import_artefacts(Config(), *write_sense(tmp_path, frame), str(tmp_path / "run"))
@@ -285,7 +287,7 @@ def test_numbers_that_repeat_ids_are_given_never_meet_ids_that_are_there(tmp_pat
     assert rows["status"].tolist() == ["embedded", "embedded", "rejected", "rejected"]
 
 
-def test_a_hand_made_pair_of_urgency_detect(tmp_path):
+def test_a_hand_made_pair_of_urgency_detect(tmp_path: Path) -> None:
     audio = np.random.default_rng(6).normal(size=(5, 8)).astype(np.float16)
     config = Config().replace({"text_encoder.hashing_dim": 64})
     files = write_detect(tmp_path, make_detect(), audio)
@@ -306,7 +308,7 @@ def test_a_hand_made_pair_of_urgency_detect(tmp_path):
     assert summary.fingerprint.text_encoder["hashing_dim"] == 64
 
 
-def test_text_embeddings_of_urgency_detect_s_pair_are_those_of_extract(extracted, tmp_path):
+def test_text_embeddings_of_urgency_detect_s_pair_are_those_of_extract(extracted: Extracted, tmp_path: Path) -> None:
     run_dir, _, config = extracted
     table = embedded_rows(run_dir)
     frame = make_detect().iloc[np.zeros(len(table), int)].reset_index(drop=True)
@@ -315,7 +317,7 @@ def test_text_embeddings_of_urgency_detect_s_pair_are_those_of_extract(extracted
     assert load_examples(str(tmp_path / "run")).text.tobytes() == load_examples(run_dir).text.tobytes()
 
 
-def test_names_in_nfd_are_the_names_that_extract_writes(tmp_path):
+def test_names_in_nfd_are_the_names_that_extract_writes(tmp_path: Path) -> None:
     from unicodedata import normalize
 
     frame = make_detect()
@@ -331,7 +333,7 @@ def test_names_in_nfd_are_the_names_that_extract_writes(tmp_path):
 OTHER_ENCODERS = {"audio_encoder.name": "facebook/data2vec-audio-base", "text_encoder.name": "jhgan/ko-sroberta-multitask"}
 
 
-def test_an_imported_run_trains_with_any_config_and_predict_refuses_its_model(ray_session, tmp_path):
+def test_an_imported_run_trains_with_any_config_and_predict_refuses_its_model(ray_session: None, tmp_path: Path) -> None:
     run_dir = str(tmp_path / "run")
     import_artefacts(Config(), *write_sense(tmp_path, make_sense(60)), run_dir)
     sizes = {"model.hidden_dim": 16, "model.num_layers": 1, "model.num_heads": 2, "model.feedforward_dim": 16}
@@ -342,7 +344,7 @@ def test_an_imported_run_trains_with_any_config_and_predict_refuses_its_model(ra
         repeat_transform(Config(), load_model(f"{run_dir}/model").transform)
 
 
-def test_an_imported_run_of_utterances_is_split_by_call_under_any_config(tmp_path):
+def test_an_imported_run_of_utterances_is_split_by_call_under_any_config(tmp_path: Path) -> None:
     frame = pd.concat([make_detect().assign(_id=f"c{i:02d}", urgencyLevel=LEVELS[i % 3]) for i in range(30)])
     import_artefacts(Config(), *write_detect(tmp_path, frame), str(tmp_path / "run"))
     _, examples, splits = open_run(Config().replace(OTHER_ENCODERS), str(tmp_path / "run"))
@@ -351,7 +353,7 @@ def test_an_imported_run_of_utterances_is_split_by_call_under_any_config(tmp_pat
     assert sum(map(len, calls)) == len(set.union(*calls)) == 30
 
 
-def test_extract_leaves_an_imported_run_alone(corpus, tmp_path):
+def test_extract_leaves_an_imported_run_alone(corpus: KnownCorpus, tmp_path: Path) -> None:
     run_dir = str(tmp_path / "run")
     import_artefacts(Config(), *write_sense(tmp_path, make_sense(3)), run_dir)
     with pytest.raises(RequestError, match=r"already holds other embeddings .*imported there, spectral here"):
@@ -359,7 +361,7 @@ def test_extract_leaves_an_imported_run_alone(corpus, tmp_path):
     assert len(load_examples(run_dir)) == 3
 
 
-def test_uris_are_read_and_written(extracted, tmp_path):
+def test_uris_are_read_and_written(extracted: Extracted, tmp_path: Path) -> None:
     run_dir, _, config = extracted
     root = tmp_path.as_posix()
     files = f"file://{root}/m.csv", f"file://{root}/e.npz"
@@ -368,7 +370,7 @@ def test_uris_are_read_and_written(extracted, tmp_path):
     assert_same_rows(embedded_rows(run_dir), embedded_rows(tmp_path / "back"))
 
 
-def test_rows_spread_over_several_files(tmp_path, monkeypatch):
+def test_rows_spread_over_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urgency_ray.commands.interchange.ROWS_PER_FILE", 3)
     frame = make_detect()
     frame.loc[[3, 4], "text"] = ""
@@ -378,17 +380,17 @@ def test_rows_spread_over_several_files(tmp_path, monkeypatch):
     assert len(load_examples(str(tmp_path / "run"))) == 3
 
 
-def run(*arguments):
+def run(*arguments: Any) -> Any:
     return cli.main([str(argument) for argument in arguments])
 
 
-def one_line(capsys):
+def one_line(capsys: pytest.CaptureFixture[str]) -> Any:
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1
     return error[0]
 
 
-def test_the_commands_do_the_same(extracted, tmp_path, capsys):
+def test_the_commands_do_the_same(extracted: Extracted, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir, summary, _ = extracted
     files = "--metadata", tmp_path / "m.csv", "--embeddings", tmp_path / "e.npz"
     assert run("export", "--run-dir", run_dir, *files) == 0
@@ -403,7 +405,7 @@ def test_the_commands_do_the_same(extracted, tmp_path, capsys):
     assert "hold utterances, but --run-dir" in one_line(capsys)
 
 
-def arrays(**given):
+def arrays(**given: Any) -> Any:
     return {"audio": np.zeros((3, 2), np.float32), "text": np.zeros((3, 2), np.float32)} | given
 
 
@@ -423,7 +425,9 @@ def arrays(**given):
         (None, "e.npz: no such file"),
     ],
 )
-def test_wrong_arrays_are_one_line_and_exit_code_2(tmp_path, capsys, content, message):
+def test_wrong_arrays_are_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: Any, message: str
+) -> None:
     metadata, _ = write_sense(tmp_path, make_sense(3))
     target = tmp_path / "e.npz"
     if isinstance(content, dict):
@@ -455,7 +459,9 @@ def test_wrong_arrays_are_one_line_and_exit_code_2(tmp_path, capsys, content, me
         (None, "no such file"),
     ],
 )
-def test_wrong_metadata_is_one_line_and_exit_code_2(tmp_path, capsys, content, message):
+def test_wrong_metadata_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: Any, message: str
+) -> None:
     _, embeddings = write_sense(tmp_path, make_sense(1))
     target = tmp_path / "m.csv"
     if content is not None:
@@ -468,7 +474,7 @@ def test_wrong_metadata_is_one_line_and_exit_code_2(tmp_path, capsys, content, m
 
 
 @pytest.mark.parametrize("command", ["import", "export"])
-def test_other_files_and_folders_are_refused(tmp_path, capsys, command):
+def test_other_files_and_folders_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     files = ["--metadata", tmp_path / "m.csv", "--embeddings"]
     assert run(command, *files, tmp_path / "e.h5", "--run-dir", tmp_path / "run") == 2
     assert "e.h5: must end in .npz (UrgencySense's" in one_line(capsys)
@@ -478,7 +484,7 @@ def test_other_files_and_folders_are_refused(tmp_path, capsys, command):
     assert "holds no embeddings" in one_line(capsys)
 
 
-def test_no_transcript_is_shown(tmp_path, capsys, caplog):
+def test_no_transcript_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     frame = make_sense(3)
     frame.loc[0, "text"], frame.loc[0, "urgency_y"] = "비밀 주소", 7
     files = write_sense(tmp_path, frame)

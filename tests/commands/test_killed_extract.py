@@ -3,6 +3,7 @@
 import contextlib
 import random
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -22,7 +23,7 @@ SMALL_BLOCKS = ["--extract.rows_per_block", "4", "--extract.batch_size", "4", "-
 
 
 @pytest.fixture(scope="module")
-def calls(tmp_path_factory):
+def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("killed") / "calls"
     config = SynthesizeConfig(num_calls=NUM_CALLS, min_call_sec=4.0, max_call_sec=5.0, flaw_fraction=0.02)
     synthesize(str(root), config)
@@ -30,28 +31,28 @@ def calls(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def unbroken(calls, tmp_path_factory):
+def unbroken(calls: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The rows of a run that nobody disturbed."""
     run_dir = tmp_path_factory.mktemp("unbroken") / "run"
     finish(*extract(calls, run_dir))
     return read_rows(run_dir)
 
 
-def extract(calls, run_dir, *options):
+def extract(calls: Path, run_dir: Path, *options: Any) -> Any:
     """Log file and arguments of the command."""
     return f"{run_dir}.log", "extract", "--data.root", calls, "--run-dir", run_dir, *SMALL_BLOCKS, *options
 
 
-def wait_for_files(run_dir, number, process):
+def wait_for_files(run_dir: Path, number: int, process: Any) -> None:
     wait_until(lambda: len(list(run_dir.rglob("*.parquet"))) >= number, process, f"{run_dir}.log")
 
 
-def read_rows(run_dir):
+def read_rows(run_dir: Path) -> Any:
     rows = pads.dataset(run_dir / "embeddings", partitioning="hive").to_table().to_pandas()
     return rows.sort_values("example_id", ignore_index=True)
 
 
-def whole_files(run_dir):
+def whole_files(run_dir: Path) -> Any:
     """Time of writing of each file that can be read."""
     times = {}
     for path in run_dir.rglob("*.parquet"):
@@ -62,7 +63,9 @@ def whole_files(run_dir):
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_a_killed_run_goes_on_where_it_was_and_ends_like_an_unbroken_one(calls, unbroken, tmp_path, seed):
+def test_a_killed_run_goes_on_where_it_was_and_ends_like_an_unbroken_one(
+    calls: Path, unbroken: Any, tmp_path: Path, seed: int
+) -> None:
     run_dir, draw = tmp_path / "run", random.Random(seed)
     for _ in range(2):
         before = whole_files(run_dir)
@@ -82,7 +85,7 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_like_an_unbroken_one(calls, 
 
 
 @pytest.mark.parametrize("seed", [3])
-def test_a_run_survives_the_loss_of_any_worker(calls, unbroken, tmp_path, seed):
+def test_a_run_survives_the_loss_of_any_worker(calls: Path, unbroken: Any, tmp_path: Path, seed: int) -> None:
     run_dir, draw = tmp_path / "run", random.Random(seed)
     stages = ["EncodeAudio", "EncodeText", "decode_calls", "Write", "_Mailbox"]
     draw.shuffle(stages)
@@ -94,7 +97,7 @@ def test_a_run_survives_the_loss_of_any_worker(calls, unbroken, tmp_path, seed):
     pd.testing.assert_frame_equal(read_rows(run_dir), unbroken)
 
 
-def test_what_a_killed_run_left_is_not_mixed_with_another_encoder_s(calls, tmp_path):
+def test_what_a_killed_run_left_is_not_mixed_with_another_encoder_s(calls: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with running(*extract(calls, run_dir)) as process:
         wait_for_files(run_dir, 5, process)

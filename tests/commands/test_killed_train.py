@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,13 +33,13 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def artefacts(tmp_path_factory):
+def artefacts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """UrgencySense's pair of files: weak signal in much noise, so that the best epoch is not the last."""
     folder, rng = tmp_path_factory.mktemp("artefacts"), np.random.default_rng(0)
     urgency = rng.integers(0, 3, NUM_ROWS)
     frame = pd.DataFrame({"file_id": [f"call{row}" for row in range(NUM_ROWS)], "text": "불이야", "urgency_y": urgency})
     frame.to_csv(folder / "metadata.csv", index=False)
-    arrays = {
+    arrays: dict[str, Any] = {
         name: (rng.standard_normal((3, 24))[urgency] + 8 * rng.standard_normal((NUM_ROWS, 24))).astype(np.float32)
         for name in ("audio", "text")
     }
@@ -46,35 +47,35 @@ def artefacts(tmp_path_factory):
     return str(folder / "metadata.csv"), str(folder / "embeddings.npz")
 
 
-def make_run(artefacts, run_dir):
+def make_run(artefacts: tuple[str, str], run_dir: Path) -> Path:
     import_artefacts(Config(), *artefacts, str(run_dir))
     return run_dir
 
 
-def train(run_dir, num_workers=1):
+def train(run_dir: Path, num_workers: int = 1) -> Any:
     """Log file and arguments of the command."""
     options = [text for name, value in OPTIONS.items() for text in (f"--{name}", value)]
     return f"{run_dir}.log", "train", "--run-dir", run_dir, "--train.num_workers", num_workers, *options
 
 
 @pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.nightly)])
-def unbroken(request, artefacts, tmp_path_factory):
+def unbroken(request: pytest.FixtureRequest, artefacts: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Number of workers, and the folder of a run that nobody disturbed."""
     run_dir = make_run(artefacts, tmp_path_factory.mktemp("unbroken") / "run")
     assert logged_epochs(finish(*train(run_dir, request.param))) == list(range(1, NUM_EPOCHS + 1))
     return request.param, run_dir
 
 
-def logged_epochs(log):
+def logged_epochs(log: Any) -> Any:
     return [int(number) for number in re.findall(r"^fused epoch (\d+):", log, re.MULTILINE)]
 
 
-def wait_for_epoch(run_dir, epoch, process):
+def wait_for_epoch(run_dir: Path, epoch: int, process: Any) -> None:
     log = Path(f"{run_dir}.log")
     wait_until(lambda: epoch in logged_epochs(log.read_text(encoding="utf-8")), process, log)
 
 
-def assert_went_on(log, after):
+def assert_went_on(log: Any, after: Any) -> None:
     """After the kill training goes on behind the last checkpoint, at most so many epochs back as lie between two."""
     epochs = logged_epochs(log)
     turns = np.flatnonzero(np.diff(epochs) != 1)
@@ -86,7 +87,7 @@ def assert_went_on(log, after):
     assert epochs[0] == 1 and epochs.count(1) == 1 and epochs[-1] == NUM_EPOCHS
 
 
-def assert_same_result(run_dir, expected):
+def assert_same_result(run_dir: Path, expected: Any) -> None:
     found, wanted = (json.loads(Path(folder, "metrics.json").read_text(encoding="utf-8")) for folder in (run_dir, expected))
     assert found == wanted
     weights, others = (load_file(Path(folder, "model", "model.safetensors")) for folder in (run_dir, expected))
@@ -98,7 +99,9 @@ def assert_same_result(run_dir, expected):
     assert found == wanted
 
 
-def test_after_the_loss_of_a_worker_training_ends_like_an_unbroken_one(artefacts, unbroken, tmp_path):
+def test_after_the_loss_of_a_worker_training_ends_like_an_unbroken_one(
+    artefacts: tuple[str, str], unbroken: Any, tmp_path: Path
+) -> None:
     num_workers, expected = unbroken
     run_dir = make_run(artefacts, tmp_path / "run")
     with running(*train(run_dir, num_workers)) as process:
@@ -112,7 +115,9 @@ def test_after_the_loss_of_a_worker_training_ends_like_an_unbroken_one(artefacts
     assert_same_result(run_dir, expected)
 
 
-def test_after_the_loss_of_the_driver_the_same_command_ends_like_an_unbroken_one(artefacts, unbroken, tmp_path):
+def test_after_the_loss_of_the_driver_the_same_command_ends_like_an_unbroken_one(
+    artefacts: tuple[str, str], unbroken: Any, tmp_path: Path
+) -> None:
     num_workers, expected = unbroken
     run_dir = make_run(artefacts, tmp_path / "run")
     with running(*train(run_dir, num_workers)) as process:

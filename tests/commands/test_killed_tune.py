@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -15,6 +16,7 @@ import pytest
 from kills import find_workers, finish, kill_all, kill_worker, running, wait_for_success, wait_until
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from shared_runs import Extracted
 
 NUM_TRIALS = 8
 # Twenty times a demo's epochs: a trial lasts for seconds, so that a kill finds it running.
@@ -28,13 +30,13 @@ OPTIONS = {
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
 
 
-def tune_command(run_dir, *options, **overrides):
+def tune_command(run_dir: Path, *options: Any, **overrides: Any) -> Any:
     """Arguments of the command line; `run_dir`.log is to take its output."""
     fields = [part for name, value in {**OPTIONS, **overrides}.items() for part in (f"--{name}", value)]
     return [f"{run_dir}.log", "tune", "--config", CONFIG, "--run-dir", run_dir, *options, *fields]
 
 
-def read_trials(run_dir):
+def read_trials(run_dir: Path) -> Any:
     """Trials of the run folder's one study; none where it is not there yet."""
     if not Path(run_dir, "tune", "study.log").exists():
         return []
@@ -44,15 +46,15 @@ def read_trials(run_dir):
     return optuna.load_study(study_name=names[0], storage=storage).trials if names else []
 
 
-def ended(run_dir):
+def ended(run_dir: Path) -> Any:
     return [trial for trial in read_trials(run_dir) if trial.state.is_finished()]
 
 
-def wait_for(run_dir, process, condition):
+def wait_for(run_dir: Path, process: Any, condition: Any) -> None:
     wait_until(lambda: condition(read_trials(run_dir)), process, f"{run_dir}.log")
 
 
-def begun_after(number):
+def begun_after(number: int) -> Any:
     """Whether so many trials have ended and another one has got somewhere."""
     return lambda trials: (
         sum(trial.state.is_finished() for trial in trials) >= number
@@ -61,13 +63,13 @@ def begun_after(number):
 
 
 @pytest.fixture
-def run_dir(extracted, tmp_path):
+def run_dir(extracted: Extracted, tmp_path: Path) -> Path:
     return Path(shutil.copytree(extracted[0], tmp_path / "run"))
 
 
 @pytest.mark.slow
-def test_a_search_whose_driver_is_killed_twice_ends_with_its_budget(run_dir):
-    kept = []
+def test_a_search_whose_driver_is_killed_twice_ends_with_its_budget(run_dir: Path) -> None:
+    kept: list[Any] = []
     for number, options in ((1, ()), (3, ("--resume",))):
         with running(*tune_command(run_dir, *options)) as process:
             wait_for(run_dir, process, begun_after(number))
@@ -94,7 +96,7 @@ def test_a_search_whose_driver_is_killed_twice_ends_with_its_budget(run_dir):
 
 
 @pytest.mark.nightly
-def test_a_search_outlives_the_processes_of_its_trials(run_dir):
+def test_a_search_outlives_the_processes_of_its_trials(run_dir: Path) -> None:
     with running(*tune_command(run_dir)) as process:
         for number in (0, 2):
             wait_for(run_dir, process, begun_after(number))
@@ -107,7 +109,7 @@ def test_a_search_outlives_the_processes_of_its_trials(run_dir):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("lost", ["ray::ResourceTrainable", "RayTrainWorker"])
-def test_a_search_outlives_a_process_of_a_trial_of_two_workers(run_dir, lost):
+def test_a_search_outlives_a_process_of_a_trial_of_two_workers(run_dir: Path, lost: str) -> None:
     with running(*tune_command(run_dir, **{"tune.num_trials": 2, "tune.workers_per_trial": 2})) as process:
         wait_for(run_dir, process, begun_after(0))
         kill_worker(process, lost)
@@ -116,7 +118,7 @@ def test_a_search_outlives_a_process_of_a_trial_of_two_workers(run_dir, lost):
 
 
 @pytest.mark.nightly
-def test_the_winner_is_trained_where_the_time_budget_ends_in_an_epoch_that_does_not(run_dir):
+def test_the_winner_is_trained_where_the_time_budget_ends_in_an_epoch_that_does_not(run_dir: Path) -> None:
     options = {"tune.num_trials": 2, "tune.workers_per_trial": 2, "tune.time_budget_sec": 60}
     with running(*tune_command(run_dir, **options)) as process:
         wait_for(run_dir, process, begun_after(0))
@@ -125,7 +127,7 @@ def test_the_winner_is_trained_where_the_time_budget_ends_in_an_epoch_that_does_
     check_trials(run_dir, 1)
 
 
-def check_trials(run_dir, number):
+def check_trials(run_dir: Path, number: int) -> None:
     """All trials are there, none failed, and no epoch is there twice."""
     table = pd.read_parquet(run_dir / "tune" / "trials.parquet")
     assert table["number"].tolist() == list(range(number))
@@ -170,7 +172,7 @@ cluster.shutdown()
 
 
 @pytest.mark.nightly
-def test_a_search_outlives_a_node(run_dir):
+def test_a_search_outlives_a_node(run_dir: Path) -> None:
     command = [sys.executable, "-c", LOSE_A_NODE, str(run_dir / "tune" / "study.log"), "tune", "--config", str(CONFIG)]
     for name, value in OPTIONS.items():
         command += [f"--{name}", str(value)]
@@ -189,8 +191,8 @@ def test_a_search_outlives_a_node(run_dir):
         with contextlib.suppress(psutil.NoSuchProcess):
             kill_all([process, *process.children(recursive=True)])
         shutil.rmtree(ray_tmpdir, ignore_errors=True)
-    log = Path(f"{run_dir}.log").read_text(encoding="utf-8")
+    logged = Path(f"{run_dir}.log").read_text(encoding="utf-8")
     # Not that of the process, whose last act is Ray's own taking down of a test cluster that lacks a node.
-    assert "exit code of the search: 0" in log, log
-    assert "lost a node" in log
+    assert "exit code of the search: 0" in logged, logged
+    assert "lost a node" in logged
     check_trials(run_dir, NUM_TRIALS)

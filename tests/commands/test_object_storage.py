@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
+from shared_runs import Extracted, KnownCorpus
 
 from urgency_ray import storage
 
@@ -22,7 +25,7 @@ COMMANDS = "import json, sys; from urgency_ray.cli import main; sys.exit(max(map
 
 
 @pytest.fixture(scope="module")
-def bucket():
+def bucket() -> Iterator[Any]:
     """URI of an empty bucket; the environment, of this process and of its children, says where it is."""
     from moto.server import ThreadedMotoServer
 
@@ -40,27 +43,27 @@ def bucket():
     server.stop()
 
 
-def run(*commands):
+def run(*commands: Any) -> Any:
     options = ["--ray.address", "local", "--ray.num_cpus", "2"]
-    commands = json.dumps([[*command, *options] for command in commands])
-    done = subprocess.run([sys.executable, "-c", COMMANDS, commands], check=False, capture_output=True, text=True, timeout=400)
+    orders = json.dumps([[*command, *options] for command in commands])
+    done = subprocess.run([sys.executable, "-c", COMMANDS, orders], check=False, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stderr
 
 
-def read_rows(run_dir):
+def read_rows(run_dir: Any) -> Any:
     filesystem, path = storage.open_location(storage.join(run_dir, "embeddings"))
     rows = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet").to_table()
     return rows.to_pandas().sort_values("example_id", ignore_index=True)
 
 
-def files_of(run_dir):
+def files_of(run_dir: Any) -> Any:
     filesystem, path = storage.open_location(storage.join(run_dir, "embeddings"))
     infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
     return filesystem, sorted((info for info in infos if info.type == fs.FileType.File), key=lambda info: info.path)
 
 
-def test_a_run_on_object_storage_is_the_local_run(bucket, corpus, extracted):
+def test_a_run_on_object_storage_is_the_local_run(bucket: Any, corpus: KnownCorpus, extracted: Extracted) -> None:
     calls, run_dir, output = f"{bucket}/calls", f"{bucket}/runs/first", f"{bucket}/out/new.parquet?region=ap-northeast-2"
     storage.copy_dir(str(corpus[0]), calls)
     local_dir, summary, config = extracted
@@ -100,12 +103,12 @@ def test_a_run_on_object_storage_is_the_local_run(bucket, corpus, extracted):
     np.testing.assert_allclose(frame.loc[known.index, names], known[names], atol=1e-5)
 
 
-def read_table(location):
+def read_table(location: Any) -> Any:
     filesystem, path = storage.open_location(location)
     return pq.read_table(path, filesystem=filesystem)
 
 
-def test_a_bucket_that_is_not_there_is_one_line(bucket):
+def test_a_bucket_that_is_not_there_is_one_line(bucket: Any) -> None:
     command = [sys.executable, "-m", "urgency_ray.cli", "extract", "--run-dir", f"{bucket}/x", "--data.root", "s3://nowhere/x"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=os.environ)
     assert done.returncode == 2
@@ -113,7 +116,7 @@ def test_a_bucket_that_is_not_there_is_one_line(bucket):
     assert line.startswith("error: --data.root s3://nowhere/x: no such folder")
 
 
-def test_a_table_larger_than_one_part_arrives_whole(bucket):
+def test_a_table_larger_than_one_part_arrives_whole(bucket: Any) -> None:
     table = pa.table({"noise": np.random.default_rng(0).random(3 << 20)})  # 24 MiB; parts are 10 MiB
     storage.write_table(f"{bucket}/large.parquet", table)
     assert read_table(f"{bucket}/large.parquet").equals(table)

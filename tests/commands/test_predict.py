@@ -2,10 +2,12 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from shared_runs import KnownCorpus, Trained
 
 from urgency_ray.commands.predict import predict
 from urgency_ray.config import Config
@@ -16,7 +18,7 @@ from urgency_ray.prediction.by_row import OUTPUT_SCHEMA
 
 
 @pytest.fixture(scope="module")
-def unlabelled(corpus, tmp_path_factory):
+def unlabelled(corpus: KnownCorpus, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The corpus's Validation part, unpacked, without urgency labels, and one broken call."""
     folder = tmp_path_factory.mktemp("unlabelled")
     for path in corpus[0].rglob("V*.zip"):
@@ -31,7 +33,9 @@ def unlabelled(corpus, tmp_path_factory):
     return folder, broken.stem
 
 
-def test_new_calls_get_the_probabilities_of_the_run_s_own_transform(ray_session, trained, unlabelled, tmp_path):
+def test_new_calls_get_the_probabilities_of_the_run_s_own_transform(
+    ray_session: None, trained: Trained, unlabelled: Any, tmp_path: Path
+) -> None:
     run_dir, _, _ = trained
     folder, broken = unlabelled
     output = tmp_path / "out" / "new.parquet"
@@ -51,14 +55,14 @@ def test_new_calls_get_the_probabilities_of_the_run_s_own_transform(ray_session,
     assert frame.loc[broken, ["urgency_pred", "prob_low"]].isna().all()
 
 
-def test_csv_says_the_same(ray_session, trained, unlabelled, tmp_path):
+def test_csv_says_the_same(ray_session: None, trained: Trained, unlabelled: Any, tmp_path: Path) -> None:
     counts = predict(Config().replace({"data.root": str(unlabelled[0])}), f"{trained[0]}/model", str(tmp_path / "new.csv"))
     frame = pd.read_csv(tmp_path / "new.csv")
     assert len(frame) == counts["calls_read"]
     assert frame["reason"].notna().sum() == counts["rows_rejected"]
 
 
-def test_bad_requests_are_one_line(trained, tmp_path):
+def test_bad_requests_are_one_line(trained: Trained, tmp_path: Path) -> None:
     config = Config().replace({"data.root": str(tmp_path)})
     with pytest.raises(RequestError, match=r"--output x\.json: must end in"):
         predict(config, f"{trained[0]}/model", "x.json")
@@ -69,10 +73,11 @@ def test_bad_requests_are_one_line(trained, tmp_path):
         predict(config, f"{trained[0]}/model", str(tmp_path / "folder.csv"))
 
 
-def test_a_model_folder_names_no_place_of_the_training_machine(trained):
+def test_a_model_folder_names_no_place_of_the_training_machine(trained: Trained) -> None:
     run_dir, _, config = trained
     files = [path for path in Path(run_dir, "model").iterdir() if path.suffix in (".json", ".md")]
     assert {path.name for path in files} >= {"config.json", "README.md"}
+    assert config.data.root is not None
     for path in files:
         text = path.read_text(encoding="utf-8")
         assert config.data.root not in text
@@ -80,14 +85,14 @@ def test_a_model_folder_names_no_place_of_the_training_machine(trained):
 
 
 @pytest.mark.parametrize(("made_with", "repeated_with"), [("bfloat16", "auto"), ("int8", "int8"), ("float32", "float32")])
-def test_the_arithmetic_is_repeated_where_every_machine_can(trained, made_with, repeated_with):
+def test_the_arithmetic_is_repeated_where_every_machine_can(trained: Trained, made_with: str, repeated_with: str) -> None:
     transform = json.loads(json.dumps(load_model(f"{trained[0]}/model").transform))
     for part in (transform, transform["fingerprint"]):
         part["audio_encoder"]["dtype"] = made_with
     assert repeat_transform(Config(), transform).audio_encoder.dtype == repeated_with
 
 
-def test_what_would_be_another_transform_is_refused_and_what_is_the_machines_stands(trained):
+def test_what_would_be_another_transform_is_refused_and_what_is_the_machines_stands(trained: Trained) -> None:
     transform = load_model(f"{trained[0]}/model").transform
     with pytest.raises(RequestError, match=r"^--data\.max_call_sec: 60\.0, but the model's embeddings were made with 7200\.0"):
         repeat_transform(Config().replace({"data.max_call_sec": 60.0}), transform)
@@ -97,7 +102,7 @@ def test_what_would_be_another_transform_is_refused_and_what_is_the_machines_sta
     assert (smaller.audio_encoder.batch_size, smaller.data.root) == (2, "calls")
 
 
-def test_a_transform_that_cannot_be_repeated_is_refused(trained, tmp_path):
+def test_a_transform_that_cannot_be_repeated_is_refused(trained: Trained, tmp_path: Path) -> None:
     transform = load_model(f"{trained[0]}/model").transform
     with pytest.raises(RequestError, match="trained on imported embeddings"):
         repeat_transform(Config(), transform | {"fingerprint": None})

@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from conftest import SPOKEN_CALLS
+from shared_runs import Extracted, Share
 
 from urgency_ray.commands.extract import extract
 from urgency_ray.commands.predict import predict
@@ -20,23 +23,23 @@ pytestmark = pytest.mark.skipif(not SPOKEN_CALLS.is_dir(), reason="no ../shared/
 
 
 @pytest.fixture(scope="module")
-def flaws():
+def flaws() -> Any:
     return {flaw["stem"]: flaw for flaw in json.loads((SPOKEN_CALLS / "flaws.json").read_text(encoding="utf-8"))}
 
 
 @pytest.fixture(scope="module")
-def spoken(ray_session, demo_config, share):
+def spoken(ray_session: None, demo_config: Config, share: Share) -> Extracted:
     """(run folder, summary, config) of the spoken calls, extracted; read only."""
     config = demo_config.replace({"data.root": str(SPOKEN_CALLS)})
     return *share("spoken", extract, lambda run_dir: extract(config, run_dir)), config
 
 
-def read_rows(run_dir):
+def read_rows(run_dir: Any) -> Any:
     parts = [pd.read_parquet(f"{run_dir}/embeddings/status={s}").assign(status=s) for s in ("embedded", "rejected")]
     return pd.concat(parts).set_index("call_id")
 
 
-def test_every_flaw_is_treated_as_stated(spoken, flaws):
+def test_every_flaw_is_treated_as_stated(spoken: Extracted, flaws: Any) -> None:
     run_dir, summary, _ = spoken
     rows = read_rows(run_dir)
     # 150 calls; flaws.json itself lies in the folder and is a label without a WAV.
@@ -54,7 +57,7 @@ def test_every_flaw_is_treated_as_stated(spoken, flaws):
     assert "개인정보" not in rows.loc[masked, "text"]
 
 
-def test_calls_with_the_same_audio_fall_in_one_split(spoken, flaws):
+def test_calls_with_the_same_audio_fall_in_one_split(spoken: Extracted, flaws: Any) -> None:
     run_dir, _, config = spoken
     twin = next(stem for stem, flaw in flaws.items() if flaw["flaw"].startswith("same audio as "))
     other = flaws[twin]["flaw"].removeprefix("same audio as ")
@@ -65,7 +68,7 @@ def test_calls_with_the_same_audio_fall_in_one_split(spoken, flaws):
         assert len(sides) == 1
 
 
-def test_bad_utterances_are_rejected_alone(ray_session, demo_config, flaws, tmp_path):
+def test_bad_utterances_are_rejected_alone(ray_session: None, demo_config: Config, flaws: Any, tmp_path: Path) -> None:
     config = demo_config.replace({"data.root": str(SPOKEN_CALLS), "data.unit": "utterance", "data.min_utterance_sec": 0.3})
     summary = extract(config, str(tmp_path / "run"))
     assert summary.calls_embedded + summary.calls_rejected == summary.calls_read == 151
@@ -78,7 +81,7 @@ def test_bad_utterances_are_rejected_alone(ray_session, demo_config, flaws, tmp_
     assert late["end_ms"].max() == pytest.approx(call_ms, abs=1)
 
 
-def read_call_ms(stem):
+def read_call_ms(stem: Any) -> Any:
     import io
     import wave
     import zipfile
@@ -92,7 +95,7 @@ def read_call_ms(stem):
 
 
 @pytest.mark.slow
-def test_train_tune_predict_and_report_run_on_it(spoken, tmp_path):
+def test_train_tune_predict_and_report_run_on_it(spoken: Extracted, tmp_path: Path) -> None:
     run_dir, config = str(shutil.copytree(spoken[0], tmp_path / "run")), spoken[2]
     metrics = train(config, run_dir)
     assert metrics.splits["test"]["urgency"].num_rows == 30

@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from shared_runs import Extracted, Share, Trained
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from urgency_ray.cli import main
@@ -31,7 +33,7 @@ from urgency_ray.training.run import open_run
 from urgency_ray.training.trainer import plan_workers
 
 
-def test_metrics_are_those_of_the_predictions_by_scikit_learn(trained):
+def test_metrics_are_those_of_the_predictions_by_scikit_learn(trained: Trained) -> None:
     run_dir, metrics, _ = trained
     predictions = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
     assert set(metrics.splits) == {"val", "test"}
@@ -49,7 +51,7 @@ def test_metrics_are_those_of_the_predictions_by_scikit_learn(trained):
     assert metrics.warnings == []
 
 
-def test_the_scores_are_printed_a_line_for_each_split_and_task_and_one_for_the_folds():
+def test_the_scores_are_printed_a_line_for_each_split_and_task_and_one_for_the_folds() -> None:
     block = ClassificationBlock.model_construct(macro_f1=0.61, macro_f1_interval=(0.5, 0.7), accuracy=0.6543, num_rows=1200)
     splits = {"val": {"urgency": block}, "test": {"urgency": block, "sentiment": block}}
     figures = "macro-F1 0.610 (95 % 0.500 to 0.700), accuracy 0.654, n 1,200"
@@ -60,7 +62,7 @@ def test_the_scores_are_printed_a_line_for_each_split_and_task_and_one_for_the_f
     assert format_scores(Metrics.model_construct(splits=splits, folds=folds)).splitlines() == [*lines, last]
 
 
-def test_predictions_follow_the_contract(trained):
+def test_predictions_follow_the_contract(trained: Trained) -> None:
     run_dir, _, _ = trained
     table = pq.read_table(f"{run_dir}/predictions.parquet")
     assert table.schema.equals(PREDICTION_SCHEMA)
@@ -71,7 +73,7 @@ def test_predictions_follow_the_contract(trained):
     assert set(frame["split"]) == {"train", "val", "test"}
 
 
-def test_the_provider_s_validation_part_is_what_is_tested(trained):
+def test_the_provider_s_validation_part_is_what_is_tested(trained: Trained) -> None:
     run_dir, _, config = trained
     examples = load_examples(run_dir)
     splits = split_examples(examples, config.split)
@@ -80,7 +82,7 @@ def test_the_provider_s_validation_part_is_what_is_tested(trained):
     assert set(provider[splits.train]) == {"training"}
 
 
-def test_the_saved_model_is_that_of_the_best_epoch(trained):
+def test_the_saved_model_is_that_of_the_best_epoch(trained: Trained) -> None:
     run_dir, metrics, _ = trained
     history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
     assert [(row["modalities"], row["epoch"]) for row in history] == [
@@ -94,7 +96,7 @@ def test_the_saved_model_is_that_of_the_best_epoch(trained):
     assert "macro-F1" in Path(run_dir, "model", "README.md").read_text(encoding="utf-8")
 
 
-def test_the_model_folder_alone_gives_the_probabilities_of_the_run_in_a_fresh_process(trained, tmp_path):
+def test_the_model_folder_alone_gives_the_probabilities_of_the_run_in_a_fresh_process(trained: Trained, tmp_path: Path) -> None:
     run_dir, _, _ = trained
     shutil.copytree(Path(run_dir, "model"), tmp_path / "model")
     examples = load_examples(run_dir)
@@ -113,33 +115,51 @@ with torch.inference_mode():
     np.testing.assert_allclose(np.load(tmp_path / "probs.npy"), expected, atol=1e-5)
 
 
-def test_training_leaves_tensorboard_curves_of_each_model(trained):
+def test_training_leaves_tensorboard_curves_of_each_model(trained: Trained) -> None:
     folder = Path(trained[0], "tensorboard")
     assert {path.parent.name for path in folder.rglob("*tfevents*")} == {"fused", "audio", "text"}
 
 
-def test_evaluate_gives_the_same_figures(trained):
+def test_evaluate_gives_the_same_figures(trained: Trained) -> None:
     run_dir, metrics, config = trained
     assert evaluate_run(config, run_dir) == (metrics.splits, None)
 
 
-def test_evaluate_refuses_another_split(trained):
+def test_evaluate_refuses_another_split(trained: Trained) -> None:
     run_dir, _, config = trained
     with pytest.raises(RequestError, match="trained on another split"):
         evaluate_run(config.replace({"split.seed": 5}), run_dir)
 
 
 @pytest.fixture(scope="module")
-def unmoved(ray_session, extracted, share):
-    """Run folder of a training by a recipe that says nothing of the data, as a user would give it; read only."""
+def unmoved(ray_session: None, extracted: Extracted, share: Share) -> Any:
+    """(run folder, metrics, log) of a training that leaves the weights alone, on calls of one transcript; read only.
+
+    By a recipe that says nothing of the data, as a user would give it to train.
+    """
     # With so small a learning rate every epoch predicts the same.
     changes = {"train.learning_rate": 1e-12, "train.weight_decay": 0.0, "train.epochs": 3}
     config = extracted[2].replace(changes | {"data.root": None, "data.max_call_sec": 100.0})
-    return share("unmoved", train, lambda run_dir: train(config, run_dir), copy_of=extracted[0])[0]
+
+    def make(run_dir: Any) -> Any:
+        for path in Path(run_dir, "embeddings").rglob("*.parquet"):
+            table = pq.read_table(path, partitioning=None)
+            same = pa.array(["여기 삼 층 건물에서 검은 연기가 올라오고 있고 사람이 안에 있어요 빨리 와 주세요"] * len(table))
+            pq.write_table(table.set_column(table.schema.get_field_index("text"), table.schema.field("text"), same), path)
+        handler, logger = logging.FileHandler(Path(run_dir).parent / "log", encoding="utf-8"), logging.getLogger("urgency_ray")
+        logger.addHandler(handler)
+        try:
+            return train(config, run_dir)
+        finally:
+            logger.removeHandler(handler)
+            handler.close()
+
+    run_dir, metrics = share("unmoved", train, make, copy_of=extracted[0])
+    return run_dir, metrics, (Path(run_dir).parent / "log").read_text(encoding="utf-8")
 
 
-def test_of_equal_scores_the_first_epoch_counts(unmoved):
-    run_dir = unmoved
+def test_of_equal_scores_the_first_epoch_counts(unmoved: Any) -> None:
+    run_dir, _, _ = unmoved
     history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
     assert len({row["val_macro_f1"] for row in history}) == 1
     (folder,) = Path(run_dir, "checkpoints").glob("fused-*")
@@ -151,11 +171,13 @@ def test_of_equal_scores_the_first_epoch_counts(unmoved):
     assert all(torch.equal(value, first["model"][name]) for name, value in saved.items())
 
 
-def test_the_model_s_transform_is_what_made_the_embeddings(extracted, unmoved):
-    assert load_model(f"{unmoved}/model").transform["data"]["max_call_sec"] == extracted[2].data.max_call_sec
+def test_the_model_s_transform_is_what_made_the_embeddings(extracted: Extracted, unmoved: Any) -> None:
+    assert load_model(f"{unmoved[0]}/model").transform["data"]["max_call_sec"] == extracted[2].data.max_call_sec
 
 
-def test_the_checkpoints_of_the_best_epochs_and_the_latest_are_kept(ray_session, extracted, tmp_path):
+def test_the_checkpoints_of_the_best_epochs_and_the_latest_are_kept(
+    ray_session: None, extracted: Extracted, tmp_path: Path
+) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     changes = {"train.epochs": 8, "train.learning_rate": 3e-4, "train.keep_checkpoints": 2, "train.checkpoint_epochs": 1}
     train(extracted[2].replace(changes), run_dir)
@@ -167,7 +189,9 @@ def test_the_checkpoints_of_the_best_epochs_and_the_latest_are_kept(ray_session,
     assert sorted(len(state["history"]) for state in states) == sorted({*improved[-2:], 8})
 
 
-def test_a_loss_that_is_not_finite_ends_the_command_with_one_line(ray_session, extracted, tmp_path, capsys):
+def test_a_loss_that_is_not_finite_ends_the_command_with_one_line(
+    ray_session: None, extracted: Extracted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     options = ["--train.learning_rate", "1e30", "--train.clip_norm", "null", "--train.epochs", "3"]
     assert main(["train", "--run-dir", run_dir, *options]) == 1
@@ -176,8 +200,9 @@ def test_a_loss_that_is_not_finite_ends_the_command_with_one_line(ray_session, e
     assert not Path(run_dir, "metrics.json").exists()
 
 
-def test_ablation_trains_each_modality_and_keeps_the_fused_model(trained):
+def test_ablation_trains_each_modality_and_keeps_the_fused_model(trained: Trained) -> None:
     run_dir, metrics, _ = trained
+    assert metrics.ablation is not None
     assert list(metrics.ablation) == ["fused", "audio", "text"]
     assert metrics.ablation["fused"] == metrics.splits["test"]["urgency"]
     assert metrics.ablation["audio"] != metrics.ablation["text"]
@@ -185,13 +210,14 @@ def test_ablation_trains_each_modality_and_keeps_the_fused_model(trained):
 
 
 @pytest.mark.slow
-def test_folds_score_each_row_by_a_model_that_has_not_seen_it(ray_session, extracted, tmp_path):
+def test_folds_score_each_row_by_a_model_that_has_not_seen_it(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     config = extracted[2].replace({"train.epochs": 2, "train.folds": 2})
     metrics = train(config, run_dir)
     examples = load_examples(run_dir)
     folds = fold_splits(examples, config.split, 2)
     found = metrics.folds
+    assert found is not None
     assert [fold.num_rows for fold in found.each] == [len(splits.test) for splits in folds]
     scores = [fold.macro_f1 for fold in found.each]
     assert (found.macro_f1_mean, found.macro_f1_std) == pytest.approx((np.mean(scores), np.std(scores, ddof=1)))
@@ -218,25 +244,19 @@ def test_folds_score_each_row_by_a_model_that_has_not_seen_it(ray_session, extra
     assert set(metrics.splits) == {"val", "test"}
 
 
-def test_a_leak_is_logged_and_kept_with_the_figures(ray_session, extracted, tmp_path, caplog):
-    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
-    for path in Path(run_dir, "embeddings").rglob("*.parquet"):
-        table = pq.read_table(path, partitioning=None)
-        same = pa.array(["여기 삼 층 건물에서 검은 연기가 올라오고 있고 사람이 안에 있어요 빨리 와 주세요"] * len(table))
-        pq.write_table(table.set_column(table.schema.get_field_index("text"), table.schema.field("text"), same), path)
-    with caplog.at_level(logging.WARNING, "urgency_ray"):
-        metrics = train(extracted[2].replace({"train.epochs": 1}), run_dir)
+def test_a_leak_is_logged_and_kept_with_the_figures(unmoved: Any) -> None:
+    _, metrics, log = unmoved
     size = metrics.splits["test"]["urgency"].num_rows
     expected = (
         f"possible leak: {size} of {size} test rows have the same transcript as a row of train or val; their scores flatter"
     )
     assert metrics.warnings[-1] == expected
-    assert f"warning: {expected}" in caplog.messages
-    assert "연기" not in caplog.text
+    assert f"warning: {expected}" in log.splitlines()
+    assert "연기" not in log
 
 
 @pytest.mark.slow
-def test_two_ray_train_workers_share_the_work(ray_session, extracted, tmp_path):
+def test_two_ray_train_workers_share_the_work(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     config = extracted[2].replace(
         {"train.epochs": 2, "train.batch_size": 16, "model.dropout": 0.0, "model.encoder_dropout": 0.0}
@@ -250,18 +270,18 @@ def test_two_ray_train_workers_share_the_work(ray_session, extracted, tmp_path):
     assert two.splits["test"]["urgency"].confusion == one.splits["test"]["urgency"].confusion
 
 
-def test_embeddings_of_another_encoder_are_refused(extracted):
+def test_embeddings_of_another_encoder_are_refused(extracted: Extracted) -> None:
     run_dir, _, config = extracted
     with pytest.raises(RequestError, match=r"made with audio_encoder\.name spectral, not facebook/data2vec-audio-base"):
         train(config.replace({"audio_encoder.name": "facebook/data2vec-audio-base"}), run_dir)
 
 
-def test_a_run_folder_without_embeddings_is_refused(tmp_path, demo_config):
+def test_a_run_folder_without_embeddings_is_refused(tmp_path: Path, demo_config: Config) -> None:
     with pytest.raises(RequestError, match="holds no embeddings; run extract"):
         train(demo_config, str(tmp_path))
 
 
-def test_a_recipe_takes_over_which_commit_made_the_embeddings(extracted, tmp_path):
+def test_a_recipe_takes_over_which_commit_made_the_embeddings(extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     for path in Path(run_dir, "embeddings").rglob("*.parquet"):
         table = pq.read_table(path, partitioning=None)
@@ -270,6 +290,7 @@ def test_a_recipe_takes_over_which_commit_made_the_embeddings(extracted, tmp_pat
         metadata = {METADATA_KEY: json.dumps(fingerprint, sort_keys=True)}
         pq.write_table(table.replace_schema_metadata(metadata), path)
     config, examples, _ = open_run(extracted[2], str(run_dir))
+    assert examples.fingerprint is not None
     assert config.audio_encoder.revision == examples.fingerprint.audio_encoder["revision"] == "v1"
 
 
@@ -284,17 +305,17 @@ def test_a_recipe_takes_over_which_commit_made_the_embeddings(extracted, tmp_pat
         ({"train.cpus_per_worker": 32}, [Node(16, 1), Node(64)], (False, 32)),
     ],
 )
-def test_workers_ask_for_what_a_node_holds(wanted, nodes, planned):
+def test_workers_ask_for_what_a_node_holds(wanted: dict[str, Any], nodes: Any, planned: tuple[Any, ...]) -> None:
     assert plan_workers(Config().replace(wanted).train, nodes) == planned
 
 
-def test_gpus_beside_too_few_cpus_are_refused():
+def test_gpus_beside_too_few_cpus_are_refused() -> None:
     config = Config().replace({"train.use_gpu": True, "train.cpus_per_worker": 32})
     with pytest.raises(RequestError, match=r"1 workers of 32 CPUs and a GPU do not fit .* \(1 GPUs \+ 16, 0 GPUs \+ 64 CPUs\)"):
         plan_workers(config.train, [Node(16, 1), Node(64)])
 
 
-def test_workers_that_do_not_fit_are_refused_before_anything_waits(ray_session, extracted):
+def test_workers_that_do_not_fit_are_refused_before_anything_waits(ray_session: None, extracted: Extracted) -> None:
     run_dir, _, config = extracted
     with pytest.raises(
         RequestError, match=r"train\.num_workers: 64 workers of 1 CPUs do not fit the cluster's nodes \(2 CPUs\)"

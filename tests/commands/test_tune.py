@@ -3,6 +3,7 @@ import logging
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -12,14 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from fitting import run
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from shared_runs import Extracted, Searched, Share, Trained
 
 from urgency_ray.cluster import Node
 from urgency_ray.commands.tune import format_verdict, tune
 from urgency_ray.config import Config, load_config
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.splits import group_examples, val_folds
+from urgency_ray.fingerprint import Transform
 from urgency_ray.model.classifier import load_model
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.run_folder import RunFolder
@@ -31,13 +35,16 @@ from urgency_ray.search.engine import num_concurrent, run_search
 from urgency_ray.search.journal import open_journal
 from urgency_ray.search.space import SearchSpace
 from urgency_ray.training.data import TrainingData
-from urgency_ray.training.fit import fit
+from urgency_ray.training.fit import Epoch, build_model, fit
+from urgency_ray.training.history import EpochRow
 from urgency_ray.training.run import open_run
-from urgency_ray.training.shared import SharedInputs
+from urgency_ray.training.shared import SharedData, SharedInputs
+from urgency_ray.training.trainer import Trained as TrainedModel
+from urgency_ray.training.trainer import calibrate
 
 
 @pytest.fixture(scope="module")
-def searched(ray_session, extracted, share):
+def searched(ray_session: None, extracted: Extracted, share: Share) -> Searched:
     """(run folder, summary, config) of a search on a copy of `extracted`; read only."""
     config = extracted[2].replace({"tune.num_trials": 5, "tune.grace_epochs": 1, "tune.startup_trials": 2})
     run_dir, summary = share("searched", tune, lambda run_dir: tune(config, run_dir), copy_of=extracted[0])
@@ -45,7 +52,21 @@ def searched(ray_session, extracted, share):
     return run_dir, summary, config
 
 
-def test_each_trial_is_accounted_for(searched):
+def train_here(config: Config, run_dir: str, data: TrainingData, shared: SharedData, transform: Transform) -> TrainedModel:
+    """`train_model` in this process: to start Ray Train's five takes 10 s. `searched` goes the whole way."""
+    epochs = run(config, data)
+    model = build_model(config, data, transform)
+    model.load_state_dict(next(weights for epoch, weights in reversed(epochs) if epoch.improved))
+    calibrate(data, model)
+    return TrainedModel(model.eval(), [EpochRow.model_validate(epoch.metrics) for epoch, _ in epochs])
+
+
+@pytest.fixture
+def retrains_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("urgency_ray.commands.tune.train_model", train_here)
+
+
+def test_each_trial_is_accounted_for(searched: Searched) -> None:
     run_dir, summary, _ = searched
     trials = pd.read_parquet(f"{run_dir}/tune/trials.parquet")
     assert len(trials) == summary.num_trials == 5
@@ -56,14 +77,14 @@ def test_each_trial_is_accounted_for(searched):
     np.testing.assert_allclose(weights.sum(axis=1), 1)
 
 
-def test_the_first_trial_is_the_config_itself(searched):
+def test_the_first_trial_is_the_config_itself(searched: Searched) -> None:
     run_dir, _, config = searched
     first = pd.read_parquet(f"{run_dir}/tune/trials.parquet").iloc[0]
     assert first["train.learning_rate"] == pytest.approx(config.train.learning_rate)
     assert first["loss.focal_weight"] == pytest.approx(config.loss.focal_weight)
 
 
-def test_the_winner_has_the_best_validation_score_and_its_config_trains(searched):
+def test_the_winner_has_the_best_validation_score_and_its_config_trains(searched: Searched) -> None:
     run_dir, summary, config = searched
     trials = pd.read_parquet(f"{run_dir}/tune/trials.parquet").set_index("number")
     assert summary.best_trial == trials["val_macro_f1"].idxmax()
@@ -75,7 +96,7 @@ def test_the_winner_has_the_best_validation_score_and_its_config_trains(searched
     assert load_config(f"{run_dir}/tune/config.yaml").tune == config.tune
 
 
-def test_a_trial_that_fails_cannot_win(ray_session, extracted, tmp_path):
+def test_a_trial_that_fails_cannot_win(ray_session: None, extracted: Extracted, retrains_here: None, tmp_path: Path) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     # The high rate overflows after an epoch or two, with a score already reported.
     space = {"train.learning_rate": {"type": "categorical", "choices": [1e-9, 1e30]}}
@@ -87,12 +108,12 @@ def test_a_trial_that_fails_cannot_win(ray_session, extracted, tmp_path):
     assert summary.best["train.learning_rate"] == 1e-9
 
 
-def test_a_trial_that_fits_nowhere_is_refused(ray_session, extracted):
+def test_a_trial_that_fits_nowhere_is_refused(ray_session: None, extracted: Extracted) -> None:
     with pytest.raises(RequestError, match=r"tune\.cpus_per_trial: 3 CPUs fit no node of the cluster; set at most 2"):
         tune(extracted[2].replace({"tune.cpus_per_trial": 3.0}), extracted[0])
 
 
-def test_the_winner_s_model_is_saved_and_scored_on_test(searched):
+def test_the_winner_s_model_is_saved_and_scored_on_test(searched: Searched) -> None:
     run_dir, summary, config = searched
     _, examples, splits = open_run(config, run_dir)
     model = load_model(f"{run_dir}/tune/model")
@@ -100,12 +121,12 @@ def test_the_winner_s_model_is_saved_and_scored_on_test(searched):
     assert summary.test.macro_f1 == pytest.approx(blocks["test"]["urgency"].macro_f1)
 
 
-def load_study(run_dir):
+def load_study(run_dir: Any) -> Any:
     storage = JournalStorage(JournalFileBackend(f"{run_dir}/tune/study.log"))
     return optuna.load_study(study_name=optuna.get_all_study_names(storage)[-1], storage=storage)
 
 
-def test_the_study_is_an_optuna_storage_that_tells_the_fields(searched):
+def test_the_study_is_an_optuna_storage_that_tells_the_fields(searched: Searched) -> None:
     run_dir, _, _ = searched
     trials = pd.read_parquet(f"{run_dir}/tune/trials.parquet").set_index("number")
     states = {"COMPLETE": "completed", "PRUNED": "stopped", "FAIL": "failed"}
@@ -116,7 +137,7 @@ def test_the_study_is_an_optuna_storage_that_tells_the_fields(searched):
     assert all(math.isclose(sum(v for k, v in t.user_attrs["fields"].items() if "loss." in k), 1) for t in found)
 
 
-def test_the_history_has_every_epoch_of_every_trial_and_the_best_so_far(searched):
+def test_the_history_has_every_epoch_of_every_trial_and_the_best_so_far(searched: Searched) -> None:
     run_dir, _, _ = searched
     trials = pd.read_parquet(f"{run_dir}/tune/trials.parquet").set_index("number")
     history = pd.read_parquet(f"{run_dir}/tune/history.parquet")
@@ -131,20 +152,23 @@ def test_the_history_has_every_epoch_of_every_trial_and_the_best_so_far(searched
     assert trials["start"].between(now - pd.Timedelta("30min"), now).all()
 
 
-def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched, trained):
+def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched: Searched, trained: Trained) -> None:
     run_dir, summary, config = searched
     assert json.loads(Path(run_dir, "tune", "metrics.json").read_text(encoding="utf-8")) == summary.model_dump(mode="json")
     assert summary.selection_optimism == pytest.approx(summary.val.macro_f1 - summary.test.macro_f1)
     for part in ("val", "test"):
         assert getattr(summary.defaults, part) == trained[1].splits[part]["urgency"]
     _, examples, splits = open_run(config, run_dir)
-    called = [
+    searched_calls, default_calls = (
         predict_examples(load_model(folder), examples)["urgency"].argmax(1)[splits.test]
         for folder in (f"{run_dir}/tune/model", f"{trained[0]}/model")
-    ]
+    )
     truth, calls = examples.urgency[splits.test], group_examples(examples.keys)[splits.test]
-    expected = paired_macro_f1_difference(truth, *called, calls, num_resamples=config.train.bootstrap_samples, seed=0)
+    expected = paired_macro_f1_difference(
+        truth, searched_calls, default_calls, calls, num_resamples=config.train.bootstrap_samples, seed=0
+    )
     difference = summary.difference
+    assert difference is not None and summary.defaults is not None
     assert (difference.macro_f1, difference.interval) == expected
     assert difference.macro_f1 == pytest.approx(summary.test.macro_f1 - summary.defaults.test.macro_f1)
     if summary.best_trial == 0:
@@ -153,7 +177,9 @@ def test_the_winner_is_set_against_the_defaults_on_the_same_test_rows(searched, 
         assert difference.verdict == ("better" if difference.interval[0] > 0 else "not_better")
 
 
-def test_a_search_that_finds_nothing_better_says_so(ray_session, extracted, tmp_path, caplog):
+def test_a_search_that_finds_nothing_better_says_so(
+    ray_session: None, extracted: Extracted, retrains_here: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     # The other rate changes no weight.
     space = {"train.learning_rate": {"type": "categorical", "choices": [1e-3, 1e-12]}}
@@ -161,6 +187,7 @@ def test_a_search_that_finds_nothing_better_says_so(ray_session, extracted, tmp_
     with caplog.at_level(logging.INFO, "urgency_ray"):
         summary = tune(config, run_dir)
     assert summary.best == {"train.learning_rate": 1e-3}
+    assert summary.difference is not None and summary.defaults is not None
     assert summary.difference.model_dump(mode="json") == {"macro_f1": 0.0, "interval": [0.0, 0.0], "verdict": "defaults"}
     assert summary.defaults.test == summary.test
     assert "the best trial is that of the config's own values: the search found nothing better" in caplog.messages
@@ -173,7 +200,7 @@ def test_a_search_that_finds_nothing_better_says_so(ray_session, extracted, tmp_
         ({"macro_f1": 0.04, "interval": [-0.01, 0.09], "verdict": "not_better"}, "not better beyond noise, +0.040 on test"),
     ],
 )
-def test_the_verdict_is_put_in_words(difference, words):
+def test_the_verdict_is_put_in_words(difference: dict[str, Any], words: str) -> None:
     block = ClassificationBlock.model_construct(macro_f1=0.5)
     summary = SearchSummary.model_construct(
         num_trials=9,
@@ -187,16 +214,28 @@ def test_the_verdict_is_put_in_words(difference, words):
     assert words in second
 
 
-def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(ray_session, extracted, tmp_path):
-    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
-    config = extracted[2].replace({"train.epochs": 2, "tune.num_trials": 1, "tune.folds": 2, "tune.repeats": 2})
-    summary = tune(config, run_dir)
+@pytest.fixture(scope="module")
+def one_trial(ray_session: None, extracted: Extracted, share: Share) -> Any:
+    """(run folder, summary, config) of a search of one trial, of four trainings; read only."""
+    trial = {"train.epochs": 2, "tune.folds": 2, "tune.repeats": 2, "train.bootstrap_samples": 100}
+    config = extracted[2].replace(trial | {"tune.num_trials": 1, "tune.grace_epochs": 1, "tune.max_concurrent": 1})
+
+    def make(run_dir: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("urgency_ray.commands.tune.train_model", train_here)
+            return tune(config, run_dir)
+
+    return *share("one_trial", tune, make, copy_of=extracted[0]), config
+
+
+def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(one_trial: Searched) -> None:
+    run_dir, summary, config = one_trial
     (row,) = pd.read_parquet(f"{run_dir}/tune/trials.parquet").to_dict("records")
     _, examples, splits = open_run(config, run_dir)
     best = []
     for fold in val_folds(examples, splits, config.split, 2):
         for seed in (0, 1):
-            epochs = []
+            epochs: list[Epoch] = []
             fit(config.replace({"train.seed": seed}), TrainingData.from_examples(examples, fold), epochs.append)
             best.append(max(epoch.metrics["val_macro_f1"] for epoch in epochs))
     assert row["val_macro_f1"] == pytest.approx(np.mean(best), abs=0.02)
@@ -204,20 +243,13 @@ def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(ray_session, extracted
     assert summary.best_score == row["val_macro_f1"]
 
 
-@pytest.fixture(scope="module")
-def one_trial(ray_session, extracted, share):
-    """(run folder, config) of a search of one trial; read only."""
-    config = extracted[2].replace(
-        {"tune.num_trials": 1, "tune.grace_epochs": 1, "tune.max_concurrent": 1, "train.bootstrap_samples": 100}
-    )
-    run_dir, _ = share("one_trial", tune, lambda run_dir: tune(config, run_dir), copy_of=extracted[0])
-    return run_dir, config
+Interrupted = tuple[str, Config, dict[str, Any]]
 
 
 @pytest.fixture
-def interrupted(one_trial, tmp_path):
+def interrupted(one_trial: Searched, tmp_path: Path) -> Interrupted:
     """(run folder, config, fields of the second trial) of a search whose driver died while its second trial ran."""
-    run_dir, config = str(shutil.copytree(one_trial[0], tmp_path / "run")), one_trial[1]
+    run_dir, config = str(shutil.copytree(one_trial[0], tmp_path / "run")), one_trial[2]
     study = load_study(run_dir)
     study.set_user_attr("ended", False)
     study.enqueue_trial({"model.dropout": 0.123})
@@ -227,7 +259,9 @@ def interrupted(one_trial, tmp_path):
     return run_dir, config.replace({"tune.num_trials": 3}), trial.user_attrs["fields"]
 
 
-def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(ray_session, interrupted, monkeypatch):
+def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(
+    ray_session: None, interrupted: Interrupted, retrains_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_dir, config, fields = interrupted
     first = load_study(run_dir).trials[0]
     assert Path(run_dir, "tune", "metrics.json").exists()
@@ -250,7 +284,7 @@ def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(ray_sess
     assert load_study(run_dir).trials[:3] == trials
 
 
-def test_what_a_search_cannot_go_on_with_is_refused(ray_session, interrupted, tmp_path):
+def test_what_a_search_cannot_go_on_with_is_refused(ray_session: None, interrupted: Interrupted, tmp_path: Path) -> None:
     run_dir, config, _ = interrupted
     with pytest.raises(RequestError, match="holds a search that has not ended; go on with it by --resume, or delete"):
         tune(config, run_dir)
@@ -273,7 +307,9 @@ def test_what_a_search_cannot_go_on_with_is_refused(ray_session, interrupted, tm
         tune(config, run_dir, resume=True)
 
 
-def test_a_time_budget_ends_the_search_and_counts_what_was_spent(ray_session, extracted, tmp_path):
+def test_a_time_budget_ends_the_search_and_counts_what_was_spent(
+    ray_session: None, extracted: Extracted, tmp_path: Path
+) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     config = extracted[2].replace({"train.epochs": 2000, "train.early_stop_epochs": None, "tune.time_budget_sec": 8.0})
     config = config.replace({"tune.num_trials": 4, "tune.grace_epochs": 2000, "train.epochs": 2000})
@@ -282,7 +318,7 @@ def test_a_time_budget_ends_the_search_and_counts_what_was_spent(ray_session, ex
         begun = study.begin_study(journal, config, "data", resume=False, run_dir=run_dir)
         _, examples, splits = open_run(config, run_dir)
         data = TrainingData.from_examples(examples, splits)
-        arguments = {"study": begun, "journal": journal, "folder": folder}
+        arguments: dict[str, Any] = {"study": begun, "journal": journal, "folder": folder}
         run_search(config, SharedInputs(config.ray).share(data), [(splits.train, splits.val)], **arguments)
         table = study.trials_table(begun, config)
         assert set(table["state"]) == {"stopped"}
@@ -292,7 +328,7 @@ def test_a_time_budget_ends_the_search_and_counts_what_was_spent(ray_session, ex
         assert len(study.trials_table(begun, config)) == len(table), "the budget is spent"
 
 
-def test_a_time_budget_too_short_for_an_epoch_is_named(ray_session, extracted, tmp_path):
+def test_a_time_budget_too_short_for_an_epoch_is_named(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     with pytest.raises(
         RequestError, match=r"^tune\.time_budget_sec: 0\.001 s were over before the first epoch of a trial; raise it"
@@ -307,12 +343,14 @@ def test_a_time_budget_too_short_for_an_epoch_is_named(ray_session, extracted, t
         ({"tune.workers_per_trial": 3}, r"tune\.workers_per_trial: 3 workers of 1 CPUs do not fit the cluster, which holds 2"),
     ],
 )
-def test_what_the_cluster_does_not_hold_is_refused(ray_session, extracted, fields, message):
+def test_what_the_cluster_does_not_hold_is_refused(
+    ray_session: None, extracted: Extracted, fields: dict[str, Any], message: str
+) -> None:
     with pytest.raises(RequestError, match=message):
         tune(extracted[2].replace(fields), extracted[0])
 
 
-def test_gpus_and_cpus_of_a_trial_are_of_the_same_node(monkeypatch):
+def test_gpus_and_cpus_of_a_trial_are_of_the_same_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urgency_ray.search.engine.cluster.nodes", lambda: [Node(2, 4), Node(64)])
     config = Config().replace({"tune.gpus_per_trial": 0.5})
     assert num_concurrent(config) == 2
@@ -322,7 +360,7 @@ def test_gpus_and_cpus_of_a_trial_are_of_the_same_node(monkeypatch):
 
 
 @pytest.mark.slow
-def test_trials_of_two_workers_fill_the_cluster_and_end(ray_session, extracted, tmp_path):
+def test_trials_of_two_workers_fill_the_cluster_and_end(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     config = extracted[2].replace({"tune.num_trials": 2, "train.epochs": 2, "tune.grace_epochs": 1, "train.num_workers": 2})
     config = config.replace({"train.batch_size": 16, "model.dropout": 0.0, "model.encoder_dropout": 0.0})

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,20 +26,20 @@ PROBABILITIES = ["prob_low", "prob_mid", "prob_high"]
 
 
 @pytest.fixture
-def run_dir(tmp_path):
+def run_dir(tmp_path: Path) -> Any:
     return str(shutil.copytree(LEFT, tmp_path / "run"))
 
 
-def command(*arguments):
+def command(*arguments: Any) -> Any:
     """Run a command as the terminal does; its config is the run folder's own."""
     return cli.main([str(argument) for argument in arguments])
 
 
-def read_json(*parts):
+def read_json(*parts: Any) -> Any:
     return json.loads(Path(*parts).read_text(encoding="utf-8"))
 
 
-def leaves(tree, path=()):
+def leaves(tree: Any, path: Any = ()) -> Any:
     """The values of a tree of mappings and lists, by their path."""
     pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
     if pairs is None:
@@ -47,11 +48,11 @@ def leaves(tree, path=()):
 
 
 @pytest.fixture
-def left_config():
+def left_config() -> Config:
     return load_config(LEFT / "config.yaml")
 
 
-def test_its_config_says_what_it_said_and_nothing_of_the_machine(left_config):
+def test_its_config_says_what_it_said_and_nothing_of_the_machine(left_config: Config) -> None:
     assert left_config.data.root == "corpus"
     assert (left_config.train.epochs, left_config.model.hidden_dim, left_config.text_encoder.hashing_dim) == (2, 16, 32)
     searched = load_config(LEFT / "tune" / "config.yaml")
@@ -60,7 +61,7 @@ def test_its_config_says_what_it_said_and_nothing_of_the_machine(left_config):
 
 
 @pytest.mark.parametrize("model", ["model", "tune/model"])
-def test_its_model_gives_the_probabilities_that_it_gave(run_dir, left_config, model):
+def test_its_model_gives_the_probabilities_that_it_gave(run_dir: Any, left_config: Config, model: str) -> None:
     # The search had found nothing better than the config's own values: its model is the same.
     _, examples, splits = open_run(left_config, run_dir)
     probabilities = predict_examples(load_model(f"{run_dir}/{model}"), examples)["urgency"]
@@ -70,7 +71,7 @@ def test_its_model_gives_the_probabilities_that_it_gave(run_dir, left_config, mo
         assert set(np.flatnonzero(known["split"] == split)) == set(getattr(splits, split))
 
 
-def test_evaluate_prints_the_figures_that_its_metrics_have(run_dir, capsys):
+def test_evaluate_prints_the_figures_that_its_metrics_have(run_dir: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("evaluate", "--run-dir", run_dir) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     expected = []
@@ -85,14 +86,14 @@ def test_evaluate_prints_the_figures_that_its_metrics_have(run_dir, capsys):
     assert lines == expected
 
 
-def test_report_shows_its_figures_and_its_search(run_dir):
+def test_report_shows_its_figures_and_its_search(run_dir: Any) -> None:
     assert command("report", "--run-dir", run_dir) == 0
     page = Path(run_dir, "report.html").read_text(encoding="utf-8")
     assert f"{read_json(LEFT, 'metrics.json')['splits']['test']['urgency']['macro_f1']:.3f}" in page
     assert f"{read_json(LEFT, 'tune', 'metrics.json')['best_score']:.3f}" in page
 
 
-def test_its_model_says_the_same_of_new_calls(ray_session, run_dir, tmp_path):
+def test_its_model_says_the_same_of_new_calls(ray_session: None, run_dir: Any, tmp_path: Path) -> None:
     calls = tmp_path / "new-calls"
     synthesize(str(calls), SynthesizeConfig(num_calls=30, min_call_sec=4.0, max_call_sec=5.0, flaw_fraction=0.1, seed=1))
     output = tmp_path / "new.parquet"
@@ -107,7 +108,7 @@ def test_its_model_says_the_same_of_new_calls(ray_session, run_dir, tmp_path):
         pd.testing.assert_series_equal(found[column], known[column], check_dtype=False)
 
 
-def resumed(run_dir, overrides):
+def resumed(run_dir: Any, overrides: Any) -> Any:
     """The study that `tune --resume` would go on with."""
     config = load_config(Path(run_dir, "tune", "config.yaml")).replace(overrides)
     with open_journal(RunFolder(run_dir).search) as journal:
@@ -115,12 +116,12 @@ def resumed(run_dir, overrides):
         return begin_study(journal, config, digest, resume=True, run_dir=run_dir)
 
 
-def read_digest(run_dir):
+def read_digest(run_dir: Any) -> Any:
     lines = [json.loads(line) for line in Path(run_dir, "tune", "study.log").read_text(encoding="utf-8").splitlines()]
     return next(line["user_attr"]["data"] for line in lines if "data" in line.get("user_attr", {}))
 
 
-def test_its_search_goes_on_where_only_the_extent_or_the_speed_changes(run_dir):
+def test_its_search_goes_on_where_only_the_extent_or_the_speed_changes(run_dir: Any) -> None:
     study = resumed(run_dir, {"tune.num_trials": 5, "tune.max_concurrent": 1})
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED", "PRUNED"]
     with pytest.raises(RequestError, match=r"^--resume: loss\.focal_gamma: 2\.0 there, 1\.0 here; resume with the config"):
@@ -128,7 +129,7 @@ def test_its_search_goes_on_where_only_the_extent_or_the_speed_changes(run_dir):
 
 
 @pytest.mark.slow
-def test_tune_resumes_its_search(ray_session, run_dir):
+def test_tune_resumes_its_search(ray_session: None, run_dir: Any) -> None:
     assert command("tune", "--run-dir", run_dir, "--resume", "--tune.num_trials", 4) == 0
     trials = pd.read_parquet(Path(run_dir, "tune", "trials.parquet"))
     pd.testing.assert_frame_equal(trials.iloc[:3], pd.read_parquet(LEFT / "tune" / "trials.parquet"), check_dtype=False)
@@ -136,7 +137,7 @@ def test_tune_resumes_its_search(ray_session, run_dir):
 
 
 @pytest.mark.slow
-def test_train_gives_the_figures_that_it_gave(ray_session, run_dir):
+def test_train_gives_the_figures_that_it_gave(ray_session: None, run_dir: Any) -> None:
     assert command("train", "--run-dir", run_dir) == 0
     epochs, known = (pd.DataFrame(read_json(folder, "history.json")) for folder in (run_dir, LEFT))
     pd.testing.assert_frame_equal(epochs[list(known)].drop(columns="seconds"), known.drop(columns="seconds"), rtol=1e-4)
@@ -146,7 +147,7 @@ def test_train_gives_the_figures_that_it_gave(ray_session, run_dir):
     assert [path for path in found if path in known] == known
 
 
-def test_a_config_of_today_is_told_what_the_embeddings_were_made_with(run_dir, capsys):
+def test_a_config_of_today_is_told_what_the_embeddings_were_made_with(run_dir: Any, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = Path(run_dir, "recipe.yaml")
     recipe.write_text(Config().to_yaml(), encoding="utf-8")
     assert command("train", "--run-dir", run_dir, "--config", recipe) == 2

@@ -1,10 +1,13 @@
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from urgency_ray.config import Config, describe, iter_fields, load_config, parse_config, parse_yaml
 from urgency_ray.errors import RequestError
 
 
-def test_defaults_then_file_then_command_line(tmp_path):
+def test_defaults_then_file_then_command_line(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("train: {epochs: 7, learning_rate: 3e-4}\nmodel: {hidden_dim: 64}\n", encoding="utf-8")
     config = load_config(path, {"train.epochs": "9", "extract.use_gpu": "false", "audio_encoder.window_sec": "null"})
@@ -14,12 +17,12 @@ def test_defaults_then_file_then_command_line(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["/data/119 #1", "0123", "12e4567", "a: b", "[1", "한국"])
-def test_texts_on_the_command_line_are_taken_as_they_are(text):
+def test_texts_on_the_command_line_are_taken_as_they_are(text: str) -> None:
     assert load_config(None, {"data.root": text}).data.root == text
     assert load_config(None, {"data.root": "null"}).data.root is None
 
 
-def test_a_resolved_config_survives_yaml():
+def test_a_resolved_config_survives_yaml() -> None:
     config = Config().replace({"tune.space": {"loss": {"type": "simplex", "fields": ["loss.kl_weight", "loss.focal_weight"]}}})
     assert parse_config(parse_yaml(config.to_yaml())) == config
 
@@ -27,7 +30,7 @@ def test_a_resolved_config_survives_yaml():
 @pytest.mark.parametrize(
     ("text", "value"), [("3e-5", 3e-5), ("1E3", 1e3), ("-2.5e+2", -250.0), ("7", 7), ("1e", "1e"), ("a", "a")]
 )
-def test_yaml_numbers_are_those_of_yaml_1_2(text, value):
+def test_yaml_numbers_are_those_of_yaml_1_2(text: str, value: float | int | str) -> None:
     assert parse_yaml(text) == value
 
 
@@ -51,7 +54,7 @@ def test_yaml_numbers_are_those_of_yaml_1_2(text, value):
         ({"extract.use_gpu": "maybe"}, r"extract\.use_gpu: must be true or false, or null but got 'maybe'"),
     ],
 )
-def test_a_wrong_value_names_the_field_and_what_it_takes(overrides, message):
+def test_a_wrong_value_names_the_field_and_what_it_takes(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message) as caught:
         load_config(None, overrides)
     assert "\n" not in str(caught.value)
@@ -70,36 +73,49 @@ def test_a_wrong_value_names_the_field_and_what_it_takes(overrides, message):
         ("!!python/object/apply:os.system ['true']", r"c\.yaml: not valid YAML"),
     ],
 )
-def test_a_wrong_file_is_one_line(tmp_path, text, message):
+def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(RequestError, match=message):
         load_config(path)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"--config .*nowhere\.yaml: No such file"):
         load_config(tmp_path / "nowhere.yaml")
 
 
-def test_every_fault_of_a_file_gets_a_line():
+def test_every_fault_of_a_file_gets_a_line() -> None:
     with pytest.raises(RequestError) as caught:
         parse_config({"train": {"epochs": 0}, "model": {"dropout": 2.0}}, source="x.yaml")
     assert len(str(caught.value).splitlines()) == 2
 
 
-def test_every_field_says_what_it_is_and_what_it_takes():
+def test_every_field_says_what_it_is_and_what_it_takes() -> None:
     for name, field in iter_fields():
         assert field.description, name
         assert describe(field), name
 
 
-def test_a_config_is_frozen():
+def test_a_config_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Config().train.epochs = 3
 
 
-def test_trials_share_one_gpu_or_have_whole_ones():
+def test_trials_share_one_gpu_or_have_whole_ones() -> None:
     assert Config().replace({"tune.gpus_per_trial": 0.25}).tune.gpus_per_trial == 0.25
     with pytest.raises(RequestError, match=r"tune: gpus_per_trial must be at most 1 or a whole number but got 1\.5"):
         Config().replace({"tune.gpus_per_trial": 1.5})
+
+
+def test_what_a_newer_version_wrote_is_named_with_the_field_that_is_not_known(tmp_path: Path) -> None:
+    path, text = tmp_path / "config.yaml", Config().to_yaml()
+    path.write_text(text, encoding="utf-8")
+    assert load_config(path) == Config()
+    unversioned = text.partition("\n")[2].replace("train:\n", "train:\n  momentum: 0.9\n")
+    path.write_text(unversioned, encoding="utf-8")
+    with pytest.raises(RequestError, match=r"train\.momentum: no such field[^(]*$"):
+        load_config(path)
+    path.write_text(f"# urgency_ray 99.1.0\n{unversioned}", encoding="utf-8")
+    with pytest.raises(RequestError, match=r"train\.momentum: .* \(urgency_ray 99\.1\.0 wrote it, this is .*: update\)$"):
+        load_config(path)

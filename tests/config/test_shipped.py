@@ -1,6 +1,7 @@
 """Every shipped config loads; the recipes say what the published systems do."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_shipped_config_loads_and_its_search_fits_its_fields(path):
+def test_a_shipped_config_loads_and_its_search_fits_its_fields(path: Any) -> None:
     config = load_config(path)
     if config.tune.space:
         from urgency_ray.search.space import SearchSpace, check_space
@@ -19,11 +20,11 @@ def test_a_shipped_config_loads_and_its_search_fits_its_fields(path):
         assert SearchSpace(config.tune.space).locate(config), "the config's own values are the first trial"
 
 
-def load(name):
+def load(name: Any) -> Any:
     return load_config(next(path for path in CONFIGS if path.stem == name))
 
 
-def test_urgency_sense_is_its_recipe():
+def test_urgency_sense_is_its_recipe() -> None:
     config = load("urgency_sense")
     assert config.audio_encoder.name == "facebook/data2vec-audio-base"
     assert (config.audio_encoder.pooling, config.audio_encoder.peak_normalize, config.audio_encoder.l2_normalize) == (
@@ -51,12 +52,12 @@ def test_urgency_sense_is_its_recipe():
     assert config.split.val_fraction + config.split.test_fraction == pytest.approx(0.2)
 
 
-def test_the_search_takes_what_urgency_sense_has_embedded():
+def test_the_search_takes_what_urgency_sense_has_embedded() -> None:
     search, recipe = load("tune_fusion"), load("urgency_sense")
     assert (search.audio_encoder, search.text_encoder) == (recipe.audio_encoder, recipe.text_encoder)
 
 
-def test_urgency_detect_is_its_recipe():
+def test_urgency_detect_is_its_recipe() -> None:
     config = load("urgency_detect")
     assert (config.data.unit, config.data.min_utterance_sec) == ("utterance", 0.5)
     audio = config.audio_encoder
@@ -75,14 +76,14 @@ def test_urgency_detect_is_its_recipe():
     assert config.split.test_fraction == 0.15
 
 
-def test_the_baseline_is_its_recipe():
+def test_the_baseline_is_its_recipe() -> None:
     config = load("baseline_concat")
     assert config.audio_encoder.name == "MIT/ast-finetuned-audioset-10-10-0.4593"
     assert config.text_encoder.name == "beomi/KcELECTRA-base"
     assert config.model.name == "concat"
 
 
-def test_the_hierarchical_model_takes_urgency_sense_s_encoders_on_utterances():
+def test_the_hierarchical_model_takes_urgency_sense_s_encoders_on_utterances() -> None:
     config, recipe = load("hierarchical"), load("urgency_sense")
     assert (config.model.name, config.data.unit) == ("hierarchical", "utterance")
     assert config.audio_encoder == recipe.audio_encoder

@@ -2,7 +2,9 @@
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-def shown_commands(text):
+def shown_commands(text: Any) -> Iterator[Any]:
     """The arguments of each `urgency-ray` and jobs/ command line, in fenced blocks and in backticks."""
     shells = [block for language, block in FENCED.findall(text) if language in ("", "bash")]
     lines = "".join(shells).replace("\\\n", " ").splitlines()
@@ -30,7 +32,7 @@ COMMANDS = [pytest.param(words, id=f"{name} {words[0]}") for name, text in TEXTS
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_a_command_that_is_shown_can_be_given(words):
+def test_a_command_that_is_shown_can_be_given(words: Any) -> None:
     options, unknown = cli.build_parser().parse_known_args(words)
     assert unknown == []
     # A recipe is there, and takes what the line sets beside it.
@@ -38,7 +40,7 @@ def test_a_command_that_is_shown_can_be_given(words):
     assert load_config(recipe, {field: value for field, value in vars(options).items() if "." in field})
 
 
-def test_the_commands_are_found():
+def test_the_commands_are_found() -> None:
     found = {name: [words[0] for words in shown_commands(text)] for name, text in TEXTS.items()}
     assert {"extract", "train", "tune", "predict", "report", "import", "export", "evaluate"} == set(found["README.md"])
     assert found["README.md"].count("extract") == 2  # on its own, and as a job
@@ -46,18 +48,18 @@ def test_the_commands_are_found():
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_each_option_that_is_named_exists(name):
+def test_each_option_that_is_named_exists(name: Any) -> None:
     named = set(re.findall(r"(?<![\w-])--(\w+\.\w+)", TEXTS[name]))
     assert named - {field for field, _ in iter_fields()} <= {"section.field"}
 
 
-def test_each_make_target_that_is_named_exists():
+def test_each_make_target_that_is_named_exists() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = {target for text in TEXTS.values() for target in re.findall(r"(?:^|`)make (\w+)", text, re.MULTILINE)}
     assert {"demo", "test", "check"} <= named <= targets
 
 
-def test_each_module_that_is_named_is_there():
+def test_each_module_that_is_named_is_there() -> None:
     for name, text in TEXTS.items():
         # The package's own name is left out where its wings are meant.
         paths = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+(?:\.py|\.yaml|/))`", FENCED.sub("", text)))
@@ -66,7 +68,7 @@ def test_each_module_that_is_named_is_there():
         assert [path for path in paths if not ((ROOT / path).exists() or (ROOT / "urgency_ray" / path).exists())] == [], name
 
 
-def test_the_plan_in_the_readme_is_that_of_the_package():
+def test_the_plan_in_the_readme_is_that_of_the_package() -> None:
     (plan,) = (block for _, block in FENCED.findall(TEXTS["README.md"]) if block.startswith("urgency_ray/"))
     named = {entry for line in plan.splitlines()[1:] for entry in re.findall(r"(?:^|(?<=  ))[a-z_]+(?:\.py|/)", line)}
     package = ROOT / "urgency_ray"

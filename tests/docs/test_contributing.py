@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,16 +15,16 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##)", TEXT, re.DOTALL | re.MULTILINE))
 
 
-def blocks(text, language):
+def blocks(text: Any, language: Any) -> Any:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def copy_package(folder):
+def copy_package(folder: Any) -> Any:
     shutil.copytree(ROOT / "urgency_ray", folder / "urgency_ray", ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 
-def run(command, package, given=None, **environment):
+def run(command: Any, package: Any, given: Any = None, **environment: Any) -> Any:
     """A command in the folder of a package, which its Python imports."""
     environment = {**os.environ, "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1", **environment}
     return subprocess.run(
@@ -31,30 +32,30 @@ def run(command, package, given=None, **environment):
     )
 
 
-def run_checks(package, examples=tuple(EXAMPLES)):
+def run_checks(package: Any, examples: Any = tuple(EXAMPLES)) -> Any:
     """The checks of some examples, one after the other in one process, since each would import torch anew."""
     checks = {example: blocks(EXAMPLES[example], "python")[0] for example in examples}
     program = f"for name, check in {checks!r}.items():\n    exec(compile(check, name, 'exec'), {{}})\n    print(name)"
     return run([sys.executable, "-c", program], package)
 
 
-def apply(example, package):
+def apply(example: Any, package: Any) -> Any:
     (patch,) = blocks(EXAMPLES[example], "diff")
     # The folder lies in nobody's repository: git would else look for the files from the top of that.
     return run(["git", "apply", "--verbose", "-"], package, patch, GIT_CEILING_DIRECTORIES=str(package.parent))
 
 
-def test_each_thing_that_is_added_often_has_its_example():
+def test_each_thing_that_is_added_often_has_its_example() -> None:
     assert list(EXAMPLES) == ["An encoder", "A model", "A loss", "A searched field"]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_an_example_applies_to_the_code_as_it_is(example, tmp_path):
+def test_an_example_applies_to_the_code_as_it_is(example: Any, tmp_path: Path) -> None:
     applied = apply(example, copy_package(tmp_path))
     assert applied.returncode == 0, f"the code has moved away from CONTRIBUTING.md's example: {applied.stderr}"
 
 
-def test_the_examples_do_what_they_say(tmp_path):
+def test_the_examples_do_what_they_say(tmp_path: Path) -> None:
     package = copy_package(tmp_path)
     for example in EXAMPLES:
         assert apply(example, package).returncode == 0, example
@@ -64,12 +65,12 @@ def test_the_examples_do_what_they_say(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_an_example_s_check_fails_without_it(example, tmp_path):
+def test_an_example_s_check_fails_without_it(example: Any, tmp_path: Path) -> None:
     assert run_checks(copy_package(tmp_path), [example]).returncode == 1
 
 
 @pytest.mark.slow
-def test_all_examples_together_pass_the_linters(tmp_path):
+def test_all_examples_together_pass_the_linters(tmp_path: Path) -> None:
     package = copy_package(tmp_path)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, package)
@@ -83,7 +84,7 @@ def test_all_examples_together_pass_the_linters(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_recipe_for_a_change_that_changes_nothing_tells_one_that_does(tmp_path):
+def test_the_recipe_for_a_change_that_changes_nothing_tells_one_that_does(tmp_path: Path) -> None:
     before, after, programs = tmp_path / "before", tmp_path / "after", tmp_path / "bin"
     programs.mkdir()
     (programs / "urgency-ray").write_text(f'#!/bin/sh\nexec {sys.executable} -m urgency_ray.cli "$@"\n', encoding="utf-8")
@@ -107,5 +108,5 @@ def test_the_recipe_for_a_change_that_changes_nothing_tells_one_that_does(tmp_pa
     assert re.search(r'^> +"train_loss"', other.stdout, re.MULTILINE)
 
 
-def run_recipe(recipe, folder, programs):
+def run_recipe(recipe: Any, folder: Any, programs: Any) -> Any:
     return run(["bash", "-euo", "pipefail", "-c", recipe], folder, PATH=f"{programs}{os.pathsep}{os.environ['PATH']}")

@@ -2,7 +2,9 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from urgency_ray.config import iter_fields
 
@@ -17,7 +19,7 @@ ENDINGS = ("py", "json", "yaml", "csv", "npz", "npy", "parquet", "txt", "toml", 
 FIELDS = {field for field, _ in iter_fields()}
 
 
-def names_of(node):
+def names_of(node: Any) -> Iterator[Any]:
     """What the body of a module or class defines; of a class also its methods and fields, as `Class.name`."""
     for part in node.body:
         if isinstance(part, ast.ClassDef):
@@ -37,7 +39,7 @@ KNOWN = {f".{module}.{name}" for module, tree in PACKAGE.items() for name in nam
 }
 
 
-def lost_names(source):
+def lost_names(source: Any) -> Iterator[Any]:
     """The dotted names in backticks that begin like a module, or end like a class or a constant, and are nowhere."""
     tree = ast.parse(source)
     variables = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
@@ -55,7 +57,7 @@ def lost_names(source):
             yield name
 
 
-def test_it_finds_names_of_modules_that_are_gone():
+def test_it_finds_names_of_modules_that_are_gone() -> None:
     source = (
         "# `train.calibrate`, `attention.CALL_OUTPUT_SCHEMA`, `stages.Nothing`, but not `loss.corn`, `train.epochs`, `a.csv`"
     )
@@ -63,14 +65,14 @@ def test_it_finds_names_of_modules_that_are_gone():
     assert list(lost_names("def f(model):\n    '''Uses `model.config` and `model.Missing`.'''")) == ["model.Missing"]
 
 
-def test_every_name_of_a_module_s_own_is_in_that_module():
+def test_every_name_of_a_module_s_own_is_in_that_module() -> None:
     lost = {
         path.relative_to(ROOT).as_posix(): names for path in SOURCES if (names := list(lost_names(path.read_text("utf-8"))))
     }
     assert lost == {}
 
 
-def test_every_file_of_the_package_that_is_named_is_there():
+def test_every_file_of_the_package_that_is_named_is_there() -> None:
     files = {path.name for path in SOURCES}
     named = {
         (path.relative_to(ROOT).as_posix(), name)

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from typing import Any
 
 import pytest
 
@@ -15,36 +16,36 @@ AUDIO, TEXT = ({name: BOTH[name]} for name in BOTH)
 DECODE_CPUS, CLASSIFIER_CPUS = 0.25, 0.1
 
 
-def plan(fields, node_cpus, num_gpus):
+def plan(fields: Any, node_cpus: Any, num_gpus: Any) -> Any:
     return plan_actors(Config().replace(fields), node_cpus, num_gpus)
 
 
 @pytest.mark.parametrize("num_gpus", [1, 2, 8])
-def test_a_pretrained_text_encoder_beside_spectral_gets_all_gpus(num_gpus):
+def test_a_pretrained_text_encoder_beside_spectral_gets_all_gpus(num_gpus: int) -> None:
     hear, read = plan(TEXT, [16.0], num_gpus)
     assert (hear.device, hear.num_gpus) == ("cpu", 0)
     assert (read.device, read.num_gpus, read.num_actors) == ("cuda", 1, num_gpus)
 
 
 @pytest.mark.parametrize("num_gpus", [1, 2, 8])
-def test_hashing_gets_no_gpu_and_the_audio_encoders_have_whole_ones(num_gpus):
+def test_hashing_gets_no_gpu_and_the_audio_encoders_have_whole_ones(num_gpus: int) -> None:
     hear, read = plan(AUDIO, [16.0], num_gpus)
     assert (hear.device, hear.num_gpus, hear.num_actors) == ("cuda", 1, num_gpus)
     assert (read.device, read.num_gpus, read.threads) == ("cpu", 0, 1)
 
 
-def test_built_in_encoders_want_no_gpu_and_none_is_used_against_the_user_s_will():
+def test_built_in_encoders_want_no_gpu_and_none_is_used_against_the_user_s_will() -> None:
     for fields in ({}, {"extract.use_gpu": True}, BOTH | {"extract.use_gpu": False}):
         assert [actors.device for actors in plan(fields, [16.0], 4)] == ["cpu", "cpu"]
 
 
 @pytest.mark.parametrize("num_text", [1, 2, 3, 5])
-def test_text_encoders_alone_share_gpus_as_they_are_asked_for(num_text):
+def test_text_encoders_alone_share_gpus_as_they_are_asked_for(num_text: int) -> None:
     _, read = plan(TEXT | {"extract.num_text_encoders": num_text}, [16.0], 2)
     assert (read.num_actors, read.num_gpus) == (num_text, {1: 1.0, 2: 1.0, 3: 0.5, 5: 0.333}[num_text])
 
 
-def place(actors, gpus, rng):
+def place(actors: Any, gpus: Any, rng: Any) -> Any:
     """Put actors on GPUs in any order, each on any that holds it, as Ray might; whether all found a place."""
     free = [1.0] * gpus
     for share in rng.sample(actors, len(actors)):
@@ -57,7 +58,7 @@ def place(actors, gpus, rng):
 
 @pytest.mark.parametrize("fields", [BOTH, AUDIO, TEXT], ids=["both", "audio", "text"])
 @pytest.mark.parametrize("num_gpus", [1, 2, 3, 8])
-def test_shares_of_gpus_fit_in_whatever_order_and_place(fields, num_gpus):
+def test_shares_of_gpus_fit_in_whatever_order_and_place(fields: Any, num_gpus: int) -> None:
     rng = random.Random(0)
     for num_audio, num_text in itertools.product((None, 1, 3, 16), repeat=2):
         asked = {"extract.num_audio_encoders": num_audio, "extract.num_text_encoders": num_text}
@@ -70,7 +71,7 @@ def test_shares_of_gpus_fit_in_whatever_order_and_place(fields, num_gpus):
 @pytest.mark.parametrize("fields", [{}, BOTH, AUDIO, TEXT], ids=["built-in", "both", "audio", "text"])
 @pytest.mark.parametrize("nodes", [[1.0], [2.0], [8.0], [96.0], [4.0] * 8, [2.0, 64.0]])
 @pytest.mark.parametrize("gpus_per_node", [0, 1, 8])
-def test_a_decode_task_and_the_classifier_always_find_a_node(fields, nodes, gpus_per_node):
+def test_a_decode_task_and_the_classifier_always_find_a_node(fields: Any, nodes: Any, gpus_per_node: int) -> None:
     for asked in (None, 1, 16):
         actors = plan(
             fields | {"extract.num_audio_encoders": asked, "extract.num_text_encoders": asked},
@@ -97,12 +98,12 @@ def test_a_decode_task_and_the_classifier_always_find_a_node(fields, nodes, gpus
         (AUDIO | {"audio_encoder.dtype": "int8", "extract.use_gpu": False}, 2, "int8", "auto"),
     ],
 )
-def test_each_encoder_s_arithmetic_is_that_of_its_device(fields, num_gpus, audio, text):
+def test_each_encoder_s_arithmetic_is_that_of_its_device(fields: Any, num_gpus: int, audio: str, text: str) -> None:
     config = pin_arithmetic(Config().replace(fields), num_gpus)
     assert (config.audio_encoder.dtype, config.text_encoder.dtype) == (audio, text)
 
 
-def test_int8_is_refused_of_the_encoder_that_would_be_on_a_gpu_alone():
+def test_int8_is_refused_of_the_encoder_that_would_be_on_a_gpu_alone() -> None:
     # A built-in encoder has no arithmetic: what stands there is nobody's fault.
     assert encoders_on_gpus(Config().replace(TEXT | {"audio_encoder.dtype": "int8"}), 1) == ["text_encoder"]
     with pytest.raises(RequestError, match=r"^audio_encoder\.dtype: int8 runs on CPUs"):

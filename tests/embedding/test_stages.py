@@ -5,6 +5,8 @@ import subprocess
 import sys
 import wave
 import zipfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +27,7 @@ TEXTS = ("119입니다", "불이 났어요", "네", "***[개인정보]", "빨리
 
 
 @pytest.fixture
-def call(tmp_path):
+def call(tmp_path: Path) -> Any:
     samples = (8000 * np.sin(2 * np.pi * 300 * np.arange(3 * 8000) / 8000)).astype("<i2")
     sound = io.BytesIO()
     with wave.open(sound, "wb") as writer:
@@ -50,12 +52,12 @@ def call(tmp_path):
     return DataConfig(root=str(tmp_path))
 
 
-def decode(data, **changes):
+def decode(data: Any, **changes: Any) -> Any:
     data = DataConfig(**{**data.model_dump(), **changes})
     return decode_calls(plan_calls(data), data).to_pylist()
 
 
-def test_a_call_is_one_row_with_all_its_words(call):
+def test_a_call_is_one_row_with_all_its_words(call: Any) -> None:
     good, bad = decode(call)
     assert good["example_id"] == good["call_id"] == "a_1"
     assert good["text"] == "119입니다 불이 났어요 네 빨리요"
@@ -65,11 +67,11 @@ def test_a_call_is_one_row_with_all_its_words(call):
     assert (bad["call_id"], bad["status"], bad["reason"], bad["waveform"]) == ("b_2", "rejected", "empty_audio", b"")
 
 
-def test_the_caller_s_words_alone(call):
+def test_the_caller_s_words_alone(call: Any) -> None:
     assert decode(call, speakers="caller")[0]["text"] == "불이 났어요 네 빨리요"
 
 
-def test_utterances_are_rows_cut_from_one_decoded_call(call):
+def test_utterances_are_rows_cut_from_one_decoded_call(call: Any) -> None:
     *rows, bad = decode(call, unit="utterance")
     assert [row["utterance_id"] for row in rows] == ["u0", "u1", "u2", "u3", "u4"]
     assert [row["reason"] for row in rows] == [None, None, "too_short", "no_text", "invalid_span"]
@@ -81,7 +83,7 @@ def test_utterances_are_rows_cut_from_one_decoded_call(call):
     assert len({row["audio_sha256"] for row in rows}) == 1
 
 
-def test_an_utterance_of_zeros_is_silent(call, tmp_path):
+def test_an_utterance_of_zeros_is_silent(call: Any, tmp_path: Path) -> None:
     content = bytearray((tmp_path / "a_1.wav").read_bytes())
     content[44 + 16_000 : 44 + 32_000] = bytes(16_000)  # the second of three, and the resampler's reach on both sides is not
     (tmp_path / "a_1.wav").write_bytes(content)
@@ -92,7 +94,7 @@ def test_an_utterance_of_zeros_is_silent(call, tmp_path):
     assert [row["reason"] for row in rows[:2]] == [None, "silent_audio"]
 
 
-def test_an_utterance_that_outlasts_the_audio_is_cut_at_its_end(call, tmp_path):
+def test_an_utterance_that_outlasts_the_audio_is_cut_at_its_end(call: Any, tmp_path: Path) -> None:
     path = tmp_path / "a_1.json"
     label = json.loads(path.read_text(encoding="utf-8"))
     label["utterances"][3]["text"] = "연기가 많아요"
@@ -101,13 +103,13 @@ def test_an_utterance_that_outlasts_the_audio_is_cut_at_its_end(call, tmp_path):
     assert (row["status"], row["start_ms"], row["end_ms"], row["duration_sec"]) == ("embedded", 2500, 3000, 0.5)
 
 
-def test_only_the_caller_s_utterances_are_rows(call):
+def test_only_the_caller_s_utterances_are_rows(call: Any) -> None:
     rows = decode(call, unit="utterance", speakers="caller")
     assert [row["speaker"] for row in rows] == [1, 1, 1, 1, None]
 
 
-def test_encoding_keeps_rejects_and_gives_the_contract_s_columns(call):
-    sent = []
+def test_encoding_keeps_rejects_and_gives_the_contract_s_columns(call: Any) -> None:
+    sent: list[Any] = []
     table = EncodeAudio(AudioEncoderConfig(), "cpu", 1)(decode_calls(plan_calls(call), call))
     table = EncodeText(TextEncoderConfig(), "cpu", 1, MADE_HERE, sent.append)(table)
     contract = "example_id call_id utterance_id provider_split start_ms end_ms speaker text urgency sentiment disaster_large"
@@ -120,7 +122,7 @@ def test_encoding_keeps_rejects_and_gives_the_contract_s_columns(call):
     assert sent == [(2.0, 3.0)]
 
 
-def test_an_embedding_that_is_not_finite_is_a_reject(call, tmp_path):
+def test_an_embedding_that_is_not_finite_is_a_reject(call: Any, tmp_path: Path) -> None:
     for name in ("c_3", "d_4"):
         for suffix in ("wav", "json"):
             (tmp_path / f"{name}.{suffix}").write_bytes((tmp_path / f"a_1.{suffix}").read_bytes())
@@ -137,11 +139,11 @@ def test_an_embedding_that_is_not_finite_is_a_reject(call, tmp_path):
     assert rows[:2] == healthy[:2]
 
 
-def overflow(stage, row, value):
+def overflow(stage: Any, row: Any, value: Any) -> None:
     """Let the stage's encoder give one value that is no number, as arithmetic of few bits can."""
     encode = stage.encoder.encode
 
-    def encode_badly(inputs):
+    def encode_badly(inputs: Any) -> Any:
         encoded = encode(inputs)
         encoded.vectors[row, 5] = value
         return encoded
@@ -170,7 +172,7 @@ print("MiB", (peak_kib() - before) // 1024)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of memory from /proc")
-def test_hostile_files_are_rejected_in_little_memory(call, tmp_path):
+def test_hostile_files_are_rejected_in_little_memory(call: Any, tmp_path: Path) -> None:
     sound, label = ((tmp_path / f"a_1.{suffix}").read_bytes() for suffix in ("wav", "json"))
     streamed = sound[:40] + b"\xff\xff\xff\xff" + sound[44:]
     bomb = sound[:40] + struct.pack("<I", 100 << 20) + bytes(100 << 20)
@@ -215,7 +217,7 @@ def test_hostile_files_are_rejected_in_little_memory(call, tmp_path):
     assert int(memory.split()[1]) < 64
 
 
-def test_a_batch_of_rejects_alone_passes(call):
+def test_a_batch_of_rejects_alone_passes(call: Any) -> None:
     rejects = decode_calls(plan_calls(call).slice(1), call)
     table = EncodeText(TextEncoderConfig(), "cpu", 1, None, print)(EncodeAudio(AudioEncoderConfig(), "cpu", 1)(rejects))
     assert table["status"].to_pylist() == ["rejected"]

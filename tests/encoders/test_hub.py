@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_checkpoints import save_audio_checkpoint, save_text_checkpoint
@@ -13,21 +14,21 @@ from urgency_ray.encoders.load import has_weights, resolve_weights
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
+def checkpoint(tmp_path: Path) -> Path:
     return Path(save_text_checkpoint(tmp_path, "electra"))
 
 
-def identify(folder):
+def identify(folder: Path) -> Any:
     return resolve_weights(TextEncoderConfig(name=str(folder)))
 
 
-def digest_as_0_2_0(folder):
+def digest_as_0_2_0(folder: Path) -> Any:
     lines = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in sorted(folder.iterdir())]
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 
 @pytest.mark.parametrize("name", ["electra", "data2vec"])
-def test_a_saved_checkpoint_keeps_the_digest_of_version_0_2_0(tmp_path, name):
+def test_a_saved_checkpoint_keeps_the_digest_of_version_0_2_0(tmp_path: Path, name: str) -> None:
     if name == "electra":
         folder = Path(save_text_checkpoint(tmp_path, name))
         found = identify(folder)
@@ -57,7 +58,7 @@ def test_a_saved_checkpoint_keeps_the_digest_of_version_0_2_0(tmp_path, name):
         "onnx/model.safetensors",
     ],
 )
-def test_what_loading_does_not_read_is_no_part_of_it(checkpoint, name):
+def test_what_loading_does_not_read_is_no_part_of_it(checkpoint: Path, name: str) -> None:
     before = identify(checkpoint)
     path = checkpoint / name
     path.parent.mkdir(exist_ok=True)
@@ -68,14 +69,14 @@ def test_what_loading_does_not_read_is_no_part_of_it(checkpoint, name):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
-def test_what_loading_reads_is(checkpoint, name):
+def test_what_loading_reads_is(checkpoint: Path, name: str) -> None:
     before = identify(checkpoint)
     with (checkpoint / name).open("ab") as stream:
         stream.write(b"\n")
     assert identify(checkpoint) != before
 
 
-def test_pytorch_s_weights_count_where_there_are_no_others(checkpoint):
+def test_pytorch_s_weights_count_where_there_are_no_others(checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
     before = identify(checkpoint)
     with (checkpoint / "pytorch_model.bin").open("ab") as stream:
@@ -83,7 +84,7 @@ def test_pytorch_s_weights_count_where_there_are_no_others(checkpoint):
     assert identify(checkpoint) != before
 
 
-def test_shards_and_their_index_count(checkpoint):
+def test_shards_and_their_index_count(checkpoint: Path) -> None:
     model = AutoModel.from_pretrained(checkpoint)
     (checkpoint / "model.safetensors").unlink()
     model.save_pretrained(checkpoint, max_shard_size="20KB")
@@ -96,7 +97,7 @@ def test_shards_and_their_index_count(checkpoint):
         assert identify(checkpoint) != before
 
 
-def test_a_digest_of_0_2_0_holds_while_all_files_are_as_they_were(checkpoint, tmp_path):
+def test_a_digest_of_0_2_0_holds_while_all_files_are_as_they_were(checkpoint: Path, tmp_path: Path) -> None:
     (checkpoint / "README.md").write_text("as downloaded", encoding="utf-8")
     config, known = TextEncoderConfig(name=str(checkpoint)), digest_as_0_2_0(checkpoint)
     assert known != identify(checkpoint)

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers as tf
 from safetensors.torch import load_file, save_file
-from tiny_checkpoints import SENTENCES, save_audio_checkpoint, save_text_checkpoint
+from tiny_checkpoints import SENTENCES, save_audio_checkpoint, save_text_checkpoint, tf
 
 from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
 from urgency_ray.encoders.load import load_text_encoder, resolve_weights

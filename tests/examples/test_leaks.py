@@ -1,6 +1,8 @@
 """Planted leaks of each kind are counted; what is natural is not called a leak."""
 
 import hashlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ from urgency_ray.examples.leaks import leak_warnings
 from urgency_ray.examples.splits import split_examples
 
 
-def make_examples(size=60):
+def make_examples(size: int = 60) -> Any:
     rng = np.random.default_rng(0)
     keys = pd.DataFrame(
         {
@@ -31,12 +33,12 @@ def make_examples(size=60):
 SPLITS = Splits(np.arange(40), np.arange(40, 50), np.arange(50, 60))
 
 
-def test_distinct_rows_raise_no_warning():
+def test_distinct_rows_raise_no_warning() -> None:
     assert leak_warnings(make_examples(), SPLITS) == []
 
 
 @pytest.mark.parametrize(("column", "what"), [("call_id", "call"), ("audio_sha256", "audio"), ("text_sha256", "transcript")])
-def test_a_key_on_both_sides_is_counted(column, what):
+def test_a_key_on_both_sides_is_counted(column: str, what: str) -> None:
     examples = make_examples()
     values = examples.keys[column].copy()
     values[[3, 41, 57]] = "one"  # train, val and test
@@ -49,7 +51,7 @@ def test_a_key_on_both_sides_is_counted(column, what):
     ]
 
 
-def test_equal_audio_embeddings_are_equal_audio_unless_there_is_none():
+def test_equal_audio_embeddings_are_equal_audio_unless_there_is_none() -> None:
     examples = make_examples()
     examples.audio[52] = examples.audio[0]
     examples.audio[[1, 53]] = 0.0
@@ -58,20 +60,20 @@ def test_equal_audio_embeddings_are_equal_audio_unless_there_is_none():
     ]
 
 
-def test_rows_without_keys_have_nothing_in_common():
+def test_rows_without_keys_have_nothing_in_common() -> None:
     examples = make_examples()
     examples.keys["text_sha256"] = None
     assert leak_warnings(examples, SPLITS) == []
 
 
-def test_texts_are_read_as_hashes_of_their_words_and_short_ones_not_at_all(tmp_path):
+def test_texts_are_read_as_hashes_of_their_words_and_short_ones_not_at_all(tmp_path: Path) -> None:
     long = "여기 삼 층 건물에서 검은 연기가 계속 올라오고 있고 사람이 안에 있어요 빨리 와 주세요"
     assert len(long) >= MIN_TEXT_CHARS
     texts = [long, f"  {long.replace(' ', '   ')}\n", "네 여보세요", "네 여보세요", *(f"{long} {i}" for i in range(56))]
     frame = pd.DataFrame({"file_id": [f"call_{i:03d}" for i in range(60)], "text": texts, "urgency_y": np.arange(60) % 3})
     frame.to_csv(tmp_path / "metadata.csv", index=False)
     rng = np.random.default_rng(0)
-    arrays = {name: rng.standard_normal((60, 4)).astype(np.float32) for name in ("audio", "text")}
+    arrays: dict[str, Any] = {name: rng.standard_normal((60, 4)).astype(np.float32) for name in ("audio", "text")}
     arrays["audio"][59] = arrays["audio"][58]
     np.savez(tmp_path / "embeddings.npz", **arrays)
     run_dir = str(tmp_path / "run")

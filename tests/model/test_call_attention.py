@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ import pytest
 import torch
 from accounts import make_accounts
 from fitting import NO_DROPOUT, SMALL, check_two_workers_are_one, rounding_noise, run
+from numpy.typing import NDArray
+from shared_runs import Extracted, KnownCorpus, Share, Trained
 from sklearn.metrics import f1_score
 
 from urgency_ray.config import Config, ModelConfig, SplitConfig
@@ -28,25 +31,37 @@ from urgency_ray.scoring.metrics import paired_macro_f1_difference
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import build_model
 
+Embeddings = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CALLS = SMALL | {"model.name": "hierarchical"}
 CPU = torch.device("cpu")
 
 
-def make_utterances(counts, seed=0):
+def make_utterances(counts: Any, seed: int = 0) -> Utterances:
     rng = np.random.default_rng(seed)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     start = np.sort(rng.random((offsets[-1], 2)), axis=1).astype(np.float32)
     return Utterances(offsets, rng.integers(0, 2, offsets[-1]), start)
 
 
-def make_embeddings(num_rows, seed=0):
+def make_embeddings(num_rows: int, seed: int = 0) -> Embeddings:
     rng = np.random.default_rng(seed)
-    return tuple(rng.standard_normal((num_rows, dim)).astype(np.float32) for dim in (6, 5, 5))
+    audio, text, acoustic = (rng.standard_normal((num_rows, dim)).astype(np.float32) for dim in (6, 5, 5))
+    return audio, text, acoustic
 
 
-def make_data(num_calls=203, noise=0.5, seed=0):
+def explain(
+    model: UrgencyClassifier, embeddings: Embeddings, utterances: Utterances
+) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
+    """Each task's probabilities by call, and the weight of each utterance in its call."""
+    probs, weights = explain_probabilities(model, *embeddings, utterances)
+    assert weights is not None
+    return probs, weights
+
+
+def make_data(num_calls: int = 203, noise: float = 0.5, seed: int = 0) -> Any:
     """Calls of 1 to 6 utterances; the one whose first text column is raised carries the call's label in voice and words."""
     rng = np.random.default_rng(seed)
     utterances = make_utterances(rng.integers(1, 7, num_calls), seed)
@@ -67,18 +82,18 @@ def make_data(num_calls=203, noise=0.5, seed=0):
     return TrainingData(audio, text, acoustic, urgency, sentiment, order[40:], order[:40], utterances), planted
 
 
-def build(**changes):
+def build(**changes: Any) -> Any:
     torch.manual_seed(0)
     sizes = {name.split(".")[1]: value for name, value in SMALL.items() if name.startswith("model.")}
     with_sentiment = changes.pop("with_sentiment", False)
     return UrgencyClassifier(ModelConfig(**(sizes | {"name": "hierarchical"} | changes)), 6, 5, with_sentiment).eval()
 
 
-def frame_of(rows):
+def frame_of(rows: Any) -> Any:
     return pd.DataFrame(rows, columns=["call_id", "speaker", "start_ms", "end_ms"])
 
 
-def test_utterances_are_grouped_by_call_with_their_share_of_its_time():
+def test_utterances_are_grouped_by_call_with_their_share_of_its_time() -> None:
     frame = frame_of([("a", 0, 0, 1000), ("a", 1, 1000, 4000), ("b", 1, 500, 2000), ("c", None, 0, 9), ("c", 7, None, None)])
     utterances = group_utterances(frame)
     assert utterances.offsets.tolist() == [0, 2, 3, 5]
@@ -91,12 +106,12 @@ def test_utterances_are_grouped_by_call_with_their_share_of_its_time():
 
 
 @pytest.mark.parametrize("modalities", ["fused", "audio", "text"])
-def test_a_call_of_one_utterance_is_what_the_trunk_makes_of_that_utterance(modalities):
+def test_a_call_of_one_utterance_is_what_the_trunk_makes_of_that_utterance(modalities: str) -> None:
     model = build(modalities=modalities)
     plain = UrgencyClassifier(model.config.model_copy(update={"name": "cross_attention"}), 6, 5).eval()
     plain.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith("attention.")})
     embeddings, calls = make_embeddings(4), np.arange(4)
-    probs, weights = explain_probabilities(model, *embeddings, make_utterances([1, 1, 1, 1]))
+    probs, weights = explain(model, embeddings, make_utterances([1, 1, 1, 1]))
     np.testing.assert_allclose(weights, 1.0)
     torch.testing.assert_close(
         model(gather_batch(embeddings, make_utterances([1] * 4), calls, CPU))["urgency"],
@@ -105,12 +120,13 @@ def test_a_call_of_one_utterance_is_what_the_trunk_makes_of_that_utterance(modal
     np.testing.assert_allclose(probs["urgency"].sum(axis=1), 1, atol=1e-6)
 
 
-def test_the_call_is_the_mean_of_its_utterances_by_gated_attention():
+def test_the_call_is_the_mean_of_its_utterances_by_gated_attention() -> None:
     # Written again from Ilse et al. 2018, equation 9, for one call.
     model = build()
     attention, fused = model.attention, torch.randn(3, model.trunk.out_dim)
     utterances = make_utterances([3])
     turns = gather_batch(make_embeddings(3), utterances, np.array([0]), CPU).turns
+    assert turns is not None
     tokens = attention.project(fused) + attention.speaker(turns.speaker) + attention.span(turns.span)
     place = torch.arange(3)[:, None] / 10_000 ** (torch.arange(0, 16, 2) / 16)
     tokens[:, 0::2] += place.sin()
@@ -124,11 +140,11 @@ def test_the_call_is_the_mean_of_its_utterances_by_gated_attention():
 
 
 @pytest.mark.parametrize("modalities", ["fused", "audio", "text"])
-def test_a_call_s_result_depends_neither_on_its_batch_nor_on_padding(modalities):
+def test_a_call_s_result_depends_neither_on_its_batch_nor_on_padding(modalities: str) -> None:
     model = build(modalities=modalities, with_sentiment=True)
     counts = [3, 1, 17, 2, 1, 40]
     utterances, embeddings = make_utterances(counts), make_embeddings(sum(counts))
-    together, weights = explain_probabilities(model, *embeddings, utterances)
+    together, weights = explain(model, embeddings, utterances)
     for call in range(len(counts)):
         with torch.inference_mode():
             logits, alone = model.explain(gather_batch(embeddings, utterances, np.array([call]), CPU))
@@ -139,29 +155,30 @@ def test_a_call_s_result_depends_neither_on_its_batch_nor_on_padding(modalities)
         assert weights[rows].sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_results_are_those_of_the_calls_also_when_they_fill_several_batches(monkeypatch):
+def test_results_are_those_of_the_calls_also_when_they_fill_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     model, counts = build(), [3, 1, 17, 2, 1, 9, 30]
     utterances, embeddings = make_utterances(counts), make_embeddings(sum(counts))
-    whole, weights = explain_probabilities(model, *embeddings, utterances)
+    whole, weights = explain(model, embeddings, utterances)
     monkeypatch.setattr("urgency_ray.model.batch.ROWS_PER_FORWARD", 4)
-    pieces, piece_weights = explain_probabilities(model, *embeddings, utterances)
+    pieces, piece_weights = explain(model, embeddings, utterances)
     np.testing.assert_allclose(pieces["urgency"], whole["urgency"], atol=1e-5)
     np.testing.assert_allclose(piece_weights, weights, atol=1e-5)
 
 
 @pytest.mark.parametrize("part", ["speaker", "span", "order"])
-def test_who_speaks_and_when_count(part):
+def test_who_speaks_and_when_count(part: str) -> None:
     model, utterances, embeddings = build(), make_utterances([4]), make_embeddings(4)
-    base = explain_probabilities(model, *embeddings, utterances)[1]
+    base = explain(model, embeddings, utterances)[1]
     if part == "order":
-        other = explain_probabilities(model, *(values[::-1].copy() for values in embeddings), utterances)[1][::-1]
+        audio, text, acoustic = (values[::-1].copy() for values in embeddings)
+        other = explain(model, (audio, text, acoustic), utterances)[1][::-1]
     else:
-        changed = {"speaker": 1 - utterances.speaker, "span": utterances.span[::-1].copy()}[part]
-        other = explain_probabilities(model, *embeddings, utterances._replace(**{part: changed}))[1]
+        changed: Any = {"speaker": 1 - utterances.speaker, "span": utterances.span[::-1].copy()}[part]
+        other = explain(model, embeddings, utterances._replace(**{part: changed}))[1]
     assert np.abs(base - other).max() > 1e-3
 
 
-def test_gradients_are_finite_with_calls_of_one_utterance_beside_long_ones():
+def test_gradients_are_finite_with_calls_of_one_utterance_beside_long_ones() -> None:
     model = build(with_sentiment=True).train()
     utterances = make_utterances([1, 30, 1, 2])
     logits = model(gather_batch(make_embeddings(34), utterances, np.arange(4), CPU))
@@ -170,7 +187,7 @@ def test_gradients_are_finite_with_calls_of_one_utterance_beside_long_ones():
     assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients.values())
 
 
-def test_it_runs_in_mixed_precision():
+def test_it_runs_in_mixed_precision() -> None:
     model, utterances = build(), make_utterances([1, 30, 2])
     batch = gather_batch(make_embeddings(33), utterances, np.arange(3), CPU)
     exact, weights = model.explain(batch)
@@ -180,31 +197,31 @@ def test_it_runs_in_mixed_precision():
     torch.testing.assert_close(rough_weights.float(), weights, rtol=0, atol=0.02)
 
 
-def test_a_saved_model_gives_the_same_result(tmp_path):
+def test_a_saved_model_gives_the_same_result(tmp_path: Path) -> None:
     model = build(with_sentiment=True)
     model.save_pretrained(tmp_path)
     utterances, embeddings = make_utterances([3, 1, 5]), make_embeddings(9)
-    expected, weights = explain_probabilities(model, *embeddings, utterances)
-    loaded, loaded_weights = explain_probabilities(load_model(str(tmp_path)), *embeddings, utterances)
+    expected, weights = explain(model, embeddings, utterances)
+    loaded, loaded_weights = explain(load_model(str(tmp_path)), embeddings, utterances)
     for task, probs in expected.items():
         np.testing.assert_array_equal(loaded[task], probs)
     np.testing.assert_array_equal(loaded_weights, weights)
 
 
-def test_it_learns_which_utterance_counts():
+def test_it_learns_which_utterance_counts() -> None:
     data, planted = make_data(400)
     config = Config().replace(CALLS | {"train.epochs": 15, "train.schedule": "constant", "model.dropout": 0.1})
     epoch, weights = max(run(config, data), key=lambda pair: pair[0].metrics["val_macro_f1"])
     assert epoch.metrics["val_macro_f1"] > 0.85
     model = build_model(config, data)
     model.load_state_dict(weights)
-    shares = explain_probabilities(model, data.audio, data.text, data.acoustic, data.utterances)[1]
+    shares = explain(model, (data.audio, data.text, data.acoustic), data.utterances)[1]
     offsets = data.utterances.offsets[:-1]
     found = shares[planted] == np.maximum.reduceat(shares, offsets)
     assert found[data.val].mean() > 0.85
 
 
-def test_statistics_are_those_of_the_training_calls_utterances():
+def test_statistics_are_those_of_the_training_calls_utterances() -> None:
     data, _ = make_data()
     rows = np.concatenate([np.arange(*data.utterances.offsets[[call, call + 1]]) for call in data.train])
     data.acoustic[np.setdiff1d(np.arange(len(data.acoustic)), rows)] += 1000
@@ -213,7 +230,7 @@ def test_statistics_are_those_of_the_training_calls_utterances():
     np.testing.assert_allclose(model.standardize_text.std, data.text[rows].std(0), rtol=1e-3)
 
 
-def test_a_resumed_run_ends_like_an_unbroken_one_with_dropout_on(tmp_path):
+def test_a_resumed_run_ends_like_an_unbroken_one_with_dropout_on(tmp_path: Path) -> None:
     config, (data, _) = Config().replace(CALLS | {"train.epochs": 4}), make_data()
     whole = run(config, data)
     torch.save(run(config, data, stop_after=2)[-1][0].state(), tmp_path / "state.pt")
@@ -223,12 +240,12 @@ def test_a_resumed_run_ends_like_an_unbroken_one_with_dropout_on(tmp_path):
         torch.testing.assert_close(resumed[-1][1][name], value, rtol=0, atol=1e-7)
 
 
-def test_two_workers_give_the_losses_scores_and_weights_of_one(tmp_path):
+def test_two_workers_give_the_losses_scores_and_weights_of_one(tmp_path: Path) -> None:
     config = Config().replace(CALLS | NO_DROPOUT | {"loss.sentiment_weight": 0.3, "train.batch_size": 32})
     check_two_workers_are_one(config, make_data()[0], tmp_path, rounding_noise)
 
 
-def write_run(folder, rows, fingerprint=None):
+def write_run(folder: Any, rows: Any, fingerprint: Any = None) -> Any:
     """A run folder with embedded rows (example_id, call_id, utterance_id, speaker, start_ms, end_ms, urgency)."""
     schema = embedding_schema(2, 3, fingerprint)
     names = ["example_id", "call_id", "utterance_id", "speaker", "start_ms", "end_ms", "urgency"]
@@ -252,7 +269,7 @@ def write_run(folder, rows, fingerprint=None):
     return str(folder)
 
 
-def test_an_example_is_a_call_and_its_rows_stand_together(tmp_path):
+def test_an_example_is_a_call_and_its_rows_stand_together(tmp_path: Path) -> None:
     # Written out of order, and ids of which one begins the other: "a", "a b" and "a/c".
     rows = [
         ("a/0001", "a", "u1", 1, 500, 1500, 2),
@@ -263,6 +280,7 @@ def test_an_example_is_a_call_and_its_rows_stand_together(tmp_path):
     examples = load_examples(write_run(tmp_path, rows), by_call=True)
     assert examples.keys["example_id"].tolist() == examples.keys["call_id"].tolist() == ["a", "a b", "a/c"]
     assert examples.urgency.tolist() == [2, 0, 1]
+    assert examples.utterances is not None
     assert examples.utterances.offsets.tolist() == [0, 2, 3, 4]
     assert examples.audio[:, 0].tolist() == examples.acoustic[:, 0].tolist() == [3, 0, 1, 2]
     assert examples.utterances.speaker.tolist() == [0, 1, 0, 1]
@@ -270,13 +288,13 @@ def test_an_example_is_a_call_and_its_rows_stand_together(tmp_path):
     assert len(load_examples(str(tmp_path))) == 4
 
 
-def test_rows_of_whole_calls_are_refused(tmp_path):
+def test_rows_of_whole_calls_are_refused(tmp_path: Path) -> None:
     run_dir = write_run(tmp_path, [("a", "a", None, None, 0, 1000, 1)])
     with pytest.raises(RequestError, match=r"holds a row a call, but model\.name hierarchical .* data\.unit utterance$"):
         load_examples(run_dir, by_call=True)
 
 
-def test_splits_and_probabilities_are_of_calls(tmp_path):
+def test_splits_and_probabilities_are_of_calls(tmp_path: Path) -> None:
     rows = [
         (f"c{call:03}/{place:04}", f"c{call:03}", "u", place % 2, 1000 * place, 1000 * place + 900, call % 3)
         for call in range(90)
@@ -290,7 +308,7 @@ def test_splits_and_probabilities_are_of_calls(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trained_calls(utterances, share):
+def trained_calls(utterances: Extracted, share: Share) -> Trained:
     """(run folder, metrics, config): the session's corpus as utterances, and a hierarchical model of it; read only."""
     from urgency_ray.commands.train import train
 
@@ -298,7 +316,7 @@ def trained_calls(utterances, share):
     return *share("trained_calls", train, lambda run_dir: train(config, run_dir), copy_of=utterances[0]), config
 
 
-def test_a_run_keeps_the_contract_with_a_row_a_call(trained_calls):
+def test_a_run_keeps_the_contract_with_a_row_a_call(trained_calls: Trained) -> None:
     from urgency_ray.commands.evaluate import evaluate_run
 
     run_dir, metrics, config = trained_calls
@@ -320,7 +338,7 @@ def test_a_run_keeps_the_contract_with_a_row_a_call(trained_calls):
 
 
 @pytest.mark.parametrize("suffix", ["parquet", pytest.param("csv", marks=pytest.mark.slow)])
-def test_predict_says_which_utterance_decided(trained_calls, corpus, tmp_path, suffix):
+def test_predict_says_which_utterance_decided(trained_calls: Trained, corpus: KnownCorpus, tmp_path: Path, suffix: str) -> None:
     from urgency_ray.commands.predict import predict
 
     run_dir, output = trained_calls[0], tmp_path / f"new.{suffix}"
@@ -349,20 +367,23 @@ def test_predict_says_which_utterance_decided(trained_calls, corpus, tmp_path, s
 
 
 @pytest.mark.slow
-def test_a_search_and_an_ablation_train_on_calls(trained_calls, tmp_path):
+def test_a_search_and_an_ablation_train_on_calls(trained_calls: Trained, tmp_path: Path) -> None:
     from urgency_ray.commands.train import train
     from urgency_ray.commands.tune import tune
 
     run_dir = str(shutil.copytree(trained_calls[0], tmp_path / "run"))
     config = trained_calls[2].replace({"train.epochs": 1, "tune.num_trials": 2, "train.ablation": True})
     metrics = train(config, run_dir)
+    assert metrics.ablation is not None
     assert {block.num_rows for block in metrics.ablation.values()} == {20}
     assert tune(config, run_dir).test.num_rows == 20
     assert load_model(f"{run_dir}/tune/model").attention is not None
 
 
 @pytest.mark.slow
-def test_where_one_utterance_tells_it_beats_the_pooled_model_and_finds_that_utterance(ray_session, demo_config, tmp_path):
+def test_where_one_utterance_tells_it_beats_the_pooled_model_and_finds_that_utterance(
+    ray_session: None, demo_config: Config, tmp_path: Path
+) -> None:
     from urgency_ray.commands.extract import extract
     from urgency_ray.commands.predict import predict
     from urgency_ray.commands.train import train

@@ -1,5 +1,8 @@
 """The card of a saved model says what it was made of, what it reached and what it is not for."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from huggingface_hub import ModelCard
 
@@ -10,7 +13,7 @@ from urgency_ray.model.classifier import UrgencyClassifier
 COUNTS = {"train": [70, 68, 62], "val": [9, 8, 7], "test": [11, 10, 9]}
 
 
-def make_block(macro_f1, ordinal=True):
+def make_block(macro_f1: Any, ordinal: Any = True) -> Any:
     return {
         "num_rows": 24,
         "accuracy": 0.61,
@@ -24,7 +27,7 @@ def make_block(macro_f1, ordinal=True):
     }
 
 
-def write(tmp_path, fingerprint, **more):
+def write(tmp_path: Path, fingerprint: Any, **more: Any) -> Any:
     sections = Config().model_dump(include={"data", "audio_encoder", "text_encoder", "split"})
     config = Config().replace({"model.hidden_dim": 16, "model.num_layers": 1, "model.feedforward_dim": 16, "model.head_dim": 8})
     model = UrgencyClassifier(config.model, 240, 512, True, {**sections, "fingerprint": fingerprint})
@@ -35,14 +38,14 @@ def write(tmp_path, fingerprint, **more):
     return (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
-def make_fingerprint():
+def make_fingerprint() -> Any:
     tree = Config().model_dump(include={"audio_encoder", "text_encoder"})
     tree["audio_encoder"] |= {"weights": "sha256:aa", "window_sec": 30.0, "revision": "v1"}
     tree["text_encoder"] |= {"weights": "built-in"}
     return tree | {"code_version": "0.2.0"}
 
 
-def test_the_card_states_data_figures_use_and_limits(tmp_path):
+def test_the_card_states_data_figures_use_and_limits(tmp_path: Path) -> None:
     card = write(tmp_path, make_fingerprint())
     for line in (
         "| split | rows | 하 | 중 | 상 |",
@@ -63,7 +66,7 @@ def test_the_card_states_data_figures_use_and_limits(tmp_path):
     assert (loaded.data.language, loaded.data.library_name) == ("ko", "urgency_ray")
 
 
-def test_the_example_in_python_is_for_models_that_it_fits(tmp_path):
+def test_the_example_in_python_is_for_models_that_it_fits(tmp_path: Path) -> None:
     example = 'model(Batch(audio, text, acoustic)))["urgency"]'
     assert example in write(tmp_path, make_fingerprint())
     sections = Config().model_dump(include={"data", "audio_encoder", "text_encoder", "split"})
@@ -76,7 +79,7 @@ def test_the_example_in_python_is_for_models_that_it_fits(tmp_path):
     assert "one row a call, the words" in card
 
 
-def test_the_card_repeats_warnings_and_folds(tmp_path):
+def test_the_card_repeats_warnings_and_folds(tmp_path: Path) -> None:
     line = "possible leak: 3 of 24 test rows have the same audio as a row of train or val; their scores flatter"
     folds = {
         "each": [{}, {}, {}],
@@ -90,7 +93,7 @@ def test_the_card_repeats_warnings_and_folds(tmp_path):
     assert "0.613 on all 224 rows together" in card
 
 
-def test_the_card_of_imported_embeddings_says_so(tmp_path):
+def test_the_card_of_imported_embeddings_says_so(tmp_path: Path) -> None:
     card = write(tmp_path, None)
     assert "The embeddings (240 numbers of audio, 512 of text) were imported." in card
     assert "does not know what made them" in card

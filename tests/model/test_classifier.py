@@ -1,4 +1,6 @@
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +16,13 @@ from urgency_ray.model.classifier import CornHead, UrgencyClassifier, load_model
 SMALL = {"hidden_dim": 16, "num_heads": 2, "num_layers": 2, "feedforward_dim": 24, "head_dim": 12}
 
 
-def make_batch(rows=4):
+def make_batch(rows: int = 4) -> Batch:
     generator = torch.Generator().manual_seed(0)
-    return Batch(*(torch.randn(rows, dim, generator=generator) for dim in (10, 7, 5)))
+    audio, text, acoustic = (torch.randn(rows, dim, generator=generator) for dim in (10, 7, 5))
+    return Batch(audio, text, acoustic)
 
 
-def build(**changes):
+def build(**changes: Any) -> Any:
     torch.manual_seed(0)
     with_sentiment = changes.pop("with_sentiment", False)
     return UrgencyClassifier(ModelConfig(**{**SMALL, **changes}), 10, 7, with_sentiment, {"unit": "call"}).eval()
@@ -27,7 +30,7 @@ def build(**changes):
 
 @pytest.mark.parametrize("name", ["cross_attention", "concat", "cross_modal"])
 @pytest.mark.parametrize(("modalities", "urgency_head"), [("fused", "softmax"), ("audio", "corn"), ("text", "softmax")])
-def test_a_saved_model_gives_the_same_logits(tmp_path, name, modalities, urgency_head):
+def test_a_saved_model_gives_the_same_logits(tmp_path: Path, name: str, modalities: str, urgency_head: str) -> None:
     model = build(name=name, modalities=modalities, urgency_head=urgency_head, with_sentiment=True)
     model.standardize_acoustic.set_statistics(np.arange(5, dtype=np.float32), np.full(5, 2.0, np.float32))
     model.save_pretrained(tmp_path)
@@ -39,7 +42,7 @@ def test_a_saved_model_gives_the_same_logits(tmp_path, name, modalities, urgency
     assert {path.suffix for path in tmp_path.iterdir()} <= {".json", ".safetensors", ".md"}
 
 
-def test_the_fusion_trunk_is_the_recipe_s(monkeypatch):
+def test_the_fusion_trunk_is_the_recipe_s(monkeypatch: pytest.MonkeyPatch) -> None:
     # Written again from the recipe, with PyTorch's own layers and our weights.
     model = build()
     batch = make_batch()
@@ -57,7 +60,7 @@ def test_the_fusion_trunk_is_the_recipe_s(monkeypatch):
     torch.testing.assert_close(model(batch)["urgency"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_corn_s_head_multiplies_conditional_probabilities():
+def test_corn_s_head_multiplies_conditional_probabilities() -> None:
     head = CornHead(5, 4)
     hidden = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
     more = nn.functional.linear(hidden, head.weight, head.bias).sigmoid()
@@ -68,24 +71,25 @@ def test_corn_s_head_multiplies_conditional_probabilities():
     torch.testing.assert_close(log_probs.softmax(-1), log_probs.exp())
 
 
-def test_corn_s_head_is_stable_far_out():
+def test_corn_s_head_is_stable_far_out() -> None:
     head = CornHead(1, 3)
     nn.init.ones_(head.weight)
     nn.init.zeros_(head.bias)
     log_probs = head(torch.tensor([[300.0], [-300.0]]))
     assert log_probs.tolist() == [pytest.approx([-300, -300, 0], abs=1e-6), pytest.approx([0, -300, -600], abs=1e-6)]
     log_probs.sum().backward()
+    assert head.weight.grad is not None
     assert torch.isfinite(head.weight.grad).all()
 
 
-def test_the_corn_loss_is_refused_without_its_head():
+def test_the_corn_loss_is_refused_without_its_head() -> None:
     message = "^config: loss.corn_weight: 0.5 needs model.urgency_head corn but got softmax$"
     with pytest.raises(RequestError, match=message):
         Config().replace({"loss.corn_weight": 0.5})
 
 
-def test_the_default_model_has_the_recipe_s_size():
-    model = UrgencyClassifier(ModelConfig(), 768, 768)
+def test_the_default_model_has_the_recipe_s_size() -> None:
+    model: Any = UrgencyClassifier(ModelConfig(), 768, 768)
     hidden, feedforward, head = 768, 2048, 512
     project = (768 + 5) * hidden + hidden + 2 * hidden + 768 * hidden + hidden + 2 * hidden
     attention = 4 * (hidden * hidden + hidden)
@@ -99,7 +103,7 @@ def test_the_default_model_has_the_recipe_s_size():
 @pytest.mark.parametrize(
     ("modalities", "heard", "read"), [("fused", True, True), ("audio", True, False), ("text", False, True)]
 )
-def test_a_modality_that_is_left_out_has_no_say(modalities, heard, read):
+def test_a_modality_that_is_left_out_has_no_say(modalities: str, heard: bool, read: bool) -> None:
     model = build(modalities=modalities)
     batch = make_batch()
     base = model(batch)["urgency"]
@@ -108,14 +112,14 @@ def test_a_modality_that_is_left_out_has_no_say(modalities, heard, read):
     assert (not torch.equal(base, deaf), not torch.equal(base, blind)) == (heard, read)
 
 
-def test_cross_modal_hears_and_reads():
+def test_cross_modal_hears_and_reads() -> None:
     model = build(name="cross_modal", acoustic_features=False)
     batch = make_batch()
     assert not torch.equal(model(batch)["urgency"], model(batch._replace(audio=-batch.audio))["urgency"])
     assert not torch.equal(model(batch)["urgency"], model(batch._replace(text=-batch.text))["urgency"])
 
 
-def test_acoustic_features_are_standardised_and_gaps_become_the_mean():
+def test_acoustic_features_are_standardised_and_gaps_become_the_mean() -> None:
     model = build()
     model.standardize_acoustic.set_statistics(np.full(5, 30.0, np.float32), np.full(5, 10.0, np.float32))
     batch = make_batch()
@@ -125,14 +129,14 @@ def test_acoustic_features_are_standardised_and_gaps_become_the_mean():
     assert not torch.equal(model(batch._replace(acoustic=torch.full((4, 5), 40.0)))["urgency"], model(mean)["urgency"])
 
 
-def test_config_json_holds_the_transform_and_no_code(tmp_path):
+def test_config_json_holds_the_transform_and_no_code(tmp_path: Path) -> None:
     build().save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert saved["transform"] == {"unit": "call"}
     assert saved["model"]["hidden_dim"] == 16
 
 
-def test_probabilities_are_those_of_the_temperature_that_travels_with_the_model(tmp_path):
+def test_probabilities_are_those_of_the_temperature_that_travels_with_the_model(tmp_path: Path) -> None:
     model = build(with_sentiment=True)
     model.temperature.copy_(torch.tensor([2.0, 0.5]))
     model.save_pretrained(tmp_path)
@@ -142,7 +146,7 @@ def test_probabilities_are_those_of_the_temperature_that_travels_with_the_model(
     torch.testing.assert_close(probs["sentiment"], (logits["sentiment"] / 0.5).softmax(-1))
 
 
-def test_a_model_saved_before_there_were_temperatures_has_temperature_one(tmp_path):
+def test_a_model_saved_before_there_were_temperatures_has_temperature_one(tmp_path: Path) -> None:
     build().save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     del weights["temperature"]
@@ -150,6 +154,6 @@ def test_a_model_saved_before_there_were_temperatures_has_temperature_one(tmp_pa
     assert load_model(str(tmp_path)).temperature.tolist() == [1.0, 1.0]
 
 
-def test_a_folder_without_a_model_is_one_line(tmp_path):
+def test_a_folder_without_a_model_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"--model .*: holds no model\.safetensors"):
         load_model(str(tmp_path))

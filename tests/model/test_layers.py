@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -5,7 +7,7 @@ from torch import nn
 from urgency_ray.model.layers import FewTokensLayer, SixteenBitDropout
 
 
-def test_dropout_drops_its_share_and_keeps_the_mean():
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
     dropout, values = SixteenBitDropout(0.3).train(), torch.ones(400, 500)
     dropped = dropout(values)
@@ -18,7 +20,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     assert torch.corrcoef(places.T).fill_diagonal_(0).abs().max() < 0.02
 
 
-def test_dropout_follows_the_seed_and_rests_in_evaluation():
+def test_dropout_follows_the_seed_and_rests_in_evaluation() -> None:
     dropout, values = SixteenBitDropout(0.5), torch.randn(7, 13)
     first, second = ((torch.manual_seed(3), dropout.train()(values))[1] for _ in range(2))
     assert torch.equal(first, second)
@@ -26,11 +28,12 @@ def test_dropout_follows_the_seed_and_rests_in_evaluation():
     assert torch.equal(dropout.eval()(values), values)
 
 
-def test_gradients_pass_where_values_do():
+def test_gradients_pass_where_values_do() -> None:
     torch.manual_seed(0)
     values = torch.randn(50, 3, requires_grad=True)
     dropped = SixteenBitDropout(0.4).train()(values)
     dropped.sum().backward()
+    assert values.grad is not None
     assert torch.equal(values.grad == 0, dropped == 0)
     torch.testing.assert_close(values.grad * values, dropped)
 
@@ -43,12 +46,12 @@ def test_gradients_pass_where_values_do():
         {"is_causal": True},
     ],
 )
-def test_the_layer_refuses_a_mask(mask):
+def test_the_layer_refuses_a_mask(mask: Any) -> None:
     with pytest.raises(ValueError, match="takes no mask"):
         FewTokensLayer(24, 4, 48, dropout=0.0)(torch.randn(6, 2, 24), **mask)
 
 
-def test_torch_s_encoder_takes_the_layer_and_hands_it_masks():
+def test_torch_s_encoder_takes_the_layer_and_hands_it_masks() -> None:
     encoder = nn.TransformerEncoder(FewTokensLayer(24, 4, 48, dropout=0.0), 2, enable_nested_tensor=False)
     tokens = torch.randn(6, 2, 24)
     first, second = encoder.layers
@@ -60,7 +63,7 @@ def test_torch_s_encoder_takes_the_layer_and_hands_it_masks():
 
 
 @pytest.mark.parametrize("num_tokens", [1, 2, 5])
-def test_the_layer_is_that_of_torch(num_tokens):
+def test_the_layer_is_that_of_torch(num_tokens: int) -> None:
     torch.manual_seed(0)
     ours = FewTokensLayer(24, 4, 48, dropout=0.0).train()
     theirs = nn.TransformerEncoderLayer(24, 4, 48, 0.0, activation="gelu", batch_first=True).train()

@@ -1,5 +1,8 @@
 import json
 import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +19,9 @@ from urgency_ray.errors import RequestError
 from urgency_ray.examples.tokens import tokenize
 from urgency_ray.model.classifier import load_model
 from urgency_ray.model.inference import predict_probabilities
-from urgency_ray.model.text_trunk import load_tokenizer
+from urgency_ray.model.text_trunk import KoElectraCrossModal, load_tokenizer
 from urgency_ray.training.data import TrainingData
-from urgency_ray.training.fit import build_model, fit
+from urgency_ray.training.fit import Epoch, build_model, fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,12 +29,12 @@ WORDS = " ".join(SENTENCES).split()
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_text_checkpoint(tmp_path_factory.mktemp("text"), "electra")
 
 
 @pytest.fixture(scope="module")
-def steady(checkpoint, tmp_path_factory):
+def steady(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same checkpoint without dropout."""
     folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("steady") / "electra")
     config = json.loads((folder / "config.json").read_text())
@@ -40,7 +43,7 @@ def steady(checkpoint, tmp_path_factory):
     return str(folder)
 
 
-def make_config(checkpoint, **changes):
+def make_config(checkpoint: str, **changes: Any) -> Config:
     fields = {
         "model.name": "cross_modal",
         "model.text_encoder": checkpoint,
@@ -54,7 +57,7 @@ def make_config(checkpoint, **changes):
     return Config().replace(fields | {name.replace("__", "."): value for name, value in changes.items()})
 
 
-def make_data(config, size=51, seed=0):
+def make_data(config: Config, size: int = 51, seed: int = 0) -> TrainingData:
     """Texts of one to twelve words; the class is told by one of them, and by the audio, faintly."""
     rng = np.random.default_rng(seed)
     urgency = rng.choice(3, size=size, p=[0.5, 0.3, 0.2])
@@ -66,11 +69,11 @@ def make_data(config, size=51, seed=0):
     return TrainingData(audio, text, acoustic, urgency, sentiment, order[16:], order[:16], tokens=tokens)
 
 
-def make_batch(data, rows=range(6)):
+def make_batch(data: Any, rows: Any = range(6)) -> Any:
     return data.batch(np.asarray(rows), torch.device("cpu"))[0]
 
 
-def test_the_forward_pass_is_the_recipe_s(checkpoint):
+def test_the_forward_pass_is_the_recipe_s(checkpoint: str) -> None:
     # Written again from the recipe. With one key the weights of attention are 1: what it gives is the projected value.
     config = make_config(checkpoint, model__acoustic_features=True)
     data = make_data(config)
@@ -78,10 +81,11 @@ def test_the_forward_pass_is_the_recipe_s(checkpoint):
     batch = make_batch(data)
     own = model.state_dict()
 
-    def linear(values, name):
+    def linear(values: Any, name: Any) -> Any:
         return values @ own[f"{name}.weight"].T + own[f"{name}.bias"]
 
-    encoder = ElectraModel.from_pretrained(checkpoint).eval()
+    encoder: Any = ElectraModel.from_pretrained(checkpoint)
+    encoder.eval()
     cls = encoder(input_ids=batch.token_ids, attention_mask=batch.token_mask).last_hidden_state[:, 0]
     mean, std = (torch.from_numpy(f(data.acoustic[data.train], axis=0)) for f in (np.mean, np.std))
     acoustic = (batch.acoustic - mean) / std
@@ -97,7 +101,7 @@ def test_the_forward_pass_is_the_recipe_s(checkpoint):
         torch.testing.assert_close(logits[task], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_row_does_not_depend_on_its_neighbours(checkpoint):
+def test_a_row_does_not_depend_on_its_neighbours(checkpoint: str) -> None:
     config = make_config(checkpoint)
     data = make_data(config)
     model = build_model(config, data).eval()
@@ -107,7 +111,7 @@ def test_a_row_does_not_depend_on_its_neighbours(checkpoint):
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 
-def test_probabilities_come_back_in_the_order_of_the_rows(checkpoint, monkeypatch):
+def test_probabilities_come_back_in_the_order_of_the_rows(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urgency_ray.examples.tokens.PADDED_TOKENS", 40)
     config = make_config(checkpoint)
     data = make_data(config)
@@ -118,7 +122,7 @@ def test_probabilities_come_back_in_the_order_of_the_rows(checkpoint, monkeypatc
         np.testing.assert_allclose(probs[task], expected[task].detach().softmax(-1), atol=1e-5)
 
 
-def test_tokens_are_the_tokenizer_s_cut_and_counted(checkpoint):
+def test_tokens_are_the_tokenizer_s_cut_and_counted(checkpoint: str) -> None:
     config = make_config(checkpoint, model__max_tokens=8)
     plain = AutoTokenizer.from_pretrained(checkpoint)
     texts = [SENTENCES[0], " ".join(SENTENCES), "", SENTENCES[3] * 9]
@@ -133,14 +137,14 @@ def test_tokens_are_the_tokenizer_s_cut_and_counted(checkpoint):
     assert tokens.pad(np.array([2]))[0].tolist() == [[plain.cls_token_id, plain.sep_token_id]]
 
 
-def test_it_learns_from_the_words_alone(steady):
+def test_it_learns_from_the_words_alone(steady: str) -> None:
     config = make_config(steady, model__modalities="text", train__epochs=15, train__learning_rate=3e-3, model__dropout=0.0)
     data = make_data(config, size=120)
     assert run(config, data)[-1][0].metrics["best_val_macro_f1"] > 0.9
 
 
 @pytest.mark.parametrize(("trainable_layers", "trained"), [(None, {"0", "1", ""}), (1, {"1"}), (0, set())])
-def test_exactly_the_last_layers_change(checkpoint, trainable_layers, trained):
+def test_exactly_the_last_layers_change(checkpoint: str, trainable_layers: int | None, trained: set[str]) -> None:
     changes = {"model__trainable_layers": trainable_layers, "train__weight_decay": 0.0, "train__epochs": 1}
     config = make_config(checkpoint, **changes)
     data = make_data(config)
@@ -157,7 +161,7 @@ def test_exactly_the_last_layers_change(checkpoint, trainable_layers, trained):
     assert {"trunk.project_audio.weight", "trunk.norm.weight", "urgency.weight", "sentiment.weight"} <= changed
 
 
-def test_a_frozen_encoder_is_a_fixed_function_while_the_rest_trains(checkpoint):
+def test_a_frozen_encoder_is_a_fixed_function_while_the_rest_trains(checkpoint: str) -> None:
     config = make_config(checkpoint, model__trainable_layers=0, model__modalities="text", model__dropout=0.0)
     data = make_data(config)
     model = build_model(config, data).train()
@@ -168,13 +172,14 @@ def test_a_frozen_encoder_is_a_fixed_function_while_the_rest_trains(checkpoint):
 
 
 @pytest.mark.parametrize("trainable_layers", [None, 1])
-def test_gradient_checkpointing_gives_the_same_gradients(checkpoint, trainable_layers):
+def test_gradient_checkpointing_gives_the_same_gradients(checkpoint: str, trainable_layers: int | None) -> None:
     config = make_config(checkpoint, model__trainable_layers=trainable_layers)
     data = make_data(config)
     results = []
     for checkpointing in (False, True):
         model = build_model(config.replace({"model.gradient_checkpointing": checkpointing}), data).train()
-        calls = []
+        calls: list[int] = []
+        assert isinstance(model.trunk, KoElectraCrossModal)
         attention = model.trunk.text_encoder.encoder.layer[1].attention
         attention.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         torch.manual_seed(3)
@@ -189,7 +194,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(checkpoint, trainable_l
         torch.testing.assert_close(results[1][name], gradient, rtol=0, atol=1e-6)
 
 
-def test_bfloat16_is_the_arithmetic_and_not_the_weights(steady):
+def test_bfloat16_is_the_arithmetic_and_not_the_weights(steady: str) -> None:
     config = make_config(steady, train__epochs=1, model__dropout=0.0)
     data = make_data(config)
     (exact,), (rounded,) = run(config, data), run(config.replace({"train.precision": "bfloat16"}), data)
@@ -199,19 +204,19 @@ def test_bfloat16_is_the_arithmetic_and_not_the_weights(steady):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_auto_is_bfloat16_on_a_gpu(steady):
+def test_auto_is_bfloat16_on_a_gpu(steady: str) -> None:
     config = make_config(steady, train__epochs=1, model__dropout=0.0, model__gradient_checkpointing=True)
     data = make_data(config)
-    epochs = {}
+    epochs: dict[str, Epoch] = {}
     for precision in ("auto", "bfloat16", "float32"):
         fields = {"train.precision": precision}
-        fit(config.replace(fields), data, lambda epoch, p=precision: epochs.update({p: epoch}), device=torch.device("cuda"))
+        fit(config.replace(fields), data, partial(epochs.__setitem__, precision), device=torch.device("cuda"))
     losses = {precision: epoch.metrics["train_loss"] for precision, epoch in epochs.items()}
     assert losses["auto"] == losses["bfloat16"] != losses["float32"]
     assert losses["auto"] == pytest.approx(losses["float32"], abs=0.02)
 
 
-def test_a_resumed_run_ends_like_an_unbroken_one_with_dropout_on(checkpoint, tmp_path):
+def test_a_resumed_run_ends_like_an_unbroken_one_with_dropout_on(checkpoint: str, tmp_path: Path) -> None:
     config = make_config(checkpoint, train__epochs=3, model__gradient_checkpointing=True, model__trainable_layers=1)
     data = make_data(config)
     whole = run(config, data)
@@ -225,20 +230,20 @@ def test_a_resumed_run_ends_like_an_unbroken_one_with_dropout_on(checkpoint, tmp
     assert timeless[0] == timeless[1]
 
 
-def rounding_noise(name, value):
+def rounding_noise(name: Any, value: Any) -> Any:
     """The bias of the encoder's keys, which cancels in the softmax; query and key of the trunk: its softmax is over one key."""
     if name.startswith("trunk.attention.in_proj"):
         return slice(len(value) // 3 * 2)
     return slice(None) if "key.bias" in name else slice(0)
 
 
-def test_two_workers_give_the_losses_scores_and_weights_of_one(steady, tmp_path):
+def test_two_workers_give_the_losses_scores_and_weights_of_one(steady: str, tmp_path: Path) -> None:
     changes = {"model__dropout": 0.0, "model__gradient_checkpointing": True, "train__select_by": "mean_of_tasks"}
     config = make_config(steady, train__batch_size=5, **changes)
     check_two_workers_are_one(config, make_data(config), tmp_path, rounding_noise)
 
 
-def test_the_mean_of_tasks_picks_the_best_epoch_as_scikit_learn_scores_it(checkpoint):
+def test_the_mean_of_tasks_picks_the_best_epoch_as_scikit_learn_scores_it(checkpoint: str) -> None:
     config = make_config(checkpoint, train__epochs=6, train__select_by="mean_of_tasks", train__early_stop_epochs=None)
     data = make_data(config)
     epochs = run(config, data)
@@ -264,7 +269,7 @@ def test_the_mean_of_tasks_picks_the_best_epoch_as_scikit_learn_scores_it(checkp
 
 
 @pytest.mark.parametrize("modalities", ["fused", "audio", "text"])
-def test_a_saved_model_needs_no_checkpoint(checkpoint, tmp_path, modalities):
+def test_a_saved_model_needs_no_checkpoint(checkpoint: str, tmp_path: Path, modalities: str) -> None:
     source = shutil.copytree(checkpoint, tmp_path / "source")
     config = make_config(str(source), model__modalities=modalities, model__max_tokens=16)
     data = make_data(config)
@@ -290,7 +295,7 @@ def test_a_saved_model_needs_no_checkpoint(checkpoint, tmp_path, modalities):
 @pytest.mark.parametrize(
     ("modalities", "heard", "read"), [("fused", True, True), ("audio", True, False), ("text", False, True)]
 )
-def test_a_modality_that_is_left_out_has_no_say(checkpoint, modalities, heard, read):
+def test_a_modality_that_is_left_out_has_no_say(checkpoint: str, modalities: str, heard: bool, read: bool) -> None:
     config = make_config(checkpoint, model__modalities=modalities)
     data = make_data(config)
     model = build_model(config, data).eval()
@@ -301,10 +306,10 @@ def test_a_modality_that_is_left_out_has_no_say(checkpoint, modalities, heard, r
     assert (not torch.equal(base, deaf), not torch.equal(base, blind)) == (heard, read)
 
 
-def test_a_pooler_is_left_out(tmp_path):
+def test_a_pooler_is_left_out(tmp_path: Path) -> None:
     config = make_config(save_text_checkpoint(tmp_path, "roberta"), model__max_tokens=512)
     data = make_data(config)
-    assert data.tokens.offsets[-1] == len(data.tokens.ids)
+    assert data.tokens is not None and data.tokens.offsets[-1] == len(data.tokens.ids)
     assert load_tokenizer(config.model).model_max_length == 65, "66 positions, counted from the padding index + 1"
     model = build_model(config, data)
     assert not [name for name in model.state_dict() if "pooler" in name]
@@ -322,7 +327,7 @@ def test_a_pooler_is_left_out(tmp_path):
         ({"train.select_by": "mean_of_tasks"}, r"train\.select_by mean_of_tasks needs loss\.sentiment_weight above 0"),
     ],
 )
-def test_fields_that_do_not_fit_are_refused(changes, message):
+def test_fields_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         Config().replace(changes)
 
@@ -335,14 +340,14 @@ def test_fields_that_do_not_fit_are_refused(changes, message):
         ({"model.text_encoder": "/nowhere"}, "text encoder /nowhere: cannot be loaded"),
     ],
 )
-def test_an_encoder_that_cannot_be_used_is_refused(checkpoint, changes, message):
+def test_an_encoder_that_cannot_be_used_is_refused(checkpoint: str, changes: dict[str, Any], message: str) -> None:
     config = make_config(checkpoint)
     data = make_data(config)
     with pytest.raises(RequestError, match=message):
         build_model(config.replace(changes), data)
 
 
-def test_without_sentiments_in_val_the_mean_of_tasks_is_refused(checkpoint):
+def test_without_sentiments_in_val_the_mean_of_tasks_is_refused(checkpoint: str) -> None:
     config = make_config(checkpoint, train__select_by="mean_of_tasks")
     data = make_data(config)
     data.sentiment[data.val] = -1
@@ -350,7 +355,7 @@ def test_without_sentiments_in_val_the_mean_of_tasks_is_refused(checkpoint):
         run(config, data)
 
 
-def test_the_tokenizer_of_a_plain_vocabulary_is_saved_whole(checkpoint, tmp_path):
+def test_the_tokenizer_of_a_plain_vocabulary_is_saved_whole(checkpoint: str, tmp_path: Path) -> None:
     # KoELECTRA's repository holds vocab.txt and no tokenizer.json.
     folder = shutil.copytree(checkpoint, tmp_path / "plain")
     words = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]

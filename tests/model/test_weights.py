@@ -4,6 +4,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def change_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Calla
     return apply
 
 
-def change_config(change: Callable[[dict[str, dict[str, object]]], object]) -> Callable[[Path], None]:
+def change_config(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         change(config)
@@ -41,8 +42,8 @@ def change_config(change: Callable[[dict[str, dict[str, object]]], object]) -> C
     return apply
 
 
-def put(name: str, content: bytes) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes(content) and None
+def put(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(content)
 
 
 def cut(folder: Path) -> None:
@@ -55,7 +56,7 @@ class Evil:
         return exec, ("raise SystemExit('run')",)
 
 
-DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing tensor": (change_weights(lambda w: w.pop("urgency.weight")), r"model\.safetensors: lacks urgency\.weight;"),
     "unknown tensor": (change_weights(lambda w: w.update(other=torch.ones(1))), r"model\.safetensors: holds, .* other;"),
     "other shape": (
@@ -78,7 +79,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut config": (put("config.json", b'{"model": {"name"'), r"config\.json: is not that of a model of urgency_ray"),
     "config of another model": (put("config.json", b'{"model_type": "bert"}'), r"config\.json: is not that of a model"),
     "newer field": (
-        change_config(lambda c: (c["model"].update(gates=4), c.update(urgency_ray_version="9.0.0"))),  # type: ignore[call-overload, func-returns-value]
+        change_config(lambda c: (c["model"].update(gates=4), c.update(urgency_ray_version="9.0.0"))),
         r"config\.json: model\.gates: .*; the model was made by urgency_ray 9\.0\.0, this is [\d.]+: update$",
     ),
     "odd value": (change_config(lambda c: c["model"].update(hidden_dim="wide")), r"config\.json: model\.hidden_dim: "),
@@ -95,6 +96,17 @@ def test_a_damaged_model_folder_is_one_line_that_names_the_file(folder: Path, da
         load_model(str(folder))
     assert str(caught.value).startswith(f"--model {folder}: ")
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("length", [0x1080, 0x3C20, 0x4B50])
+def test_a_header_s_length_is_not_taken_for_a_pickle_or_a_web_page(folder: Path, length: int) -> None:
+    path, before = folder / "model.safetensors", load_model(str(folder)).state_dict()
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    path.write_bytes(length.to_bytes(8, "little") + content[8:end].ljust(length) + content[end:])
+    assert path.read_bytes()[:2] in {b"\x80\x10", b" <", b"PK"}
+    after = load_model(str(folder)).state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 def test_a_folder_of_the_hub_s_mixin_alone_is_as_strict(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """Streamed utterance rows to a row a call, without a cluster."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -15,13 +17,13 @@ from urgency_ray.schema import ACOUSTIC_FEATURES, embedding_schema
 
 
 @pytest.fixture
-def model():
+def model() -> Any:
     torch.manual_seed(0)
-    sizes = {name.split(".")[1]: value for name, value in SMALL.items() if name.startswith("model.")}
+    sizes: dict[str, Any] = {name.split(".")[1]: value for name, value in SMALL.items() if name.startswith("model.")}
     return UrgencyClassifier(ModelConfig(**(sizes | {"name": "hierarchical"})), 6, 5).eval()
 
 
-def make_rows():
+def make_rows() -> Any:
     """Four calls: a of three utterances, one of them rejected; b of one; c rejected whole; d of two, both rejected."""
     rng = np.random.default_rng(0)
     schema = embedding_schema(6, 5)
@@ -42,7 +44,7 @@ def make_rows():
     return pa.Table.from_pylist(rows, schema)
 
 
-def test_calls_leave_when_their_last_row_has_come_in_whatever_pieces():
+def test_calls_leave_when_their_last_row_has_come_in_whatever_pieces() -> None:
     rows = make_rows()
     shuffled = rows.take(pa.array(np.random.default_rng(1).permutation(len(rows))))
     together = next(whole_calls([rows]))
@@ -61,19 +63,21 @@ def test_calls_leave_when_their_last_row_has_come_in_whatever_pieces():
         assert sum(map(len, owners)) == 4, "no call is cut"
 
 
-def test_a_call_that_lacks_a_row_is_not_given_out():
+def test_a_call_that_lacks_a_row_is_not_given_out() -> None:
     rows = make_rows().slice(1)
     assert set(pa.concat_tables(whole_calls([rows]))["call_id"].to_pylist()) == {"b", "c", "d"}
 
 
-def test_a_row_a_call_says_which_utterance_decided(model):
+def test_a_row_a_call_says_which_utterance_decided(model: Any) -> None:
     rows = make_rows()
     output = classify_calls(model, rows)
     assert output.schema.equals(CALL_OUTPUT_SCHEMA)
     a, b, c, d = output.to_pylist()
     heard = rows.take([0, 2, 3])
-    vectors = (np.array(heard[name].to_pylist(), np.float32) for name in ("audio_embedding", "text_embedding"))
-    probs, weights = explain_probabilities(model, *vectors, np.ones((3, 5), np.float32), group_utterances(heard.to_pandas()))
+    audio, text = (np.array(heard[name].to_pylist(), np.float32) for name in ("audio_embedding", "text_embedding"))
+    acoustic, utterances = np.ones((3, 5), np.float32), group_utterances(heard.to_pandas())
+    probs, weights = explain_probabilities(model, audio, text, acoustic, utterances)
+    assert weights is not None
     for row, expected in zip((a, b), probs["urgency"], strict=True):
         np.testing.assert_allclose([row["prob_low"], row["prob_mid"], row["prob_high"]], expected, atol=1e-6)
         assert row["urgency_pred"] == expected.argmax()
@@ -96,17 +100,17 @@ def test_a_row_a_call_says_which_utterance_decided(model):
     assert a["urgency"] == b["urgency"] == 2
 
 
-def test_calls_without_a_single_embedded_utterance_are_rows_too(model):
+def test_calls_without_a_single_embedded_utterance_are_rows_too(model: Any) -> None:
     output = classify_calls(model, make_rows().slice(4))
     assert output["call_id"].to_pylist() == ["c", "d"]
     assert output["urgency_pred"].null_count == output["attention"].null_count == 2
 
 
-def test_no_words_are_given_out(model):
+def test_no_words_are_given_out(model: Any) -> None:
     assert "비밀" not in str(classify_calls(model, make_rows()).to_pylist())
 
 
-def test_a_call_whose_probabilities_are_not_finite_is_a_reject(model):
+def test_a_call_whose_probabilities_are_not_finite_is_a_reject(model: Any) -> None:
     rows = make_rows().to_pylist()
     rows[3]["audio_embedding"] = [3e38] * 6  # finite, and too much for float32 in any product
     healthy, broken = (

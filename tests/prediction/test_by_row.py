@@ -1,5 +1,7 @@
 """Embedding rows to predictions, without a cluster."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -26,7 +28,7 @@ def make_rows(first_value: float) -> pa.Table:
 
 def test_a_row_whose_probabilities_are_not_finite_is_a_reject_and_no_call_of_the_least_urgency() -> None:
     torch.manual_seed(0)
-    sizes = {name.split(".")[1]: value for name, value in SMALL.items() if name.startswith("model.")}
+    sizes: dict[str, Any] = {name.split(".")[1]: value for name, value in SMALL.items() if name.startswith("model.")}
     classify = Classify(UrgencyClassifier(ModelConfig(**sizes), 6, 5), print)
     healthy, broken = (classify(make_rows(value)) for value in (0.5, 3e38))  # finite, and too much for float32 in any product
     assert broken.schema.equals(OUTPUT_SCHEMA)

@@ -1,6 +1,9 @@
 """The file of predictions: whole or not there, with every planned call once, and refused before the work where it cannot be."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import fsspec
 import pandas as pd
@@ -19,13 +22,13 @@ from urgency_ray.prediction.output import check_output, write_predictions
 PLAN = pa.table({"call_id": ["a", "b", "c"]})
 
 
-def row(example_id, label=None, reason=None):
+def row(example_id: Any, label: Any = None, reason: Any = None) -> Any:
     predicted = {} if label is None else {"urgency_pred": label, "prob_low": 0.2, "prob_mid": 0.3, "prob_high": 0.5}
     call_id = example_id.partition("/")[0]
     return {"example_id": example_id, "call_id": call_id, "split": "new", "reason": reason, **predicted}
 
 
-def tables(*rows, schema=OUTPUT_SCHEMA):
+def tables(*rows: Any, schema: Any = OUTPUT_SCHEMA) -> Any:
     return [pa.Table.from_pylist([each], schema=schema) for each in rows]
 
 
@@ -41,7 +44,7 @@ WHOLE = (
 
 @pytest.mark.parametrize("rows_at_once", [1, 4, 1000])
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_rows_and_calls_are_counted(tmp_path, monkeypatch, suffix, rows_at_once):
+def test_rows_and_calls_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, rows_at_once: int) -> None:
     monkeypatch.setattr(output_module, "ROWS_AT_ONCE", rows_at_once)
     path = tmp_path / "new" / f"out.{suffix}"
     assert write_predictions(tables(*WHOLE), OUTPUT_SCHEMA, PLAN, str(path)) == {
@@ -58,7 +61,7 @@ def test_rows_and_calls_are_counted(tmp_path, monkeypatch, suffix, rows_at_once)
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
-def test_utterances_of_calls_are_counted(tmp_path):
+def test_utterances_of_calls_are_counted(tmp_path: Path) -> None:
     heard = {"num_utterances": 5, "num_utterances_rejected": 2}
     rows = [row("a", label=1) | heard, row("b", reason="no_text") | heard, row("c", label=1) | heard]
     counts = write_predictions(
@@ -78,21 +81,23 @@ def test_utterances_of_calls_are_counted(tmp_path):
     ],
     ids=["missing", "unplanned", "doubled", "none"],
 )
-def test_rows_that_are_lost_or_doubled_leave_no_file(tmp_path, monkeypatch, rows, message, rows_at_once):
+def test_rows_that_are_lost_or_doubled_leave_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: Any, message: str, rows_at_once: int
+) -> None:
     monkeypatch.setattr(output_module, "ROWS_AT_ONCE", rows_at_once)
     with pytest.raises(RuntimeError, match=f"accounting: {message}"):
         write_predictions(tables(*rows), OUTPUT_SCHEMA, PLAN, str(tmp_path / "new.parquet"))
     assert list(tmp_path.iterdir()) == []
 
 
-def cut_off(error):
+def cut_off(error: Any) -> Iterator[Any]:
     yield from tables(*WHOLE[:2])
     raise error
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("the disk is gone"), MemoryError()])
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_what_is_cut_off_leaves_the_old_file_and_nothing_else(tmp_path, error, suffix):
+def test_what_is_cut_off_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: Any, suffix: str) -> None:
     path = tmp_path / f"new.{suffix}"
     path.write_text("of last week", encoding="utf-8")
     with pytest.raises(type(error)):
@@ -102,7 +107,7 @@ def test_what_is_cut_off_leaves_the_old_file_and_nothing_else(tmp_path, error, s
 
 
 @pytest.fixture
-def store(monkeypatch):
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An object store in memory; what is opened in it is published when it is closed, as in a real one."""
     memory = fsspec.filesystem("memory")
     memory.store.clear()
@@ -113,18 +118,18 @@ def store(monkeypatch):
     memory.store.clear()
 
 
-def names(store):
+def names(store: Any) -> Any:
     return sorted(info.base_name for info in store.get_file_info(fs.FileSelector("bucket", recursive=True)))
 
 
-def test_an_object_is_published_whole(store):
+def test_an_object_is_published_whole(store: Any) -> None:
     write_predictions(tables(*WHOLE), OUTPUT_SCHEMA, PLAN, "s3://bucket/new.parquet")
     assert names(store) == ["new.parquet"]
     assert len(pq.read_table("bucket/new.parquet", filesystem=store)) == len(WHOLE)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("the disk is gone")])
-def test_an_object_that_is_cut_off_is_not_published(store, error):
+def test_an_object_that_is_cut_off_is_not_published(store: Any, error: Any) -> None:
     with store.open_output_stream("bucket/old.csv") as stream:
         stream.write(b"of last week")
     for name in ("old.csv", "new.csv"):
@@ -135,25 +140,27 @@ def test_an_object_that_is_cut_off_is_not_published(store, error):
         assert stream.read() == b"of last week"
 
 
-def test_an_object_that_did_not_arrive_whole_is_removed(store, monkeypatch):
-    def stop_halfway(source, path, **_):
+def test_an_object_that_did_not_arrive_whole_is_removed(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop_halfway(source: Any, path: Any, **_: Any) -> None:
         with store.open_output_stream(path) as stream:
             stream.write(b"half of it")
         raise OSError("connection lost")
 
-    monkeypatch.setattr(output_module.fs, "copy_files", stop_halfway)
+    monkeypatch.setattr(fs, "copy_files", stop_halfway)
     with pytest.raises(OSError, match="connection lost"):
         write_predictions(tables(*WHOLE), OUTPUT_SCHEMA, PLAN, "s3://bucket/new.csv")
     assert names(store) == []
 
 
-def test_a_bucket_that_is_not_there_is_refused(store):
+def test_a_bucket_that_is_not_there_is_refused(store: Any) -> None:
     check_output("s3://bucket/deep/new.csv")
     with pytest.raises(RequestError, match=r"^--output s3://elsewhere/new\.csv: there is no bucket elsewhere$"):
         check_output("s3://elsewhere/new.csv")
 
 
-def test_a_place_that_cannot_hold_the_output_is_refused_before_the_work(tmp_path, monkeypatch):
+def test_a_place_that_cannot_hold_the_output_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "file").write_text("", encoding="utf-8")
     for name, fault in (
@@ -170,7 +177,7 @@ def test_a_place_that_cannot_hold_the_output_is_refused_before_the_work(tmp_path
         check_output(str(tmp_path / "made" / "by" / "predict" / "new.csv"))
 
 
-def test_a_folder_that_is_not_there_is_made_by_the_work_and_not_by_the_check(tmp_path):
+def test_a_folder_that_is_not_there_is_made_by_the_work_and_not_by_the_check(tmp_path: Path) -> None:
     path = tmp_path / "made" / "by" / "predict" / "new.csv"
     check_output(str(path))
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,8 @@
 """Whatever a run folder holds is read whole, or refused in one line that names file and field."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -24,7 +26,7 @@ TRIAL = {"number": 0, "state": "completed", "val_macro_f1": 0.5, "epochs": 4, "s
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> Any:
     """A run folder of which training and search have left a file each."""
     storage.write_text(str(tmp_path / "config.yaml"), "train: {epochs: 4}\n")
     storage.write_text(str(tmp_path / "history.json"), json.dumps([EPOCH]))
@@ -32,9 +34,10 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_what_is_there_is_read_and_what_is_not_is_none(run):
+def test_what_is_there_is_read_and_what_is_not_is_none(run: Any) -> None:
     files = read_files(str(run))
     assert files.config == {"train": {"epochs": 4}}
+    assert files.history is not None
     (epoch,) = files.history
     assert (epoch.epoch, epoch.val_macro_f1, epoch.val_sentiment_macro_f1) == (1, 0.5, None)
     assert files.search.trials == [TRIAL]
@@ -54,7 +57,7 @@ def test_what_is_there_is_read_and_what_is_not_is_none(run):
         ("tune/metrics.json", {"best_score": 0.5}, "study is missing.*: run tune again"),
     ],
 )
-def test_another_version_s_json_is_one_line_that_names_file_and_field(run, name, content, said):
+def test_another_version_s_json_is_one_line_that_names_file_and_field(run: Any, name: str, content: Any, said: str) -> None:
     storage.write_text(str(run / name), json.dumps(content))
     with pytest.raises(RequestError, match=f"/{name}: cannot be read: {said}$") as caught:
         read_files(str(run))
@@ -69,7 +72,9 @@ def test_another_version_s_json_is_one_line_that_names_file_and_field(run, name,
         ("tune/history.parquet", {"trial": 0, "epoch": 1}, "best_val_macro_f1"),
     ],
 )
-def test_another_version_s_table_is_one_line_that_names_file_and_columns(run, name, row, said):
+def test_another_version_s_table_is_one_line_that_names_file_and_columns(
+    run: Any, name: str, row: dict[str, Any], said: str
+) -> None:
     storage.write_table(str(run / name), pa.Table.from_pylist([row]))
     with pytest.raises(RequestError, match=f"/{name}: cannot be read: it has no column {said}$"):
         read_files(str(run))

@@ -10,12 +10,14 @@ import warnings
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, precision_recall_fscore_support
 
 from urgency_ray import __version__, storage
@@ -43,7 +45,7 @@ TRANSCRIPT = "여기 불이 났어요"
 VOID_TAGS = {"meta", "br", "wbr"}
 
 
-def scored_block(truth, probs, labels=URGENCY_LABELS):
+def scored_block(truth: Any, probs: Any, labels: Any = URGENCY_LABELS) -> Any:
     """A block of metrics.json, worked out here with scikit-learn."""
     called = probs.argmax(axis=1)
     classes = range(len(labels))
@@ -71,14 +73,16 @@ def scored_block(truth, probs, labels=URGENCY_LABELS):
     return block
 
 
-def draw_rows(rng, num_rows, skill, num_classes=3):
+def draw_rows(
+    rng: np.random.Generator, num_rows: int, skill: float, num_classes: int = 3
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     truth = rng.choice(num_classes, num_rows)
     logits = rng.normal(size=(num_rows, num_classes)) - skill * np.abs(np.arange(num_classes) - truth[:, None])
     probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     return truth, probs
 
 
-def make_metrics(rng, truth, probs):
+def make_metrics(rng: np.random.Generator, truth: Any, probs: Any) -> Any:
     val = scored_block(*draw_rows(rng, 330, 0.9))
     test = scored_block(truth, probs)
     sentiment = {name: scored_block(*draw_rows(rng, 320, 0.6, 4), SENTIMENT_LABELS) for name in ("val", "test")}
@@ -87,7 +91,7 @@ def make_metrics(rng, truth, probs):
     return {"splits": splits, "ablation": {"fused": test, **ablation}}
 
 
-def make_history(rng, epochs=26):
+def make_history(rng: np.random.Generator, epochs: int = 26) -> Any:
     rows = []
     for name, top in (("fused", 0.63), ("audio", 0.5), ("text", 0.57)):
         for epoch in range(1, epochs + 1):
@@ -109,7 +113,7 @@ def make_history(rng, epochs=26):
     return rows
 
 
-def make_trials(rng, num_trials=30):
+def make_trials(rng: np.random.Generator, num_trials: int = 30) -> Any:
     rows = []
     for number in range(num_trials):
         state = "failed" if number == 7 else "stopped" if number > 9 and rng.random() < 0.55 else "completed"
@@ -136,7 +140,7 @@ def make_trials(rng, num_trials=30):
     return rows
 
 
-def add_times(trials):
+def add_times(trials: Any) -> Any:
     """What newer searches also write: when each trial started (two at a time), and the rows of tune/history.parquet."""
     free, history = [0.0, 0.0], []
     for trial in trials:
@@ -245,7 +249,7 @@ class Page(HTMLParser):
         assert self.open == []
         self.text = re.sub(r"\s+", " ", " ".join(self.words))
 
-    def handle_starttag(self, tag, attributes):
+    def handle_starttag(self, tag: Any, attributes: Any) -> None:
         self.tags.add(tag)
         names = [name for name, _ in attributes]
         assert len(names) == len(set(names)), (tag, names)
@@ -258,16 +262,16 @@ class Page(HTMLParser):
         if tag not in VOID_TAGS:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attributes):
+    def handle_startendtag(self, tag: Any, attributes: Any) -> None:
         self.handle_starttag(tag, attributes)
         if tag not in VOID_TAGS:
             self.open.pop()
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: Any) -> None:
         if tag not in VOID_TAGS:
             assert self.open.pop() == tag
 
-    def handle_data(self, data):
+    def handle_data(self, data: Any) -> None:
         if "style" not in self.open:
             self.words.append(data)
         else:
@@ -275,12 +279,12 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def full_run(tmp_path_factory) -> Path:
+def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("full"))
 
 
 @pytest.fixture(scope="module")
-def full_html(full_run) -> str:
+def full_html(full_run: Any) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         target = write_report(str(full_run))
@@ -289,11 +293,11 @@ def full_html(full_run) -> str:
 
 
 @pytest.fixture(scope="module")
-def full_text(full_html) -> str:
+def full_text(full_html: Any) -> str:
     return Page(full_html).text
 
 
-def load(run: Path, name: str):
+def load(run: Path, name: str) -> Any:
     return json.loads((run / name).read_text(encoding="utf-8"))
 
 
@@ -305,7 +309,7 @@ def keep_only(run: Path, folder: Path, *names: str) -> Path:
     return target
 
 
-def rewrite(run: Path, name: str, content) -> None:
+def rewrite(run: Path, name: str, content: Any) -> None:
     storage.write_text(str(run / name), json.dumps(content, ensure_ascii=False))
 
 
@@ -313,7 +317,7 @@ def render(run: Path) -> Page:
     return Page(Path(write_report(str(run))).read_text(encoding="utf-8"))
 
 
-def test_page_is_well_formed_and_refers_to_nothing_outside(full_html):
+def test_page_is_well_formed_and_refers_to_nothing_outside(full_html: Any) -> None:
     page = Page(full_html)
     assert "script" not in page.tags
     assert {"svg", "table", "h2"} <= page.tags
@@ -322,7 +326,7 @@ def test_page_is_well_formed_and_refers_to_nothing_outside(full_html):
     assert all(reference.startswith("#") and reference[1:] in page.ids for reference in page.references)
 
 
-def test_headline_holds_the_figures_of_the_test_split(full_run, full_text):
+def test_headline_holds_the_figures_of_the_test_split(full_run: Any, full_text: Any) -> None:
     block = load(full_run, "metrics.json")["splits"]["test"]["urgency"]
     low, high = block["macro_f1_interval"]
     assert f"Macro-F1, test {block['macro_f1']:.3f} 95 % interval {low:.3f} to {high:.3f}, n = 342" in full_text
@@ -333,7 +337,7 @@ def test_headline_holds_the_figures_of_the_test_split(full_run, full_text):
     assert "Calibration error, test 4.4 %" in full_text
 
 
-def test_tables_hold_every_class_measure_and_confusion_cell(full_run, full_text):
+def test_tables_hold_every_class_measure_and_confusion_cell(full_run: Any, full_text: Any) -> None:
     for tasks in load(full_run, "metrics.json")["splits"].values():
         block = tasks["urgency"]
         for row in block["per_class"].values():
@@ -346,7 +350,7 @@ def test_tables_hold_every_class_measure_and_confusion_cell(full_run, full_text)
         assert f"{label} {row['precision']:.3f} {row['recall']:.3f} {row['f1']:.3f}" in full_text
 
 
-def test_a_class_without_rows_shows_a_dash(full_run, tmp_path):
+def test_a_class_without_rows_shows_a_dash(full_run: Any, tmp_path: Path) -> None:
     run = keep_only(full_run, tmp_path, "metrics.json")
     metrics = load(run, "metrics.json")
     block = metrics["splits"]["test"]["urgency"]
@@ -359,7 +363,7 @@ def test_a_class_without_rows_shows_a_dash(full_run, tmp_path):
     assert "상 high 0 – 0 – 0 –" in text
 
 
-def test_extraction_adds_up_and_explains_each_reason(full_text):
+def test_extraction_adds_up_and_explains_each_reason(full_text: Any) -> None:
     assert "3,421 calls read = 3,352 embedded + 69 rejected." in full_text
     assert "139 times as fast as it plays" in full_text
     assert "7 were read in parts and 101 cut, which cost 8,123 tokens" in full_text
@@ -368,13 +372,13 @@ def test_extraction_adds_up_and_explains_each_reason(full_text):
     assert "do not add up" not in full_text
 
 
-def test_calls_that_do_not_add_up_are_pointed_out(full_run, tmp_path):
+def test_calls_that_do_not_add_up_are_pointed_out(full_run: Any, tmp_path: Path) -> None:
     run = keep_only(full_run, tmp_path, "extract.json")
     rewrite(run, "extract.json", load(run, "extract.json") | {"calls_read": 3422})
     assert "The calls do not add up. 3,352 embedded and 69 rejected are not 3,422 read." in render(run).text
 
 
-def test_rows_that_are_utterances_are_called_so_and_counted(full_run, tmp_path):
+def test_rows_that_are_utterances_are_called_so_and_counted(full_run: Any, tmp_path: Path) -> None:
     run = keep_only(full_run, tmp_path, "extract.json")
     storage.write_text(str(run / "config.yaml"), "data: {unit: utterance}\n")
     counts = {"rows_embedded": 98_765, "rows_rejected": 41, "rows_rejected_by_reason": {"too_short": 41}}
@@ -399,7 +403,7 @@ def test_rows_that_are_utterances_are_called_so_and_counted(full_run, tmp_path):
         ),
     ],
 )
-def test_what_is_classified_is_named(full_run, tmp_path, model, header, scored):
+def test_what_is_classified_is_named(full_run: Any, tmp_path: Path, model: str, header: str, scored: str) -> None:
     run = keep_only(full_run, tmp_path, "metrics.json")
     storage.write_text(str(run / "config.yaml"), f"data: {{unit: utterance}}\nmodel: {model}\n")
     text = render(run).text
@@ -407,11 +411,11 @@ def test_what_is_classified_is_named(full_run, tmp_path, model, header, scored):
     assert f"A line is what the {scored} are" in text
 
 
-def test_every_reason_is_explained():
+def test_every_reason_is_explained() -> None:
     assert set(EXPLANATIONS) == set(Reason)
 
 
-def test_tuning_names_winner_optimism_and_command(full_run, full_html, full_text):
+def test_tuning_names_winner_optimism_and_command(full_run: Any, full_html: Any, full_text: Any) -> None:
     tune = load(full_run, "tune/metrics.json")
     assert f"Trial {tune['best_trial']} was picked out of 30 for a validation macro-F1 of" in full_text
     assert f"it reaches {tune['val']['macro_f1']:.3f} on validation and {tune['test']['macro_f1']:.3f} on test (" in full_text
@@ -424,7 +428,7 @@ def test_tuning_names_winner_optimism_and_command(full_run, full_html, full_text
         assert f'aria-label="Validation macro-F1 by {field}"' in full_html
 
 
-def test_a_test_score_above_validation_is_no_optimism(full_run, tmp_path):
+def test_a_test_score_above_validation_is_no_optimism(full_run: Any, tmp_path: Path) -> None:
     run = keep_only(full_run, tmp_path, "tune/metrics.json")
     tune = load(run, "tune/metrics.json")
     tune["selection_optimism"] = -0.0123
@@ -434,7 +438,7 @@ def test_a_test_score_above_validation_is_no_optimism(full_run, tmp_path):
     assert "on test: no sign of selection optimism." in text
 
 
-def test_a_score_over_folds_is_called_so(full_run, full_text, tmp_path):
+def test_a_score_over_folds_is_called_so(full_run: Any, full_text: Any, tmp_path: Path) -> None:
     assert "the mean over its folds" not in full_text
     run = keep_only(full_run, tmp_path, "tune/metrics.json")
     storage.write_text(str(run / "tune/config.yaml"), Config().replace({"tune.folds": 3, "tune.space": SPACE}).to_yaml())
@@ -442,7 +446,7 @@ def test_a_score_over_folds_is_called_so(full_run, full_text, tmp_path):
     assert f"picked for a macro-F1 of {score:.3f} on validation, the mean over its folds or repeats, and" in render(run).text
 
 
-def test_footer_names_run_version_and_newest_input(full_run, tmp_path):
+def test_footer_names_run_version_and_newest_input(full_run: Any, tmp_path: Path) -> None:
     run = keep_only(full_run, tmp_path, "extract.json").rename(tmp_path / "119-run")
     for path in run.rglob("*"):
         os.utime(path, (1_700_000_000, 1_700_000_000))
@@ -453,7 +457,7 @@ def test_footer_names_run_version_and_newest_input(full_run, tmp_path):
     assert Page((run / "report.html").read_text(encoding="utf-8")).text == text
 
 
-def test_nothing_private_reaches_the_page(full_run, full_html):
+def test_nothing_private_reaches_the_page(full_run: Any, full_html: Any) -> None:
     assert CALL_ID not in full_html
     assert TRANSCRIPT not in full_html
     assert "somebody" not in full_html
@@ -472,14 +476,14 @@ def test_nothing_private_reaches_the_page(full_run, full_html):
         (["tune/metrics.json", "tune/best.yaml"], {"tuning"}),
     ],
 )
-def test_a_section_appears_only_with_its_file(full_run, tmp_path, names, shown):
+def test_a_section_appears_only_with_its_file(full_run: Any, tmp_path: Path, names: list[Any], shown: Any) -> None:
     page = render(keep_only(full_run, tmp_path, *names))
     sections = {"result", "ablation", "calibration", "training", "tuning", "data", "settings"}
     assert sections & set(page.ids) == shown | {"settings"}
     assert {reference[1:] for reference in page.references} & sections == shown | {"settings"}
 
 
-def test_folders_that_hold_no_run_are_refused(full_run, tmp_path):
+def test_folders_that_hold_no_run_are_refused(full_run: Any, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"not a run folder \(it has no config.yaml\)"):
         write_report(str(tmp_path))
     with pytest.raises(RequestError, match="nothing to report yet"):
@@ -496,7 +500,7 @@ def test_folders_that_hold_no_run_are_refused(full_run, tmp_path):
         ("tune/best.yaml", "3"),
     ],
 )
-def test_a_damaged_file_is_named(full_run, tmp_path, name, content):
+def test_a_damaged_file_is_named(full_run: Any, tmp_path: Path, name: str, content: str) -> None:
     run = keep_only(full_run, tmp_path, "metrics.json")
     storage.write_text(str(run / name), content)
     with pytest.raises(RequestError, match=f"{name}: cannot be read: ") as caught:
@@ -504,7 +508,7 @@ def test_a_damaged_file_is_named(full_run, tmp_path, name, content):
     assert "\n" not in str(caught.value)
 
 
-def test_markup_in_the_files_is_shown_and_not_run(full_run, tmp_path):
+def test_markup_in_the_files_is_shown_and_not_run(full_run: Any, tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     run = keep_only(full_run, tmp_path, "extract.json", "tune/trials.parquet", "metrics.json")
     extract = load(run, "extract.json")
@@ -523,12 +527,12 @@ def test_markup_in_the_files_is_shown_and_not_run(full_run, tmp_path):
     assert f"{evil} 69 No explanation is known to this version." in page.text
 
 
-def test_calibration_says_what_the_temperature_changed(full_text):
+def test_calibration_says_what_the_temperature_changed(full_text: Any) -> None:
     assert "divided by a temperature of 1.375" in full_text
     assert "without it the error would be 9.1 %" in full_text
 
 
-def test_warnings_and_folds_of_the_training_are_on_the_page(full_run, full_text, tmp_path):
+def test_warnings_and_folds_of_the_training_are_on_the_page(full_run: Any, full_text: Any, tmp_path: Path) -> None:
     assert "Warning of the training" not in full_text
     assert "Cross-validated" not in full_text
     run = keep_only(full_run, tmp_path, "metrics.json")
@@ -544,7 +548,7 @@ def test_warnings_and_folds_of_the_training_are_on_the_page(full_run, full_text,
     assert "0.613 (0.590 to 0.640) on their 3,010 held-out rows together" in text
 
 
-def test_a_score_too_good_on_real_calls_is_called_a_leak(full_run, tmp_path):
+def test_a_score_too_good_on_real_calls_is_called_a_leak(full_run: Any, tmp_path: Path) -> None:
     run = keep_only(full_run, tmp_path, "metrics.json")
     metrics = load(run, "metrics.json")
     assert metrics["splits"]["test"]["urgency"]["macro_f1"] < 0.70
@@ -559,7 +563,7 @@ def test_a_score_too_good_on_real_calls_is_called_a_leak(full_run, tmp_path):
     assert "0.853" in text
 
 
-def test_a_run_scored_on_validation_only_says_so(full_run, tmp_path):
+def test_a_run_scored_on_validation_only_says_so(full_run: Any, tmp_path: Path) -> None:
     run = keep_only(full_run, tmp_path, "metrics.json")
     val = load(run, "metrics.json")["splits"]["val"]
     rewrite(run, "metrics.json", {"splits": {"val": val}})
@@ -568,7 +572,7 @@ def test_a_run_scored_on_validation_only_says_so(full_run, tmp_path):
     assert "Macro-F1, test" not in text
 
 
-def test_predictions_of_another_run_are_pointed_out(full_run, tmp_path):
+def test_predictions_of_another_run_are_pointed_out(full_run: Any, tmp_path: Path) -> None:
     run = keep_only(full_run, tmp_path, "metrics.json", "predictions.parquet")
     assert "Two different runs" not in render(run).text
     metrics = load(run, "metrics.json")
@@ -577,7 +581,7 @@ def test_predictions_of_another_run_are_pointed_out(full_run, tmp_path):
     assert "predictions.parquet holds 342 labelled test rows, metrics.json speaks of 300" in render(run).text
 
 
-def ablation_block(score, low, high):
+def ablation_block(score: Any, low: Any, high: Any) -> Any:
     return ClassificationBlock.model_construct(num_rows=1200, macro_f1=score, macro_f1_interval=(low, high))
 
 
@@ -592,9 +596,10 @@ def ablation_block(score, low, high):
         (ablation_block(0.48, 0.44, 0.52), "Fusing both is worse than text"),
     ],
 )
-def test_verdict_on_fusion_follows_the_intervals(fused, said):
+def test_verdict_on_fusion_follows_the_intervals(fused: Any, said: str) -> None:
     blocks = {"audio": ablation_block(0.5, 0.46, 0.54), "text": ablation_block(0.57, 0.53, 0.61)}
-    assert said in fusion_verdict(blocks | {"fused": fused})
+    verdict = fusion_verdict(blocks | {"fused": fused})
+    assert verdict is not None and said in verdict
     assert fusion_verdict(blocks) is None
     assert fusion_verdict({"fused": fused}) is None
 
@@ -614,11 +619,11 @@ def test_verdict_on_fusion_follows_the_intervals(fused, said):
         ("beomi/KcELECTRA-base", "beomi/KcELECTRA-base"),
     ],
 )
-def test_settings_are_shown_as_typed_and_paths_by_their_last_part(setting, shown):
+def test_settings_are_shown_as_typed_and_paths_by_their_last_part(setting: Any, shown: str) -> None:
     assert value(setting) == shown
 
 
-def test_charts_are_deterministic_and_keep_text_as_text():
+def test_charts_are_deterministic_and_keep_text_as_text() -> None:
     history = [EpochRow(**row) for row in make_history(np.random.default_rng(1))]
     svg = charts.macro_f1_curves(history)
     assert svg == charts.macro_f1_curves(history)
@@ -628,9 +633,11 @@ def test_charts_are_deterministic_and_keep_text_as_text():
     assert "#010203" not in svg and "var(--muted)" in svg
 
 
-def test_the_epoch_that_the_run_picked_is_marked():
+def test_the_epoch_that_the_run_picked_is_marked() -> None:
     scores = {1: 0.3, 2: 0.5, 3: 0.4}
-    rows = [{"modalities": "text", "epoch": epoch, "val_macro_f1": score} for epoch, score in scores.items()]
+    rows: list[dict[str, Any]] = [
+        {"modalities": "text", "epoch": epoch, "val_macro_f1": score} for epoch, score in scores.items()
+    ]
     by_macro_f1 = [row | {"val_score": row["val_macro_f1"]} for row in rows]
     by_another = [row | {"val_score": 1 - row["val_macro_f1"]} for row in rows]
     for figures, marked in ((by_macro_f1, "2"), (by_another, "1")):
@@ -638,7 +645,7 @@ def test_the_epoch_that_the_run_picked_is_marked():
         assert re.findall(r"<text[^>]*(?:700|bold)[^>]*>([^<]*)</text>", charts.macro_f1_curves(history)) == [marked]
 
 
-def test_reliability_dots_explain_the_calibration_error():
+def test_reliability_dots_explain_the_calibration_error() -> None:
     # Two bins: 0.62 stated and 0.5 right for 4 rows, 0.9 stated and all right for 1 row: the figure is 0.8 * 0.12 + 0.2 * 0.1.
     confidence, correct = np.array([0.62] * 4 + [0.9]), np.array([True, False, True, False, True])
     probs = np.column_stack([confidence, 1 - confidence, np.zeros(5)])
@@ -647,13 +654,13 @@ def test_reliability_dots_explain_the_calibration_error():
     assert len(re.findall(r"<use [^>]*fill: #2f7fbf", svg)) == 2
 
 
-def test_slices_take_a_log_axis_where_the_search_did():
+def test_slices_take_a_log_axis_where_the_search_did() -> None:
     trials = [{"number": n, "state": "completed", "val_macro_f1": 0.5 + n / 100, "x": 10.0**-n} for n in range(1, 5)]
     assert ">1e-3<" in space_charts.trial_slice(trials, "x", 4, logarithmic=True)
     assert "1e-" not in space_charts.trial_slice(trials, "x", 4)
 
 
-def test_the_first_lines_say_whether_the_search_found_better(full_run, full_text, tmp_path):
+def test_the_first_lines_say_whether_the_search_found_better(full_run: Any, full_text: Any, tmp_path: Path) -> None:
     tune = load(full_run, "tune/metrics.json")
     optimism = tune["best_score"] - tune["test"]["macro_f1"]
     said = (
@@ -669,7 +676,7 @@ def test_the_first_lines_say_whether_the_search_found_better(full_run, full_text
     assert "is better than the recipe’s defaults was not measured." in render(run).text
 
 
-def test_a_search_that_has_not_ended_shows_its_trials_so_far(full_run, tmp_path):
+def test_a_search_that_has_not_ended_shows_its_trials_so_far(full_run: Any, tmp_path: Path) -> None:
     run = keep_only(full_run, tmp_path, "tune/trials.parquet", "tune/history.parquet")
     scored = sum(row["state"] != "failed" for row in pq.read_table(run / "tune" / "trials.parquet").to_pylist())
     shown = render(run).text
@@ -687,7 +694,7 @@ def test_a_search_that_has_not_ended_shows_its_trials_so_far(full_run, tmp_path)
         ([0.0, 0.0], "same", "picked the recipe’s defaults themselves", False),
     ],
 )
-def test_verdict_on_the_search_follows_the_interval(interval, verdict, said, better):
+def test_verdict_on_the_search_follows_the_interval(interval: list[Any], verdict: str, said: str, better: bool) -> None:
     difference = {"macro_f1": sum(interval) / 2, "interval": interval, "verdict": verdict}
     test = ClassificationBlock.model_construct(macro_f1=0.6)
     summary = SearchSummary.model_construct(best_trial=3, test=test, difference=Difference.model_construct(**difference))
@@ -696,7 +703,7 @@ def test_verdict_on_the_search_follows_the_interval(interval, verdict, said, bet
     assert found is better
 
 
-def test_importances_are_the_shares_of_variance():
+def test_importances_are_the_shares_of_variance() -> None:
     # Of 2 a + b with a and b uniform, a alone makes 4/5 of the variance, b 1/5; c does nothing, e is not in every trial.
     rng = np.random.default_rng(0)
     trials = [
@@ -712,7 +719,7 @@ def test_importances_are_the_shares_of_variance():
     assert importances([trial | {"val_macro_f1": 0.5} for trial in trials], ["x.a"], set()) == {}
 
 
-def test_few_trials_are_said_to_mean_little(full_run, full_text, tmp_path):
+def test_few_trials_are_said_to_mean_little(full_run: Any, full_text: Any, tmp_path: Path) -> None:
     assert "Means little: 29 trials are too few for 8 fields." in full_text
     run = keep_only(full_run, tmp_path, "tune/trials.parquet")
     many = make_trials(np.random.default_rng(0), 60)
@@ -726,7 +733,7 @@ def test_few_trials_are_said_to_mean_little(full_run, full_text, tmp_path):
     assert "Left out, since not every trial has them or they never changed: loss.kl_weight, loss.focal_weight," in text
 
 
-def test_rungs_count_who_reached_them_and_who_was_stopped():
+def test_rungs_count_who_reached_them_and_who_was_stopped() -> None:
     ended = [("stopped", 2), ("stopped", 2), ("stopped", 6), ("completed", 9), ("completed", 4), ("stopped", 3)]
     trials = [{"state": state, "epochs": epochs, "val_macro_f1": epochs / 10} for state, epochs in ended]
     own = {"tune.grace_epochs": 2, "tune.reduction_factor": 3, "train.epochs": 12}
@@ -740,14 +747,14 @@ def test_rungs_count_who_reached_them_and_who_was_stopped():
     assert (spent["span_sec"], spent["at_once"], spent["per_minute"], spent["stopped_sec"]) == (30.0, 2.0, 12.0, 40.0)
 
 
-def test_pauses_of_an_interrupted_search_are_left_out():
+def test_pauses_of_an_interrupted_search_are_left_out() -> None:
     begun = datetime(2026, 11, 21, 9, tzinfo=UTC)
     seconds = {0: 100.0, 50: 10.0, 130: 5.0, 3735: 10.0}
     trials = [{"start": begun + timedelta(seconds=start), "seconds": took} for start, took in seconds.items()]
     assert search_seconds(trials) == [0.0, 50.0, 130.0, 135.0]  # 30 s without a trial are no pause, 3,600 s are
 
 
-def test_a_trial_that_never_began_leaves_the_clock_to_the_others(full_run, tmp_path):
+def test_a_trial_that_never_began_leaves_the_clock_to_the_others(full_run: Any, tmp_path: Path) -> None:
     run = keep_only(full_run, tmp_path, "tune/trials.parquet")
     lost = {"number": 30, "state": "failed", "val_macro_f1": None, "epochs": 0, "seconds": None, "start": None}
     table = pa.Table.from_pylist([*pq.read_table(run / "tune/trials.parquet").to_pylist(), lost])
@@ -757,7 +764,7 @@ def test_a_trial_that_never_began_leaves_the_clock_to_the_others(full_run, tmp_p
     assert "trials a minute" in page
 
 
-def test_a_mixture_is_a_point_of_an_equilateral_triangle():
+def test_a_mixture_is_a_point_of_an_equilateral_triangle() -> None:
     fields = ["loss.a", "loss.b", "loss.c"]
     trials = [
         {"number": n, "state": "completed", "val_macro_f1": 0.5 + n / 100, **dict(zip(fields, np.eye(3)[n], strict=True))}
@@ -770,7 +777,7 @@ def test_a_mixture_is_a_point_of_an_equilateral_triangle():
     assert sides[0] > 100
 
 
-def test_charts_of_a_search_appear_with_what_they_need(full_run, full_html, tmp_path):
+def test_charts_of_a_search_appear_with_what_they_need(full_run: Any, full_html: Any, tmp_path: Path) -> None:
     always = ("Validation macro-F1 by trial", "Parallel coordinates of the trials", "Macro-F1 by mixture of loss.kl_weight")
     timed = ("Best validation macro-F1 by time", "Best validation macro-F1 by epoch of every trial")
     assert all(f'aria-label="{label}' in full_html for label in (*always, *timed, "Importance of each searched field"))
@@ -781,7 +788,7 @@ def test_charts_of_a_search_appear_with_what_they_need(full_run, full_html, tmp_
     assert not any(label in page for label in timed)
 
 
-def test_spread_over_folds_is_beside_the_score(full_run, full_text, tmp_path):
+def test_spread_over_folds_is_beside_the_score(full_run: Any, full_text: Any, tmp_path: Path) -> None:
     assert "standard deviation over its folds or repeats" not in full_text
     run = keep_only(full_run, tmp_path, "tune/trials.parquet")
     trials = [trial | {"val_macro_f1_std": 0.0123} for trial in make_trials(np.random.default_rng(0))]
@@ -791,7 +798,7 @@ def test_spread_over_folds_is_beside_the_score(full_run, full_text, tmp_path):
     assert f"{best:.3f} ± 0.012" in text
 
 
-def test_the_winner_is_shown_as_yaml_without_paths(full_run, full_html, tmp_path):
+def test_the_winner_is_shown_as_yaml_without_paths(full_run: Any, full_html: Any, tmp_path: Path) -> None:
     best = load(full_run, "tune/metrics.json")["best"]
     shown = yaml.safe_load(html.unescape(re.findall(r"<pre>(.*?)</pre>", full_html, re.DOTALL)[1]))
     assert shown["train"]["learning_rate"] == pytest.approx(best["train.learning_rate"], rel=1e-3)

@@ -1,6 +1,8 @@
 """metrics.json and tune/metrics.json as version 0.2.0 wrote them are read, and written again key by key."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -57,7 +59,7 @@ SEARCH = {
 }
 
 
-def dump(tree):
+def dump(tree: Any) -> Any:
     return json.dumps(tree, ensure_ascii=False, indent=1)
 
 
@@ -69,35 +71,36 @@ def dump(tree):
         (SearchSummary, SEARCH),
     ],
 )
-def test_what_version_0_2_0_wrote_survives_the_trip_byte_by_byte(tmp_path, kind: type[BaseModel], tree):
+def test_what_version_0_2_0_wrote_survives_the_trip_byte_by_byte(tmp_path: Path, kind: type[BaseModel], tree: Any) -> None:
     location = str(tmp_path / "figures.json")
     storage.write_text(location, dump(tree))
     write_json(location, read_json(location, kind, "run it again"))
     assert storage.read_text(location) == dump(tree)
 
 
-def test_a_figure_that_is_not_defined_is_null_and_one_that_nobody_worked_out_is_absent():
+def test_a_figure_that_is_not_defined_is_null_and_one_that_nobody_worked_out_is_absent() -> None:
     metrics = Metrics.model_validate_json(dump(METRICS))
     assert metrics.splits["val"]["urgency"].recall_high is None
+    assert metrics.folds is not None
     assert metrics.folds.pooled.temperature is None
     written = metrics.model_dump(exclude_unset=True)
     assert written["splits"]["val"]["urgency"]["recall_high"] is None
     assert "temperature" not in written["folds"]["pooled"]
 
 
-def test_more_than_is_known_is_passed_over():
+def test_more_than_is_known_is_passed_over() -> None:
     more = json.loads(dump(METRICS)) | {"baselines": {"majority": {"macro_f1": 0.2}}}
     more["splits"]["test"]["urgency"]["brier"] = 0.3
     assert Metrics.model_validate_json(dump(more)) == Metrics.model_validate_json(dump(METRICS))
 
 
-def test_what_is_read_cannot_be_changed():
+def test_what_is_read_cannot_be_changed() -> None:
     metrics = Metrics.model_validate_json(dump(METRICS))
     with pytest.raises(ValueError, match="frozen"):
         metrics.splits["test"]["urgency"].macro_f1 = 1.0
 
 
-def change(tree, path, value=None):
+def change(tree: Any, path: Any, value: Any = None) -> Any:
     """A copy of the tree with another value at the dotted path, or without it."""
     tree = json.loads(dump(tree))
     *above, last = path.split(".")
@@ -138,7 +141,7 @@ def change(tree, path, value=None):
         (SearchSummary, METRICS, "study is missing"),
     ],
 )
-def test_another_version_s_file_is_one_line_that_names_file_and_field(tmp_path, kind, tree, said):
+def test_another_version_s_file_is_one_line_that_names_file_and_field(tmp_path: Path, kind: Any, tree: Any, said: str) -> None:
     location = str(tmp_path / "metrics.json")
     storage.write_text(location, dump(tree))
     with pytest.raises(RequestError) as caught:

@@ -7,6 +7,8 @@ import re
 import time
 import tracemalloc
 import unicodedata
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,17 +42,27 @@ Y_TRUE = np.array([0, 0, 0, 1, 1, 2, 2, 2])
 Y_PRED = np.array([0, 0, 1, 1, 2, 0, 2, 2])
 
 
-def certain(y_pred, num_classes=3):
+def certain(y_pred: Any, num_classes: int = 3) -> Any:
     return np.eye(num_classes, dtype=np.float32)[y_pred]
 
 
-def block_of(y_true, y_pred, *, groups=None, labels=URGENCY_LABELS, num_resamples=200, seed=0, ordinal=True, probs=None):
+def block_of(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    groups: Any = None,
+    labels: Any = URGENCY_LABELS,
+    num_resamples: Any = 200,
+    seed: Any = 0,
+    ordinal: Any = True,
+    probs: Any = None,
+) -> Any:
     probs = certain(y_pred, len(labels)) if probs is None else probs
     groups = np.arange(len(y_true)) if groups is None else groups
     return classification_block(y_true, y_pred, probs, groups, labels, num_resamples=num_resamples, seed=seed, ordinal=ordinal)
 
 
-def clustered_rows(num_groups, rng, accuracy=0.6):
+def clustered_rows(num_groups: Any, rng: Any, accuracy: Any = 0.6) -> Any:
     """Calls of 1 to 8 rows that share a class and, mostly, the fate of their predictions."""
     sizes = rng.integers(1, 9, num_groups)
     groups = np.repeat(np.arange(num_groups), sizes)
@@ -59,7 +71,7 @@ def clustered_rows(num_groups, rng, accuracy=0.6):
     return y_true, np.where(right, y_true, (y_true + rng.integers(1, 3, len(groups))) % 3), groups
 
 
-def loop_bootstrap(y_true, predictions, groups, statistic, num_resamples=4000):
+def loop_bootstrap(y_true: Any, predictions: Any, groups: Any, statistic: Any, num_resamples: Any = 4000) -> Any:
     """The cluster bootstrap as its definition reads: draw groups, take all their rows, compute."""
     rng = np.random.default_rng(99)
     rows = [np.flatnonzero(groups == name) for name in np.unique(groups)]
@@ -70,7 +82,7 @@ def loop_bootstrap(y_true, predictions, groups, statistic, num_resamples=4000):
     return np.percentile(figures, [2.5, 97.5])
 
 
-def loop_macro_f1(y_true, y_pred, num_classes=3):
+def loop_macro_f1(y_true: Any, y_pred: Any, num_classes: int = 3) -> Any:
     scores = []
     for label in range(num_classes):
         hits = ((y_true == label) & (y_pred == label)).sum()
@@ -79,7 +91,7 @@ def loop_macro_f1(y_true, y_pred, num_classes=3):
     return sum(scores) / num_classes
 
 
-def test_block_by_hand():
+def test_block_by_hand() -> None:
     block = block_of(Y_TRUE, Y_PRED).model_dump(exclude_unset=True)
     interval = block.pop("macro_f1_interval")
     assert interval[0] < block["macro_f1"] < interval[1]
@@ -105,7 +117,7 @@ def test_block_by_hand():
 
 @settings(max_examples=60, deadline=None)
 @given(pairs=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=40))
-def test_block_agrees_with_scikit_learn(pairs):
+def test_block_agrees_with_scikit_learn(pairs: Any) -> None:
     y_true, y_pred = np.array(pairs).T
     block = block_of(y_true, y_pred, num_resamples=10)
     classes = [0, 1, 2]
@@ -132,12 +144,12 @@ def test_block_agrees_with_scikit_learn(pairs):
     json.dumps(block.model_dump(), allow_nan=False)
 
 
-def test_class_with_neither_truth_nor_predictions_counts_as_zero():
+def test_class_with_neither_truth_nor_predictions_counts_as_zero() -> None:
     y_true = np.array([0, 0, 1, 1])
     assert block_of(y_true, y_true).macro_f1 == pytest.approx((1 + 1 + 0) / 3)
 
 
-def test_sentiment_has_no_ordinal_figures_and_the_same_keys():
+def test_sentiment_has_no_ordinal_figures_and_the_same_keys() -> None:
     y_true = np.array([0, 1, 3, 0, 1], np.int8)
     block = block_of(y_true, np.array([0, 1, 3, 1, 1]), labels=SENTIMENT_LABELS, ordinal=False)
     for name in ("quadratic_kappa", "ordinal_mae", "recall_high", "high_called_low"):
@@ -147,8 +159,8 @@ def test_sentiment_has_no_ordinal_figures_and_the_same_keys():
     assert np.shape(block.confusion) == (4, 4)
 
 
-def test_block_holds_plain_python_values():
-    def walk(value):
+def test_block_holds_plain_python_values() -> None:
+    def walk(value: Any) -> Iterator[Any]:
         if isinstance(value, dict | list):
             for part in value.values() if isinstance(value, dict) else value:
                 yield from walk(part)
@@ -171,18 +183,18 @@ def test_block_holds_plain_python_values():
         ({"probs": np.full((3, 3), np.nan)}, "probs must be finite"),
     ],
 )
-def test_rows_that_do_not_fit_are_refused(change, message):
+def test_rows_that_do_not_fit_are_refused(change: Any, message: str) -> None:
     rows = {"y_true": np.arange(3), "y_pred": np.arange(3), "groups": np.arange(3), "probs": np.eye(3)} | change
     with pytest.raises(ValueError, match=message):
         classification_block(**rows, labels=URGENCY_LABELS, num_resamples=10, seed=0, ordinal=True)
 
 
-def test_no_rows_are_refused():
+def test_no_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         block_of(np.array([], int), np.array([], int))
 
 
-def test_macro_f1_of_many_matrices_is_that_of_each():
+def test_macro_f1_of_many_matrices_is_that_of_each() -> None:
     confusions = np.random.default_rng(0).integers(0, 4, (5, 7, 3, 3))
     scores = macro_f1_from_confusion(confusions)
     assert scores.shape == (5, 7)
@@ -192,12 +204,12 @@ def test_macro_f1_of_many_matrices_is_that_of_each():
         assert scores[index] == pytest.approx(f1_score(y_true, y_pred, labels=[0, 1, 2], average="macro", zero_division=0))
 
 
-def test_macro_f1_of_an_empty_matrix_is_zero():
+def test_macro_f1_of_an_empty_matrix_is_zero() -> None:
     assert macro_f1_from_confusion(np.zeros((3, 3), int)) == 0.0
 
 
 @pytest.mark.parametrize("num_bins", [1, 10, 15])
-def test_calibration_error_is_that_of_a_loop_over_bins(num_bins):
+def test_calibration_error_is_that_of_a_loop_over_bins(num_bins: int) -> None:
     rng = np.random.default_rng(1)
     probs = rng.dirichlet([0.6, 0.6, 0.6], 500).astype(np.float32)
     y_true = rng.integers(0, 3, 500)
@@ -214,7 +226,7 @@ def test_calibration_error_is_that_of_a_loop_over_bins(num_bins):
     assert expected_calibration_error(y_true, probs, num_bins) == pytest.approx(error)
 
 
-def test_calibration_error_by_hand():
+def test_calibration_error_by_hand() -> None:
     # Two rows in one bin, 0.9 sure, one of them right; then two rows in bins of their own.
     assert expected_calibration_error(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]])) == pytest.approx(0.4)
     assert expected_calibration_error(np.array([0, 1]), np.array([[0.9, 0.1], [0.4, 0.6]])) == pytest.approx(0.1 / 2 + 0.4 / 2)
@@ -224,7 +236,7 @@ def test_calibration_error_by_hand():
     assert expected_calibration_error(np.array([0]), np.array([[1.0000001, 0.0]])) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_interval_is_that_of_a_loop_over_resampled_calls():
+def test_interval_is_that_of_a_loop_over_resampled_calls() -> None:
     y_true, y_pred, groups = clustered_rows(25, np.random.default_rng(2))
     low, high = block_of(y_true, y_pred, groups=groups, num_resamples=4000).macro_f1_interval
     expected = loop_bootstrap(y_true, [y_pred], groups, loop_macro_f1)
@@ -234,7 +246,7 @@ def test_interval_is_that_of_a_loop_over_resampled_calls():
     assert high - low > 1.4 * (narrow[1] - narrow[0])
 
 
-def test_interval_of_single_row_groups_is_that_of_a_loop():
+def test_interval_of_single_row_groups_is_that_of_a_loop() -> None:
     """The case in which many groups have equal cells and are drawn as one outcome."""
     rng = np.random.default_rng(3)
     y_true = rng.integers(0, 3, 100)
@@ -243,7 +255,7 @@ def test_interval_of_single_row_groups_is_that_of_a_loop():
     assert block_of(y_true, y_pred, num_resamples=4000).macro_f1_interval == pytest.approx(expected, abs=0.02)
 
 
-def test_interval_depends_on_the_seed_and_not_on_names_or_order_of_rows():
+def test_interval_depends_on_the_seed_and_not_on_names_or_order_of_rows() -> None:
     rng = np.random.default_rng(4)
     y_true, y_pred, groups = clustered_rows(50, rng)
     interval = block_of(y_true, y_pred, groups=groups).macro_f1_interval
@@ -255,19 +267,19 @@ def test_interval_depends_on_the_seed_and_not_on_names_or_order_of_rows():
     assert block_of(y_true, y_pred, groups=groups, seed=1).macro_f1_interval != interval
 
 
-def test_interval_does_not_depend_on_the_size_of_a_chunk(monkeypatch):
+def test_interval_does_not_depend_on_the_size_of_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     y_true, y_pred, groups = clustered_rows(50, np.random.default_rng(5))
     interval = block_of(y_true, y_pred, groups=groups).macro_f1_interval
     monkeypatch.setattr(metrics, "MAX_WEIGHTS", 1000)
     assert block_of(y_true, y_pred, groups=groups).macro_f1_interval == interval
 
 
-def test_single_group_has_a_point_for_an_interval():
+def test_single_group_has_a_point_for_an_interval() -> None:
     block = block_of(Y_TRUE, Y_PRED, groups=np.zeros(8, int))
     assert block.macro_f1_interval == pytest.approx((block.macro_f1,) * 2)
 
 
-def test_bootstrap_of_many_calls_is_fast_and_small():
+def test_bootstrap_of_many_calls_is_fast_and_small() -> None:
     """30 rows a call, as utterances are: hardly two calls have equal cells, so nothing is saved by merging them."""
     rng = np.random.default_rng(6)
     groups = np.repeat(np.arange(10_000), 30)
@@ -283,7 +295,7 @@ def test_bootstrap_of_many_calls_is_fast_and_small():
     assert peak < 120e6  # all weights at once would take 160 MB
 
 
-def test_paired_difference_is_that_of_a_loop_over_resampled_calls():
+def test_paired_difference_is_that_of_a_loop_over_resampled_calls() -> None:
     rng = np.random.default_rng(7)
     y_true, pred_a, groups = clustered_rows(80, rng, accuracy=0.7)
     pred_b = np.where(rng.random(len(y_true)) < 0.8, pred_a, rng.integers(0, 3, len(y_true)))
@@ -291,7 +303,7 @@ def test_paired_difference_is_that_of_a_loop_over_resampled_calls():
     f1_a, f1_b = (f1_score(y_true, y_pred, average="macro") for y_pred in (pred_a, pred_b))
     assert found == pytest.approx(f1_a - f1_b)
 
-    def difference(truth, a, b):
+    def difference(truth: Any, a: Any, b: Any) -> Any:
         return loop_macro_f1(truth, a) - loop_macro_f1(truth, b)
 
     assert interval == pytest.approx(loop_bootstrap(y_true, [pred_a, pred_b], groups, difference), abs=0.02)
@@ -300,18 +312,18 @@ def test_paired_difference_is_that_of_a_loop_over_resampled_calls():
     assert interval[1] - interval[0] < 0.7 * (wide[1] - wide[0])
 
 
-def test_paired_difference_of_equals_is_exactly_zero():
+def test_paired_difference_of_equals_is_exactly_zero() -> None:
     assert paired_macro_f1_difference(Y_TRUE, Y_PRED, Y_PRED, np.arange(8), num_resamples=100, seed=0) == (0.0, (0.0, 0.0))
 
 
 @pytest.mark.parametrize("labels", [URGENCY_LABELS, SENTIMENT_LABELS, ("low", "mid", "high")])
-def test_report_lines_up_in_a_terminal(labels):
+def test_report_lines_up_in_a_terminal(labels: Any) -> None:
     block = block_of(Y_TRUE, Y_PRED, labels=labels, ordinal=False)
     header, *lines = format_report(block).splitlines()
     assert header.split() == ["class", "precision", "recall", "F1", "support"]
     assert [line.split()[0] for line in lines] == [*labels, "accuracy", "macro-F1"]
 
-    def ends(line):
+    def ends(line: Any) -> Any:
         """Where each word ends, in places of a terminal."""
         places = "".join(sign * 2 if unicodedata.east_asian_width(sign) in "WF" else sign for sign in line)
         return [match.end() for match in re.finditer(r"\S+", places)]
@@ -323,7 +335,7 @@ def test_report_lines_up_in_a_terminal(labels):
     assert ends(lines[-1])[1] == f1
 
 
-def test_report_states_the_figures():
+def test_report_states_the_figures() -> None:
     block = block_of(Y_TRUE, Y_PRED)
     low, high = block.macro_f1_interval
     lines = [line.split() for line in format_report(block).splitlines()]

@@ -1,5 +1,7 @@
 """The blocks of metrics.json, of both tasks, against scikit-learn."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,12 +24,12 @@ from urgency_ray.model.inference import predict_examples
 from urgency_ray.schema import SENTIMENT_LABELS, URGENCY_LABELS
 from urgency_ray.scoring.scores import predictions_table, score_splits
 
-SMALL = {"hidden_dim": 16, "num_heads": 2, "num_layers": 1, "feedforward_dim": 16, "head_dim": 8}
+SMALL: dict[str, Any] = {"hidden_dim": 16, "num_heads": 2, "num_layers": 1, "feedforward_dim": 16, "head_dim": 8}
 TASKS = {"urgency": URGENCY_LABELS, "sentiment": SENTIMENT_LABELS}
 
 
 @pytest.fixture(scope="module")
-def scored():
+def scored() -> Any:
     """(examples, splits, urgency and sentiment by task, probabilities, blocks) of an untrained model with both heads."""
     rng = np.random.default_rng(0)
     size = 300
@@ -40,6 +42,7 @@ def scored():
     torch.manual_seed(0)
     model = UrgencyClassifier(ModelConfig(**SMALL), 6, 5, with_sentiment=True)
     for head in (model.urgency, model.sentiment):
+        assert head is not None
         torch.nn.init.normal_(head.weight, std=2.0)
     model.temperature.copy_(torch.tensor([2.5, 0.5]))
     probabilities = predict_examples(model, examples)
@@ -47,7 +50,7 @@ def scored():
     return examples, splits, {"urgency": urgency, "sentiment": sentiment}, probabilities, blocks
 
 
-def calibration_error(truth, probs):
+def calibration_error(truth: Any, probs: Any) -> Any:
     """From scikit-learn's reliability curve, weighted by the rows of its bins."""
     confidence, right = probs.max(axis=1).astype(np.float64), probs.argmax(axis=1) == truth
     accuracy, stated = calibration_curve(right, confidence, n_bins=15, strategy="uniform")
@@ -57,7 +60,7 @@ def calibration_error(truth, probs):
 
 @pytest.mark.parametrize("split", ["val", "test"])
 @pytest.mark.parametrize("task", ["urgency", "sentiment"])
-def test_every_figure_is_scikit_learn_s(scored, split, task):
+def test_every_figure_is_scikit_learn_s(scored: Any, split: str, task: str) -> None:
     _, splits, labels, probabilities, blocks = scored
     rows = dict(splits.items())[split]
     rows = rows[labels[task][rows] >= 0]
@@ -91,11 +94,11 @@ def test_every_figure_is_scikit_learn_s(scored, split, task):
     }
 
 
-def test_the_train_split_is_not_scored(scored):
+def test_the_train_split_is_not_scored(scored: Any) -> None:
     assert set(scored[-1]) == {"val", "test"}
 
 
-def test_predictions_name_the_split_of_each_row(scored):
+def test_predictions_name_the_split_of_each_row(scored: Any) -> None:
     examples, splits, labels, probabilities, _ = scored
     frame = predictions_table(probabilities["urgency"], examples, splits).to_pandas()
     assert frame["split"].value_counts().to_dict() == {"train": 120, "test": 110, "val": 60, "unlabelled": 10}

@@ -4,6 +4,9 @@ import logging
 import math
 import time
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -28,21 +31,21 @@ CONFIG = Config().replace(
 
 
 @pytest.fixture
-def journal(tmp_path):
+def journal(tmp_path: Path) -> Iterator[Any]:
     with open_journal(SearchFolder(str(tmp_path))) as journal:
         yield journal
 
 
-def make_search(journal, resume=False, config=CONFIG):
+def make_search(journal: Any, resume: bool = False, config: Config = CONFIG) -> Any:
     study = begin_study(journal, config, "digest", resume=resume, run_dir="run")
     return study, StudySearch(SearchSpace(config.tune.space), study, build_sampler(config, study), journal)
 
 
-def row(epoch, score, best, **more):
+def row(epoch: Any, score: Any, best: Any, **more: Any) -> Any:
     return {"epoch": epoch, "val_macro_f1": score, "best_val_macro_f1": best, "finished": False, "started": 5.0} | more
 
 
-def test_each_end_of_a_trial_has_its_state_and_keeps_its_epochs(journal):
+def test_each_end_of_a_trial_has_its_state_and_keeps_its_epochs(journal: Any) -> None:
     study, search = make_search(journal)
     for name in "abcd":
         search.suggest(name)
@@ -62,7 +65,7 @@ def test_each_end_of_a_trial_has_its_state_and_keeps_its_epochs(journal):
     assert history_table(study)["best_val_macro_f1"].tolist() == [0.5, 0.5, 0.3, 0.6]
 
 
-def test_a_score_that_is_no_number_fails_its_trial(journal):
+def test_a_score_that_is_no_number_fails_its_trial(journal: Any) -> None:
     study, search = make_search(journal)
     for name, finished in (("a", True), ("b", False)):
         search.suggest(name)
@@ -72,7 +75,7 @@ def test_a_score_that_is_no_number_fails_its_trial(journal):
     assert trials_table(study, CONFIG)["val_macro_f1"].isna().all()
 
 
-def test_one_trial_after_the_other_is_drawn_as_optuna_s_own_loop_draws_them(journal):
+def test_one_trial_after_the_other_is_drawn_as_optuna_s_own_loop_draws_them(journal: Any) -> None:
     space = {
         "train.learning_rate": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},
         "loss": {"type": "simplex", "fields": ["loss.kl_weight", "loss.focal_weight"]},
@@ -95,7 +98,7 @@ def test_one_trial_after_the_other_is_drawn_as_optuna_s_own_loop_draws_them(jour
     assert len({point["train.learning_rate"] for point in found}) == 10
 
 
-def test_ray_tune_s_own_state_of_the_search_is_not_kept(journal, tmp_path):
+def test_ray_tune_s_own_state_of_the_search_is_not_kept(journal: Any, tmp_path: Path) -> None:
     _, search = make_search(journal)
     search.suggest("a")
     (tmp_path / "state").mkdir()
@@ -103,7 +106,7 @@ def test_ray_tune_s_own_state_of_the_search_is_not_kept(journal, tmp_path):
     assert not list((tmp_path / "state").iterdir())
 
 
-def test_a_trial_that_starts_again_in_another_process_is_counted_once(journal):
+def test_a_trial_that_starts_again_in_another_process_is_counted_once(journal: Any) -> None:
     study, search = make_search(journal)
     search.suggest("a")
     with warnings.catch_warnings():
@@ -115,7 +118,7 @@ def test_a_trial_that_starts_again_in_another_process_is_counted_once(journal):
     assert len(study.trials) == 1
 
 
-def test_what_a_dead_driver_had_begun_goes_on_in_its_place_with_its_values(journal):
+def test_what_a_dead_driver_had_begun_goes_on_in_its_place_with_its_values(journal: Any) -> None:
     _, search = make_search(journal)
     points = [search.suggest(name) for name in "ab"]
     search.on_trial_complete("a", row(1, 0.5, 0.5, finished=True))
@@ -127,7 +130,7 @@ def test_what_a_dead_driver_had_begun_goes_on_in_its_place_with_its_values(journ
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "RUNNING"]
 
 
-def test_trials_that_the_time_budget_cut_are_ended_as_stopped(journal):
+def test_trials_that_the_time_budget_cut_are_ended_as_stopped(journal: Any) -> None:
     study, search = make_search(journal)
     search.suggest("a")
     search.suggest("b")
@@ -140,7 +143,7 @@ def test_trials_that_the_time_budget_cut_are_ended_as_stopped(journal):
     assert study.user_attrs["seconds"] >= 0
 
 
-def test_asha_goes_on_with_the_rungs_that_the_study_s_trials_have_reached(journal):
+def test_asha_goes_on_with_the_rungs_that_the_study_s_trials_have_reached(journal: Any) -> None:
     study, search = make_search(journal)
     for number in range(9):
         name = f"t{number}"
@@ -159,7 +162,9 @@ def test_asha_goes_on_with_the_rungs_that_the_study_s_trials_have_reached(journa
     assert decisions == ["STOP", "CONTINUE"]
 
 
-def test_what_a_trial_s_workers_hold_is_freed_once_they_are_given_up(ray_session, caplog):
+def test_what_a_trial_s_workers_hold_is_freed_once_they_are_given_up(
+    ray_session: None, caplog: pytest.LogCaptureFixture
+) -> None:
     groups, held, other = PlacementGroups(), *(ray.util.placement_group([{"CPU": 1}]) for _ in range(2))
     try:
         ray.get([held.ready(), other.ready()], timeout=60)
@@ -175,7 +180,7 @@ def test_what_a_trial_s_workers_hold_is_freed_once_they_are_given_up(ray_session
     assert wait_for_state(other, "REMOVED") == "REMOVED"
 
 
-def wait_for_state(group, state):
+def wait_for_state(group: Any, state: Any) -> Any:
     """The placement group's state, once it is `state` or after a while."""
     deadline = time.monotonic() + 30
     while (found := ray.util.placement_group_table(group)["state"]) != state and time.monotonic() < deadline:

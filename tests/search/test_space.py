@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import optuna
 import pandas as pd
@@ -11,16 +13,16 @@ from urgency_ray.search.space import SearchSpace, check_space
 SIMPLEX = {"mixture": {"type": "simplex", "fields": ["loss.kl_weight", "loss.focal_weight", "loss.cross_entropy_weight"]}}
 
 
-def make_space(space):
+def make_space(space: Any) -> Any:
     return SearchSpace(Config().replace({"tune.space": space}).tune.space)
 
 
-def draw(space, num_trials, seed=0):
+def draw(space: Any, num_trials: int, seed: int = 0) -> Any:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     return [space(study.ask()) for _ in range(num_trials)]
 
 
-def test_the_loss_mixture_is_uniform_over_the_simplex():
+def test_the_loss_mixture_is_uniform_over_the_simplex() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     points = np.array([list(fields.values()) for fields in draw(make_space(SIMPLEX), 1500)])
     np.testing.assert_allclose(points.sum(1), 1)
@@ -29,7 +31,7 @@ def test_the_loss_mixture_is_uniform_over_the_simplex():
         assert stats.kstest(coordinate, stats.beta(1, 2).cdf).pvalue > 0.01
 
 
-def test_every_kind_of_dimension_stays_in_its_range():
+def test_every_kind_of_dimension_stays_in_its_range() -> None:
     space = make_space(
         {
             "train.learning_rate": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},
@@ -45,7 +47,7 @@ def test_every_kind_of_dimension_stays_in_its_range():
     assert set(drawn["model.hidden_dim"]) == {64, 128}
 
 
-def test_the_config_s_own_values_are_a_point_of_the_space():
+def test_the_config_s_own_values_are_a_point_of_the_space() -> None:
     config = Config().replace({"tune.space": {**SIMPLEX, "model.dropout": {"type": "float", "low": 0.1, "high": 0.6}}})
     space = SearchSpace(config.tune.space)
     study = optuna.create_study()
@@ -80,12 +82,12 @@ def test_the_config_s_own_values_are_a_point_of_the_space():
         ({"mix": {"type": "simplex", "fields": ["loss.kl_weight", "loss.kl_weight"]}}, r"is searched twice, by mix; leave"),
     ],
 )
-def test_a_space_that_the_config_refuses_stops_before_any_trial(space, message):
+def test_a_space_that_the_config_refuses_stops_before_any_trial(space: Any, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         check_space(Config().replace({"tune.space": space}))
 
 
-CONDITIONAL = {
+CONDITIONAL: dict[str, Any] = {
     "model.urgency_head": {"type": "categorical", "choices": ["softmax", "corn"]},
     "loss.corn_weight": {"type": "float", "low": 0.1, "high": 1.0, "when": {"model.urgency_head": "corn"}},
     "model.num_layers": {"type": "int", "low": 1, "high": 3},
@@ -93,7 +95,7 @@ CONDITIONAL = {
 }
 
 
-def test_a_conditional_field_is_searched_only_where_its_condition_holds():
+def test_a_conditional_field_is_searched_only_where_its_condition_holds() -> None:
     drawn = draw(make_space(CONDITIONAL), 300)
     for fields in drawn:
         assert ("loss.corn_weight" in fields) == (fields["model.urgency_head"] == "corn")
@@ -101,7 +103,7 @@ def test_a_conditional_field_is_searched_only_where_its_condition_holds():
     assert 0.4 < np.mean(["loss.corn_weight" in fields for fields in drawn]) < 0.6
 
 
-def test_two_mixtures_may_share_fields_where_their_conditions_exclude_each_other():
+def test_two_mixtures_may_share_fields_where_their_conditions_exclude_each_other() -> None:
     space = {
         "model.urgency_head": CONDITIONAL["model.urgency_head"],
         "plain": {**SIMPLEX["mixture"], "when": {"model.urgency_head": "softmax"}},
@@ -116,7 +118,7 @@ def test_two_mixtures_may_share_fields_where_their_conditions_exclude_each_other
     assert len(set(searched_fields(config.tune.space))) == len(searched_fields(config.tune.space))
 
 
-def test_a_conditional_field_may_be_written_before_its_parent():
+def test_a_conditional_field_may_be_written_before_its_parent() -> None:
     turned = dict(reversed(CONDITIONAL.items()))
     assert {frozenset(fields) for fields in draw(make_space(turned), 200)} == {
         frozenset({"model.urgency_head", "model.num_layers"} | extra)
@@ -124,7 +126,7 @@ def test_a_conditional_field_may_be_written_before_its_parent():
     }
 
 
-def test_the_recipe_s_point_holds_no_field_whose_condition_fails():
+def test_the_recipe_s_point_holds_no_field_whose_condition_fails() -> None:
     config = Config().replace({"tune.space": CONDITIONAL})
     check_space(config)
     point = SearchSpace(config.tune.space).locate(config)
@@ -144,19 +146,19 @@ def test_the_recipe_s_point_holds_no_field_whose_condition_fails():
         ("model.num_layers", {"model.feedforward_dim": 64}, "when goes round in a circle: .*model.num_layers"),
     ],
 )
-def test_a_condition_that_makes_no_sense_stops_before_any_trial(field, when, message):
+def test_a_condition_that_makes_no_sense_stops_before_any_trial(field: str, when: dict[str, Any], message: str) -> None:
     space = {**CONDITIONAL, field: {**CONDITIONAL[field], "when": when}}
     with pytest.raises(RequestError, match=message):
         check_space(Config().replace({"tune.space": space}))
 
 
-def test_conditions_that_never_hold_together_are_refused():
+def test_conditions_that_never_hold_together_are_refused() -> None:
     both = {"type": "float", "low": 0.0, "high": 0.5, "when": {"model.feedforward_dim": 64, "model.num_layers": 1}}
     with pytest.raises(RequestError, match=r"tune\.space\.sampler\.power: is never searched"):
         check_space(Config().replace({"tune.space": {**CONDITIONAL, "sampler.power": both}}))
 
 
-def test_a_conditional_value_that_the_config_refuses_under_its_condition_is_found():
+def test_a_conditional_value_that_the_config_refuses_under_its_condition_is_found() -> None:
     # A weight without its head is refused by the config; with it, a weight below 0 is.
     space = {**CONDITIONAL, "loss.corn_weight": {**CONDITIONAL["loss.corn_weight"], "low": -0.1}}
     with pytest.raises(RequestError, match=r"loss\.corn_weight: must be a number >= 0 but got -0\.1"):

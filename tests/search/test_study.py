@@ -1,6 +1,7 @@
 """The journal and the tables, without a cluster."""
 
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -20,7 +21,7 @@ SPACE = {
 CONFIG = Config().replace({"tune.space": SPACE})
 
 
-def run_trial(study, head, scores, state):
+def run_trial(study: Any, head: Any, scores: Any, state: Any) -> None:
     study.enqueue_trial({"model.urgency_head": head})
     trial = study.ask()
     SearchSpace(CONFIG.tune.space)(trial)
@@ -32,18 +33,18 @@ def run_trial(study, head, scores, state):
     study.tell(trial, max(scores) if state == "COMPLETE" else None, state=optuna.trial.TrialState[state])
 
 
-def begin(folder, **options):
+def begin(folder: Any, **options: Any) -> Any:
     with open_journal(SearchFolder(str(folder))) as journal:
         return begin_study(journal, CONFIG, "digest", run_dir="run", **options)
 
 
-def test_the_tables_of_a_search_without_trials_are_empty(tmp_path):
+def test_the_tables_of_a_search_without_trials_are_empty(tmp_path: Path) -> None:
     study = begin(tmp_path, resume=False)
     assert trials_table(study, CONFIG).empty
     assert history_table(study).empty
 
 
-def test_the_tables_hold_each_trial_that_has_ended(tmp_path):
+def test_the_tables_hold_each_trial_that_has_ended(tmp_path: Path) -> None:
     study = begin(tmp_path, resume=False)
     run_trial(study, "softmax", [0.2, 0.5, 0.4], "COMPLETE")
     run_trial(study, "corn", [0.3], "PRUNED")
@@ -67,7 +68,7 @@ def test_the_tables_hold_each_trial_that_has_ended(tmp_path):
     ]
 
 
-def test_a_line_that_was_cut_is_no_obstacle(tmp_path):
+def test_a_line_that_was_cut_is_no_obstacle(tmp_path: Path) -> None:
     study = begin(tmp_path, resume=False)
     run_trial(study, "softmax", [0.2], "COMPLETE")
     journal = tmp_path / "study.log"
@@ -79,7 +80,7 @@ def test_a_line_that_was_cut_is_no_obstacle(tmp_path):
     assert [trial.value for trial in begin(tmp_path, resume=True).trials] == [0.2, 0.3]
 
 
-def test_a_journal_behind_a_uri_is_published_and_read_back(tmp_path):
+def test_a_journal_behind_a_uri_is_published_and_read_back(tmp_path: Path) -> None:
     folder = SearchFolder(f"file://{tmp_path}/tune")
     with open_journal(folder) as journal:
         study = begin_study(journal, CONFIG, "digest", resume=False, run_dir="run")
@@ -91,7 +92,7 @@ def test_a_journal_behind_a_uri_is_published_and_read_back(tmp_path):
         assert [trial.value for trial in begin_study(journal, CONFIG, "digest", resume=True, run_dir="run").trials] == [0.2]
 
 
-def test_a_search_that_has_ended_leaves_room_for_another_beside_it(tmp_path):
+def test_a_search_that_has_ended_leaves_room_for_another_beside_it(tmp_path: Path) -> None:
     first = begin(tmp_path, resume=False)
     with pytest.raises(RequestError, match="has not ended; go on with it by --resume"):
         begin(tmp_path, resume=False)
@@ -101,3 +102,14 @@ def test_a_search_that_has_ended_leaves_room_for_another_beside_it(tmp_path):
     assert begin(tmp_path, resume=True).study_name == second.study_name
     with pytest.raises(RequestError, match="has not ended"):
         begin(tmp_path, resume=False)
+
+
+def test_a_search_of_an_older_version_goes_on_and_one_of_a_newer_does_not(tmp_path: Path) -> None:
+    study = begin(tmp_path, resume=False)
+    settings = dict(study.user_attrs["settings"])
+    del settings["train.precision"]  # as if it had come later
+    study.set_user_attr("settings", settings)
+    assert begin(tmp_path, resume=True).study_name == study.study_name
+    study.set_user_attr("version", "99.0")
+    with pytest.raises(RequestError, match=r"--resume: urgency_ray 99\.0 began this search, this is .*: update$"):
+        begin(tmp_path, resume=True)

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ TRIAL = SMALL | {"train.epochs": 6, "train.early_stop_epochs": 2}
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def make_data(size=160):
+def make_data(size: int = 160) -> TrainingData:
     rng = np.random.default_rng(0)
     urgency = rng.integers(0, 3, size)
     audio = (urgency[:, None] + 2.5 * rng.standard_normal((size, 6))).astype(np.float32)
@@ -27,14 +28,14 @@ def make_data(size=160):
     return TrainingData(audio, text, acoustic, urgency, np.full(size, -1), rows[40:], rows[:40])
 
 
-def scores_alone(config, data):
+def scores_alone(config: Config, data: TrainingData) -> Any:
     """Macro-F1 of each epoch of a training that nothing interrupts."""
     scores = []
     fit(config, data, lambda epoch: scores.append(epoch.metrics["val_macro_f1"]))
     return scores
 
 
-def test_folds_and_seeds_go_on_together_and_each_trains_as_it_would_alone():
+def test_folds_and_seeds_go_on_together_and_each_trains_as_it_would_alone() -> None:
     config, data = Config().replace(TRIAL | {"tune.repeats": 2, "train.seed": 3}), make_data()
     rows = np.arange(160)
     parts = [(rows[40:], rows[:40]), (rows[:120], rows[120:])]
@@ -57,7 +58,7 @@ def test_folds_and_seeds_go_on_together_and_each_trains_as_it_would_alone():
     assert [row["finished"] for row in found] == [False] * (len(found) - 1) + [True]
 
 
-def test_a_loss_that_overflows_ends_the_trial_with_its_reason():
+def test_a_loss_that_overflows_ends_the_trial_with_its_reason() -> None:
     data = make_data()
     config = Config().replace(TRIAL | {"train.learning_rate": 1e30, "train.clip_norm": None})
     *_, last = trial_rows(config, data, [(data.train, data.val)], None)
@@ -65,7 +66,7 @@ def test_a_loss_that_overflows_ends_the_trial_with_its_reason():
     assert "loss is nan; try a lower train.learning_rate" in last["failed"]
 
 
-def test_a_trial_sees_the_batches_of_all_the_winner_s_workers():
+def test_a_trial_sees_the_batches_of_all_the_winner_s_workers() -> None:
     base = Config().replace({"train.num_workers": 4, "train.batch_size": 8})
     config = trial_config({"model.dropout": 0.3}, base)
     assert (config.train.num_workers, config.train.batch_size, config.model.dropout) == (1, 32, 0.3)
@@ -79,19 +80,21 @@ class Ending(DistributedTrial):
     trial_id = "t1"
     num_workers = 2
 
-    def __init__(self, training):
-        self.training, self.told, self.sent = training, [], []
-        self.wanted = self
+    def __init__(self, training: Any) -> None:
+        self.training: Any = training
+        self.told: list[bool] = []
+        self.sent: list[object] = []
+        self.wanted = self  # type: ignore[assignment]
 
-    def send(self, message, wait_sec=0.0):
+    def send(self, message: object, wait_sec: float = 0.0) -> None:
         assert wait_sec > 0, "the process ends after it"
         self.sent.append(message)
 
-    def put_nowait_batch(self, answers):
+    def put_nowait_batch(self, answers: Any) -> None:
         self.told += answers
 
 
-def test_a_trial_whose_workers_do_not_end_is_given_up_after_a_while():
+def test_a_trial_whose_workers_do_not_end_is_given_up_after_a_while() -> None:
     trial = Ending(Future())
     trial.cleanup(end_sec=0.01)
     assert trial.told == [False, False]
@@ -99,7 +102,7 @@ def test_a_trial_whose_workers_do_not_end_is_given_up_after_a_while():
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("a worker was lost")])
-def test_a_trial_whose_workers_end_says_nothing(error):
+def test_a_trial_whose_workers_end_says_nothing(error: Any) -> None:
     trial = Ending(Future())
     end = trial.training.set_result if error is None else trial.training.set_exception
     threading.Timer(0.05, end, [error]).start()

@@ -1,5 +1,7 @@
 import dataclasses
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from urgency_ray.training.trainer import calibrate
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def make_data(size=203, seed=0, noise=0.5):
+def make_data(size: int = 203, seed: int = 0, noise: float = 0.5) -> TrainingData:
     rng = np.random.default_rng(seed)
     urgency = rng.choice(3, size=size, p=[0.5, 0.3, 0.2])
     audio, text = (
@@ -28,7 +30,7 @@ def make_data(size=203, seed=0, noise=0.5):
     return TrainingData(audio, text, acoustic, urgency, rng.integers(-1, 4, size), order[40:], order[:40])
 
 
-def test_it_learns_and_the_reported_macro_f1_is_scikit_learn_s():
+def test_it_learns_and_the_reported_macro_f1_is_scikit_learn_s() -> None:
     config, data = Config().replace(SMALL | {"train.epochs": 12}), make_data()
     epochs = run(config, data)
     epoch, weights = epochs[-1]
@@ -44,7 +46,7 @@ def test_it_learns_and_the_reported_macro_f1_is_scikit_learn_s():
 
 
 @pytest.mark.parametrize("sampler", ["weighted", "none"])
-def test_it_trains_without_a_class_where_that_is_allowed(sampler):
+def test_it_trains_without_a_class_where_that_is_allowed(sampler: str) -> None:
     data = make_data()
     two = dataclasses.replace(data, urgency=np.where(data.urgency == 1, 0, data.urgency))
     config = Config().replace(SMALL | {"train.epochs": 12, "sampler.name": sampler, "split.allow_missing_classes": True})
@@ -53,19 +55,19 @@ def test_it_trains_without_a_class_where_that_is_allowed(sampler):
     assert 0.5 < last.metrics["best_val_macro_f1"] <= 2 / 3
 
 
-def test_test_labels_are_hidden_from_the_loop():
+def test_test_labels_are_hidden_from_the_loop() -> None:
     data = make_data()
     assert not hasattr(data, "test")
 
 
-def test_the_same_seed_gives_the_same_run_and_another_one_another():
+def test_the_same_seed_gives_the_same_run_and_another_one_another() -> None:
     config, data = Config().replace(SMALL), make_data()
     first, again = (run(config, data)[-1][0].metrics["train_loss"] for _ in range(2))
     other = run(config.replace({"train.seed": 1}), data)[-1][0].metrics["train_loss"]
     assert first == again != other
 
 
-def test_a_resumed_run_ends_like_an_unbroken_one_with_dropout_on(tmp_path):
+def test_a_resumed_run_ends_like_an_unbroken_one_with_dropout_on(tmp_path: Path) -> None:
     config, data = Config().replace(SMALL | {"train.epochs": 5}), make_data()
     whole = run(config, data)
     broken = run(config, data, stop_after=2)
@@ -79,7 +81,7 @@ def test_a_resumed_run_ends_like_an_unbroken_one_with_dropout_on(tmp_path):
     assert timeless[0] == timeless[1]
 
 
-def test_early_stop_counts_epochs_without_a_better_macro_f1():
+def test_early_stop_counts_epochs_without_a_better_macro_f1() -> None:
     config = Config().replace(SMALL | {"train.epochs": 50, "train.early_stop_epochs": 4, "train.learning_rate": 1e-2})
     scores = [epoch.metrics["val_macro_f1"] for epoch, _ in run(config, make_data(noise=3.0))]
     best = int(np.argmax(scores))
@@ -95,14 +97,14 @@ def test_early_stop_counts_epochs_without_a_better_macro_f1():
         ("cosine_warm_restarts", [1.0, 0.5, 1.0, (1 + math.cos(math.pi / 4)) / 2, 0.5, (1 + math.cos(3 * math.pi / 4)) / 2]),
     ],
 )
-def test_the_learning_rate_follows_its_schedule_each_epoch(schedule, expected):
+def test_the_learning_rate_follows_its_schedule_each_epoch(schedule: str, expected: Any) -> None:
     changes = {"train.epochs": 6, "train.schedule": schedule, "train.restart_epochs": 2, "train.learning_rate": 1e-3}
     epochs = run(Config().replace(SMALL | changes | {"train.early_stop_epochs": None}), make_data())
     rates = [epoch.metrics["learning_rate"] for epoch, _ in epochs]
     np.testing.assert_allclose(rates, 1e-3 * np.array(expected), atol=1e-9)
 
 
-def test_a_loss_that_is_not_finite_stops_with_a_clear_line():
+def test_a_loss_that_is_not_finite_stops_with_a_clear_line() -> None:
     data = make_data()
     data.audio[data.train[3], 0] = 1e30
     config = Config().replace(SMALL | {"train.learning_rate": 1e30, "train.clip_norm": None})
@@ -112,7 +114,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_clear_line():
         run(config, data)
 
 
-def test_standardisation_uses_the_training_rows_alone():
+def test_standardisation_uses_the_training_rows_alone() -> None:
     data = make_data()
     data.acoustic[data.val] += 1000
     model = build_model(Config().replace(SMALL | {"model.standardize_embeddings": True}), data)
@@ -121,16 +123,17 @@ def test_standardisation_uses_the_training_rows_alone():
     np.testing.assert_allclose(model.standardize_text.mean, data.text[data.train].mean(0), rtol=1e-3, atol=1e-5)
 
 
-def test_the_sentiment_head_learns_beside_urgency():
+def test_the_sentiment_head_learns_beside_urgency() -> None:
     config = Config().replace(SMALL | {"loss.sentiment_weight": 0.4, "model.name": "cross_modal"})
     _, weights = run(config, make_data())[-1]
     model = UrgencyClassifier(config.model, 6, 5, with_sentiment=True)
     model.load_state_dict(weights)
     fresh = build_model(config, make_data())
+    assert model.sentiment is not None and fresh.sentiment is not None
     assert not torch.equal(model.sentiment.weight, fresh.sentiment.weight)
 
 
-def test_each_head_is_calibrated_on_its_own_validation_rows():
+def test_each_head_is_calibrated_on_its_own_validation_rows() -> None:
     data = make_data()
     data.sentiment[data.val[:10]] = -1
     config = Config().replace(SMALL | {"loss.sentiment_weight": 0.4, "train.epochs": 6, "train.learning_rate": 1e-2})
@@ -154,7 +157,7 @@ def test_each_head_is_calibrated_on_its_own_validation_rows():
 ORDINAL = {"model.urgency_head": "corn", "loss.corn_weight": 0.5, "loss.emd_weight": 0.5}
 
 
-def test_corn_alone_and_the_earth_mover_s_distance_alone_learn():
+def test_corn_alone_and_the_earth_mover_s_distance_alone_learn() -> None:
     nothing = {"loss.kl_weight": 0.0, "loss.focal_weight": 0.0, "loss.cross_entropy_weight": 0.0, "train.epochs": 12}
     for changes in ({"model.urgency_head": "corn", "loss.corn_weight": 1.0}, {"loss.emd_weight": 1.0}):
         last = run(Config().replace(SMALL | nothing | changes), make_data())[-1][0]
@@ -170,13 +173,13 @@ def test_corn_alone_and_the_earth_mover_s_distance_alone_learn():
         {"model.name": "cross_modal", "train.select_by": "mean_of_tasks"},
     ],
 )
-def test_two_workers_give_the_losses_scores_and_weights_of_one(tmp_path, changes):
+def test_two_workers_give_the_losses_scores_and_weights_of_one(tmp_path: Path, changes: Any) -> None:
     # 163 rows: the last global batch is odd, so the workers' shares differ; 40 rows to validate on.
     config = Config().replace(SMALL | NO_DROPOUT | {"loss.sentiment_weight": 0.3, "train.batch_size": 32} | changes)
     check_two_workers_are_one(config, make_data(), tmp_path, rounding_noise)
 
 
-def test_two_workers_stop_early_when_one_does(tmp_path):
+def test_two_workers_stop_early_when_one_does(tmp_path: Path) -> None:
     # 41 rows to validate on, which two cannot share evenly.
     changes = {"train.epochs": 30, "train.early_stop_epochs": 2, "train.batch_size": 32, "model.name": "concat"}
     data = make_data(noise=3.0)
@@ -187,7 +190,7 @@ def test_two_workers_stop_early_when_one_does(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0.01, 100.0])
-def test_clipping_within_the_step_is_clipping_before_it(size):
+def test_clipping_within_the_step_is_clipping_before_it(size: float) -> None:
     torch.manual_seed(0)
     models = [torch.nn.Linear(5, 4), torch.nn.Linear(5, 4)]
     models[1].load_state_dict(models[0].state_dict())

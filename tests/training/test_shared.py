@@ -2,6 +2,7 @@ import dataclasses
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from urgency_ray.training.shared import SharedInputs
 NUM_ROWS = 4000
 
 
-def make_data():
+def make_data() -> Any:
     rng = np.random.default_rng(0)
     audio, text = (rng.standard_normal((NUM_ROWS, 64)).astype(np.float32) for _ in range(2))
     lengths = rng.integers(1, 60, NUM_ROWS)
@@ -29,13 +30,13 @@ def make_data():
     return TrainingData(audio, text, acoustic, urgency, sentiment, order[400:], order[:400], utterances, tokens)
 
 
-def keep(data):
+def keep(data: Any) -> Any:
     inputs = SharedInputs(RayConfig())
     large = {name: inputs.keep(name, getattr(data, name)) for name in ("audio", "text", "tokens")}
     return inputs, dataclasses.replace(data, **large)
 
 
-def arrays(data):
+def arrays(data: Any) -> Any:
     return {
         f"{field.name}.{index}": np.asarray(part)
         for field in dataclasses.fields(data)
@@ -44,7 +45,7 @@ def arrays(data):
     }
 
 
-def mapped_file(array):
+def mapped_file(array: Any) -> Any:
     """The file behind an array's memory; None where that is the process's own."""
     address = array.__array_interface__["data"][0]
     for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
@@ -54,13 +55,13 @@ def mapped_file(array):
     raise LookupError(address)
 
 
-def describe(shared):
+def describe(shared: Any) -> Any:
     data = shared.get()
     files = {name: mapped_file(getattr(data, name)) for name in ("audio", "text")}
     return files | {"tokens": mapped_file(data.tokens.ids)}, arrays(data)
 
 
-def test_workers_read_the_very_memory_that_the_driver_reads(ray_session):
+def test_workers_read_the_very_memory_that_the_driver_reads(ray_session: None) -> None:
     original = make_data()
     inputs, data = keep(original)
     shared = inputs.share(data)
@@ -68,7 +69,8 @@ def test_workers_read_the_very_memory_that_the_driver_reads(ray_session):
         name: mapped_file(array) for name, array in (("audio", data.audio), ("text", data.text), ("tokens", data.tokens.ids))
     }
     assert all("plasma" in str(file) for file in own.values())
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
+    cloudpickle: Any = ray.cloudpickle
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
     for files, found in ray.get([ray.remote(num_cpus=0)(describe).remote(shared) for _ in range(2)]):
         assert files == own
         for name, array in arrays(original).items():
@@ -77,7 +79,7 @@ def test_workers_read_the_very_memory_that_the_driver_reads(ray_session):
         data.audio[0] = 0
 
 
-def test_what_every_fold_has_in_common_is_put_once(ray_session):
+def test_what_every_fold_has_in_common_is_put_once(ray_session: None) -> None:
     inputs, data = keep(make_data())
     one = inputs.share(data)
     other = inputs.share(dataclasses.replace(data, train=data.train[::2]))
@@ -86,7 +88,7 @@ def test_what_every_fold_has_in_common_is_put_once(ray_session):
     assert one.digest != other.digest
 
 
-def test_the_digest_covers_every_array_and_nothing_else(ray_session):
+def test_the_digest_covers_every_array_and_nothing_else(ray_session: None) -> None:
     data = make_data()
     digests = [keep(data)[0].share(data).digest, keep(make_data())[0].share(data).digest]
     for name, array in arrays(data).items():

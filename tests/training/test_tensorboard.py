@@ -2,6 +2,7 @@
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
@@ -10,7 +11,7 @@ from urgency_ray.training.history import EpochRow
 from urgency_ray.training.tensorboard import write_events
 
 
-def masked_crc(content):
+def masked_crc(content: Any) -> Any:
     crc = 0xFFFFFFFF
     for byte in content:
         crc ^= byte
@@ -20,11 +21,12 @@ def masked_crc(content):
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def read_events(folder):
+def read_events(folder: Any) -> Any:
     """{tag: [(step, value, wall time), ...]} of the only event file of a TensorBoard run."""
     (path,) = Path(folder).iterdir()
     assert "tfevents" in path.name  # how TensorBoard knows the file
-    content, curves = path.read_bytes(), {}
+    content = path.read_bytes()
+    curves: dict[str, list[tuple[int, float, float]]] = {}
     while content:
         (size,) = struct.unpack("<Q", content[:8])
         record = content[12 : 12 + size]
@@ -37,7 +39,7 @@ def read_events(folder):
     return curves
 
 
-def make_history(name, epochs, top=0.6):
+def make_history(name: Any, epochs: Any, top: Any = 0.6) -> Any:
     return [
         EpochRow(
             modalities=name,
@@ -55,7 +57,7 @@ def make_history(name, epochs, top=0.6):
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
-def test_each_modality_is_a_run_with_the_curves_of_its_history(tmp_path, scheme):
+def test_each_modality_is_a_run_with_the_curves_of_its_history(tmp_path: Path, scheme: str) -> None:
     history = make_history("fused", 4) + make_history("audio", 3, top=0.4)
     write_events(history, f"{scheme}{tmp_path}/tensorboard")
     assert {path.name for path in (tmp_path / "tensorboard").iterdir()} == {"fused", "audio"}
@@ -77,7 +79,7 @@ def test_each_modality_is_a_run_with_the_curves_of_its_history(tmp_path, scheme)
             assert times[-1] - times[0] == pytest.approx(2.0 * (len(rows) - 1), abs=0.5)
 
 
-def test_a_second_training_takes_the_place_of_the_first(tmp_path):
+def test_a_second_training_takes_the_place_of_the_first(tmp_path: Path) -> None:
     write_events(make_history("fused", 5), str(tmp_path))
     write_events(make_history("fused", 2), str(tmp_path))
     assert [step for step, *_ in read_events(tmp_path / "fused")["loss/val"]] == [1, 2]

@@ -18,6 +18,7 @@ from urgency_ray.config import Config
 from urgency_ray.embedding import ledger
 from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
 from urgency_ray.embedding.transform import make_fingerprint, open_arithmetic, pin_arithmetic, pin_revisions
+from urgency_ray.encoders.load import is_built_in
 from urgency_ray.encoders.probe import check_vocabulary, probe_encoders
 from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.fingerprint import Fingerprint, refuse_other
@@ -65,7 +66,8 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
             log.info("%s holds the embeddings of these calls already: nothing to do", run_dir)
             return accounts
         log.warning("warning: %s lacks files that it once had: their calls are done again", embeddings)
-    check_vocabulary(config.text_encoder, sample_transcripts(manifest, config.data, SAMPLE_CALLS))
+    if not is_built_in(config.text_encoder):
+        check_vocabulary(config.text_encoder, sample_transcripts(manifest, config.data, SAMPLE_CALLS))
     with lease.hold(folder.lease("extract"), f"extract into {run_dir}"):
         return _embed(config, run_dir, manifest, fingerprint, started=started)
 

@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
+from urgency_ray import __version__
 from urgency_ray.config import tree
 from urgency_ray.config.embedding_sections import AudioEncoderConfig, DataConfig, ExtractConfig, TextEncoderConfig
 from urgency_ray.config.training_sections import LossConfig, ModelConfig, SamplerConfig, SplitConfig, TrainConfig
@@ -191,7 +192,7 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """The full config as YAML that `load_config` reads back to an equal config."""
-        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+        return tree.VERSION_LINE.format(__version__) + yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
 
 
 def iter_fields() -> Iterator[tuple[str, FieldInfo]]:

@@ -17,10 +17,15 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import annotated_types
 import yaml
+from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from urgency_ray import __version__
 from urgency_ray.errors import RequestError
+
+VERSION_LINE = "# urgency_ray {}\n"
+"""First line of a config that this program has written; those before 0.3.0 have none."""
 
 
 class Role(StrEnum):
@@ -178,7 +183,10 @@ def load(
             raise RequestError(f"--config {path}: {error.strerror or ' '.join(str(error).split())}") from None
         except yaml.YAMLError as error:
             raise RequestError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from None
-        parse(root, tree, source=str(path))
+        try:
+            parse(root, tree, source=str(path))
+        except RequestError as error:
+            raise RequestError(f"{error}{_describe_newer(text)}") from None
     known = dict(iter_fields(root))
     for dotted, text in (overrides or {}).items():
         # A text is taken as it is: in YAML, a path with " #" would end there, and a commit such as 12e4567 be a number.
@@ -189,6 +197,14 @@ def load(
             value = text
         put(root, tree, dotted, value)
     return parse(root, tree, source="command line" if overrides else str(path))
+
+
+def _describe_newer(text: str) -> str:
+    """That a newer version wrote a config, which explains fields that are not known here; empty where none did."""
+    written = re.match(VERSION_LINE.replace("{}", r"(\S+)"), text)
+    if written is None or Version(written[1]) <= Version(__version__):
+        return ""
+    return f" (urgency_ray {written[1]} wrote it, this is {__version__}: update)"
 
 
 def put(root: type[Section], tree: dict[str, Any], dotted: str, value: Any) -> None:

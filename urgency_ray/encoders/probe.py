@@ -80,17 +80,15 @@ def probe_text_encoder(config: TextEncoderConfig, device: str = "cpu") -> None:
 
 
 def check_vocabulary(config: TextEncoderConfig, texts: Sequence[str]) -> None:
-    """Look for words that the text encoder's tokenizer has no tokens for; a built-in encoder reads all.
+    """Look for words that the text encoder's tokenizer has no tokens for.
 
     Args:
-        config: the text encoder.
+        config: the text encoder, no built-in one: that reads all.
         texts: some transcripts of the corpus.
 
     Raises:
         RequestError: most of the tokens are unknown.
     """
-    if is_built_in(config) or not texts:
-        return
     from urgency_ray.encoders.pretrained_text import load_tokenizer
 
     tokenizer = load_tokenizer(config)

@@ -11,7 +11,9 @@ from typing import Any
 import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
+from packaging.version import Version
 
+from urgency_ray import __version__
 from urgency_ray.config import Config, Role, fields_of, iter_fields, read_field, searched_fields
 from urgency_ray.errors import RequestError
 from urgency_ray.search.journal import Journal
@@ -37,10 +39,14 @@ def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: b
         name = f"search-{uuid.uuid4().hex[:8]}"
         study = optuna.create_study(study_name=name, storage=journal.storage, direction="maximize")
         study.set_user_attr("settings", settings)
+        study.set_user_attr("version", __version__)
         study.set_user_attr("data", data_digest)
         return study
     if last is None:
         raise RequestError(f"--resume: {run_dir} holds no search; start one without --resume")
+    # What a newer version notes of a trial need not mean the same here.
+    if Version(version := last.user_attrs.get("version", "0.2.0")) > Version(__version__):
+        raise RequestError(f"--resume: urgency_ray {version} began this search, this is {__version__}: update")
     # A field that an older version had not yet stands for its default.
     found = _settings(Config()) | last.user_attrs["settings"]
     # One that it noted, too, may by now decide nothing but the speed.
