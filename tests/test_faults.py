@@ -110,11 +110,11 @@ OF_MODELS: dict[str, tuple[Damage, str]] = {
 }
 
 
-@pytest.mark.parametrize("damage", {**WEIGHTS, **OF_MODELS})
+@pytest.mark.parametrize("damage", WEIGHTS | OF_MODELS)
 def test_predict_with_a_damaged_model(
     corpus: KnownCorpus, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
-    apply, named = {**WEIGHTS, **OF_MODELS}[damage]
+    apply, named = (WEIGHTS | OF_MODELS)[damage]
     apply(model)
     output = tmp_path / "out.csv"
     check_one_line(capsys, named, "predict", "--model", model, "--data.root", corpus[0], "--output", output)
