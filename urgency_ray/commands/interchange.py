@@ -19,7 +19,6 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 from unicodedata import normalize
 
@@ -36,9 +35,11 @@ from urgency_ray.accounts import ExtractAccounts
 from urgency_ray.calls.transcript import clean
 from urgency_ray.config import Config
 from urgency_ray.embedding import ledger
+from urgency_ray.embedding.artefacts import FIELDS, SENSE, Layout, choose_layout
 from urgency_ray.embedding.rows import embedded_rows, scatter_vectors
 from urgency_ray.embedding.stages import EncodeText
 from urgency_ray.encoders.load import is_built_in, resolve_weights
+from urgency_ray.encoders.probe import probe_text_encoder
 from urgency_ray.errors import Reason, RequestError
 from urgency_ray.examples.dataset import load_examples
 from urgency_ray.fingerprint import IMPORTED, Fingerprint, deciding_fields
@@ -47,64 +48,10 @@ from urgency_ray.schema import URGENCY_LABELS, Status
 
 log = logging.getLogger(__name__)
 
-FIELDS = (*schema.ROW_FIELDS, *schema.COUNT_FIELDS)
 PROVIDER_SPLITS = ("training", "validation", "unknown")
 ROWS_PER_FILE = 8192
 # What storage, pandas, numpy and zipfile raise on damaged files. So wide a list can hide bugs: keep what is tried short.
 _READ_ERRORS = (OSError, ValueError, RuntimeError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How one of the systems lays out its pair of files.
-
-    Attributes:
-        pair: the published names of the two files.
-        arrays: what the array file holds; without `text`, an import embeds the transcripts.
-        columns: its names for fields of a run's rows; the other fields go by their own.
-        required: columns without which nothing is read.
-        levels: what stands for each class in its urgency column, in the order of the classes.
-    """
-
-    pair: str
-    arrays: tuple[str, ...]
-    columns: dict[str, str]
-    required: tuple[str, ...]
-    levels: tuple[str, ...]
-
-    def column(self, field: str) -> str:
-        """The CSV column of a field."""
-        return self.columns.get(field, field)
-
-
-SENSE = Layout(
-    pair="UrgencySense's metadata.csv and embeddings.npz",
-    arrays=("audio", "text"),
-    columns={"example_id": "file_id", "urgency": "urgency_y"},
-    required=("file_id", "text", "urgency_y"),
-    levels=("0", "1", "2"),
-)
-DETECT = Layout(
-    pair="UrgencyDetect's processed_data.csv and wav2vec2_embeddings.npy",
-    arrays=("audio",),
-    # Not urgency_label: the order of its integers is that in which the labels happened to appear.
-    columns={
-        "call_id": "_id",
-        "start_ms": "startAt",
-        "end_ms": "endAt",
-        "urgency": "urgencyLevel",
-        "disaster_medium": "disasterMedium",
-    },
-    required=("_id", "utterance_id", "text", "startAt", "endAt", "sentiment", "urgencyLevel"),
-    levels=URGENCY_LABELS,
-)
-
-
-def _choose_layout(embeddings: str) -> Layout:
-    suffix = storage.suffix(embeddings)
-    if suffix not in (".npz", ".npy"):
-        raise RequestError(f"--embeddings {embeddings}: must end in .npz ({SENSE.pair}) or .npy ({DETECT.pair})")
-    return SENSE if suffix == ".npz" else DETECT
 
 
 @contextlib.contextmanager
@@ -254,7 +201,7 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
         if storage.exists(there):
             name = posixpath.basename(storage.without_options(there))
             raise RequestError(f"--run-dir {run_dir}: already holds {name}; choose another run folder")
-    layout = _choose_layout(embeddings)
+    layout = choose_layout(embeddings)
     cells = _read_cells(metadata, layout)
     arrays = _read_arrays(embeddings, layout, len(cells), metadata)
     digest = hashlib.sha256(pd.util.hash_pandas_object(cells, index=False).to_numpy().data)
@@ -264,7 +211,9 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
     rows = _parse_rows(config, cells, finite, layout, metadata)
     encode, text_encoder = None, IMPORTED
     if "text" not in layout.arrays:
-        encode = EncodeText(config.text_encoder, _choose_device(config), os.cpu_count() or 1, None, lambda _: None)
+        device = _choose_device(config)
+        probe_text_encoder(config.text_encoder, device)
+        encode = EncodeText(config.text_encoder, device, os.cpu_count() or 1, None, lambda _: None)
         text_encoder = deciding_fields(config)["text_encoder"] | {"weights": resolve_weights(config.text_encoder)}
         rows = rows.drop_columns(["num_tokens", "num_tokens_dropped", "num_text_windows"])
     storage.write_text(folder.config, config.to_yaml())
@@ -277,15 +226,7 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
             table = table.append_column(f"{name}_embedding", vectors)
         if encode is not None:
             table = encode(table)
-        # Without a fingerprint train takes the rows under any encoder section, and predict says that it cannot hear new calls.
-        widths = (table.schema.field(f"{name}_embedding").type.list_size for name in ("audio", "text"))
-        final = schema.embedding_schema(*widths)
-        table = table.select(final.names).cast(final)
-        for status in Status:
-            piece = table.filter(pc.equal(table["status"], status)).drop_columns(["status"])
-            if len(piece):
-                file = f"part-{start // ROWS_PER_FILE:05d}.parquet"
-                storage.write_table(storage.join(folder.embeddings, f"status={status}", file), piece)
+        table = _write_rows(table, folder, f"part-{start // ROWS_PER_FILE:05d}.parquet")
         counted.append(table.drop_columns(["text", "audio_embedding", "text_embedding"]))
     accounts = ExtractAccounts.of(
         ledger.count_rows(pa.concat_tables(counted)),
@@ -296,6 +237,19 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
     write_json(folder.extract, accounts, indent=2)
     log.info(accounts.line())
     return accounts
+
+
+def _write_rows(table: pa.Table, folder: RunFolder, file: str) -> pa.Table:
+    """Write rows in their final schema, which they come back in, a file of that name for each status."""
+    # Without a fingerprint train takes the rows under any encoder section, and predict says that it cannot hear new calls.
+    widths = (table.schema.field(f"{name}_embedding").type.list_size for name in ("audio", "text"))
+    final = schema.embedding_schema(*widths)
+    table = table.select(final.names).cast(final)
+    for status in Status:
+        piece = table.filter(pc.equal(table["status"], status)).drop_columns(["status"])
+        if len(piece):
+            storage.write_table(storage.join(folder.embeddings, f"status={status}", file), piece)
+    return table
 
 
 def _choose_device(config: Config) -> str:
@@ -322,7 +276,7 @@ def export_artefacts(config: Config, run_dir: str, metadata: str, embeddings: st
     Raises:
         RequestError: no usable embeddings, another suffix, or rows that are not utterances for UrgencyDetect's pair.
     """
-    layout, examples = _choose_layout(embeddings), load_examples(run_dir)
+    layout, examples = choose_layout(embeddings), load_examples(run_dir)
     filesystem, path = storage.open_location(RunFolder(run_dir).embeddings)
     dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
     names = [field.name for field in FIELDS]

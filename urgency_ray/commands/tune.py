@@ -35,7 +35,7 @@ from urgency_ray.scoring.blocks import Difference, Metrics, SearchSummary, Split
 from urgency_ray.scoring.metrics import paired_macro_f1_difference
 from urgency_ray.scoring.scores import score_splits
 from urgency_ray.search.engine import num_concurrent, run_search
-from urgency_ray.search.journal import open_journal
+from urgency_ray.search.journal import Journal, open_journal
 from urgency_ray.search.space import check_space
 from urgency_ray.search.study import begin_study, ended_trials, history_table, trials_table
 from urgency_ray.training.data import TrainingData
@@ -77,16 +77,9 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
         storage.write_text(folder.config, config.to_yaml())
         # Figures of an earlier search, or of this one before it went on, would stand beside trials that they do not know.
         storage.remove_file(folder.metrics)
-        searched_sec = study.user_attrs.get("seconds", 0.0)
-        parts = [(fold.train, fold.val) for fold in folds]
-
-        def publish() -> None:
-            journal.publish()
-            # The report of a search that is still going on, or was killed, shows the trials so far.
-            _write_tables(study, config, folder)
-
-        published = replace(journal, publish=publish)
-        errors = run_search(config, shared, parts, study=study, journal=published, folder=folder)
+        searched_sec, parts = study.user_attrs.get("seconds", 0.0), [(fold.train, fold.val) for fold in folds]
+        tabled = _with_tables(journal, study, config, folder)
+        errors = run_search(config, shared, parts, study=study, journal=tabled, folder=folder)
         trials = _write_tables(study, config, folder)
         _refuse_unscored(trials, study, config, errors)
         winner = _winner(study)
@@ -110,10 +103,19 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
         write_json(folder.metrics, summary)
         study.set_user_attr("ended", True)
         journal.publish()
-    for line in format_verdict(summary):
+    for line in (*format_verdict(summary), f"retrain it with --config {folder.best}"):
         log.info("%s", line)
-    log.info("retrain it with --config %s", folder.best)
     return summary
+
+
+def _with_tables(journal: Journal, study: optuna.Study, config: Config, folder: SearchFolder) -> Journal:
+    """The journal, which brings the tables up to date as well: the report of a killed search shows the trials so far."""
+
+    def publish() -> None:
+        journal.publish()
+        _write_tables(study, config, folder)
+
+    return replace(journal, publish=publish)
 
 
 def format_verdict(summary: SearchSummary) -> list[str]:

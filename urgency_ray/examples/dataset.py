@@ -94,13 +94,7 @@ def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = No
     frame = dataset.to_table(columns=names, filter=embedded).to_pandas()
     if ExtractAccounts.read(run_dir).rows_embedded != len(frame):
         raise RequestError(f"--run-dir {run_dir}: {unfinished}; run extract on it again")
-    if frame.empty:
-        raise RequestError(f"--run-dir {run_dir}: every call was rejected; extract.json counts the reasons")
-    if by_call and frame["utterance_id"].isna().any():
-        raise RequestError(
-            f"--run-dir {run_dir}: holds a row a call, but model.name hierarchical wants a row an utterance; "
-            "extract into another folder with data.unit utterance"
-        )
+    _refuse_unusable(run_dir, frame, by_call)
     order = np.argsort(frame["example_id"].to_numpy(str), kind="stable")
     if by_call:
         order = order[np.argsort(frame["call_id"].to_numpy(str)[order], kind="stable")]
@@ -127,6 +121,16 @@ def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = No
         fingerprint=fingerprint,
         utterances=utterances,
     )
+
+
+def _refuse_unusable(run_dir: str, frame: pd.DataFrame, by_call: bool) -> None:
+    if frame.empty:
+        raise RequestError(f"--run-dir {run_dir}: every call was rejected; extract.json counts the reasons")
+    if by_call and frame["utterance_id"].isna().any():
+        raise RequestError(
+            f"--run-dir {run_dir}: holds a row a call, but model.name hierarchical wants a row an utterance; "
+            "extract into another folder with data.unit utterance"
+        )
 
 
 def load_transcripts(run_dir: str) -> pa.ChunkedArray:

@@ -108,6 +108,19 @@ def _build_schedule(config: Config, optimizer: torch.optim.Optimizer) -> torch.o
     return schedulers.ConstantLR(optimizer, factor=1.0)
 
 
+def _build_learner(
+    config: Config, data: TrainingData, device: torch.device
+) -> tuple[UrgencyClassifier, UrgencyLoss, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Model, loss, optimizer and schedule at their beginning."""
+    model = build_model(config, data).to(device)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True)
+    schedule = _build_schedule(config, optimizer)
+    counts = class_counts(data.urgency[data.train], NUM_CLASSES)
+    loss_fn = UrgencyLoss(config.loss, counts, class_counts(data.sentiment[data.train], len(SENTIMENT_LABELS)))
+    return model, loss_fn.to(device), optimizer, schedule
+
+
 def fit(
     config: Config,
     data: TrainingData,
@@ -130,7 +143,8 @@ def epochs(
 ) -> Iterator[Epoch]:
     """Train until the last epoch or the early stop, an epoch at each step of the iterator, on every rank.
 
-    All random draws of an epoch are a function of its number: what runs between two steps does not change them.
+    All random draws of an epoch are a function of its number: what runs between two steps does not change them. It is one long
+    function because its local state, no more and no less, is what a checkpoint holds and a resumed run starts from.
 
     Args:
         config: its model, loss, sampler and train sections.
@@ -145,14 +159,7 @@ def epochs(
     if config.train.select_by == "mean_of_tasks" and not (data.sentiment[data.val] >= 0).any():
         raise RequestError("train.select_by: mean_of_tasks, but no row of the val split has a sentiment; set urgency_macro_f1")
     worker = Worker.current(device or torch.device("cpu"))
-    model = build_model(config, data).to(worker.device)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True)
-    schedule = _build_schedule(config, optimizer)
-    counts = class_counts(data.urgency[data.train], NUM_CLASSES)
-    loss_fn = UrgencyLoss(config.loss, counts, class_counts(data.sentiment[data.train], len(SENTIMENT_LABELS))).to(
-        worker.device
-    )
+    model, loss_fn, optimizer, schedule = _build_learner(config, data, worker.device)
     history: list[Row] = []
     best, best_epoch = -1.0, 0
     if resume is not None:
@@ -172,25 +179,19 @@ def epochs(
         train_loss = _train_epoch(config, data, wrapped, loss_fn, optimizer, epoch=epoch, worker=worker)
         val_loss, confusions = _validate(config, data, model, worker)
         schedule.step()
-        scores = _val_scores(confusions)
-        by_task = [scores[name] for name in ("val_macro_f1", "val_sentiment_macro_f1") if name in scores]
-        score = float(np.mean(by_task)) if config.train.select_by == "mean_of_tasks" else scores["val_macro_f1"]
-        improved = score > best
+        scores = _val_scores(config, confusions)
+        improved = scores["val_score"] > best
         if not np.isfinite(val_loss):
             raise FloatingPointError(f"epoch {epoch}: the validation loss is {val_loss}; try a lower train.learning_rate")
         if improved:
-            best, best_epoch = score, epoch
-        stale = epoch - best_epoch
-        last = epoch == config.train.epochs or (
-            config.train.early_stop_epochs is not None and stale >= config.train.early_stop_epochs
-        )
+            best, best_epoch = scores["val_score"], epoch
+        last = epoch == config.train.epochs or epoch - best_epoch >= (config.train.early_stop_epochs or config.train.epochs)
         row = {
             "modalities": config.model.modalities,
             "epoch": epoch,
             "train_loss": train_loss,
             "val_loss": val_loss,
             **scores,
-            "val_score": score,
             "learning_rate": learning_rate,
             "seconds": round(time.monotonic() - started, 4),
         }
@@ -293,11 +294,13 @@ def _validate(
     }
 
 
-def _val_scores(confusions: dict[str, NDArray[np.int64]]) -> dict[str, float]:
-    """Macro-F1 and accuracy of each task that has rows, by their names in history.json."""
+def _val_scores(config: Config, confusions: dict[str, NDArray[np.int64]]) -> dict[str, float]:
+    """Macro-F1 and accuracy of each task that has rows, by their names in history.json, and what picks the best epoch."""
     scores = {}
     for task, prefix in (("urgency", "val_"), ("sentiment", "val_sentiment_")):
         if task in confusions and (confusion := confusions[task]).sum():
             scores[f"{prefix}macro_f1"] = float(macro_f1_from_confusion(confusion))
             scores[f"{prefix}accuracy"] = float(np.trace(confusion) / confusion.sum())
-    return scores
+    by_task = [value for name, value in scores.items() if name.endswith("macro_f1")]
+    score = float(np.mean(by_task)) if config.train.select_by == "mean_of_tasks" else scores["val_macro_f1"]
+    return scores | {"val_score": score}
