@@ -249,7 +249,7 @@ class UrgencyClassifier(
         load_weights(model, path)
         if isinstance(model.trunk, KoElectraCrossModal) and model.reads:
             model.tokenizer = load_saved_tokenizer(model_id, **source)
-        return model
+        return model.eval()
 
     def probabilities(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Calibrated class probabilities by task, float32 (B, C), of what `forward` gave."""
