@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urgency_ray.config import AudioEncoderConfig, Config, TextEncoderConfig
+from urgency_ray.config import ENCODER_SECTIONS, AudioEncoderConfig, Config, TextEncoderConfig
 from urgency_ray.encoders.base import SAMPLE_RATE_HZ
 from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text_encoder
 from urgency_ray.errors import RequestError
@@ -37,6 +37,8 @@ MOST_UNKNOWN, SOME_UNKNOWN = 0.5, 0.1
 def probe_encoders(config: Config) -> None:
     """Load and try both encoders of a config, on a GPU where this process sees one and may use it; built-in ones need no proof.
 
+    On a CPU bfloat16 is tried as float32: without the instructions for it, which the nodes' GPUs have, it would take minutes.
+
     Raises:
         RequestError: as `probe_audio_encoder` and `probe_text_encoder` do.
     """
@@ -45,6 +47,9 @@ def probe_encoders(config: Config) -> None:
     import torch
 
     device = "cuda" if config.extract.use_gpu is not False and torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        half = [key for key in ENCODER_SECTIONS if getattr(config, key).dtype == "bfloat16"]
+        config = config.replace({f"{key}.dtype": "float32" for key in half})
     probe_audio_encoder(config.audio_encoder, device)
     probe_text_encoder(config.text_encoder, device)
 
