@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -18,7 +19,7 @@ from urgency_ray.search.engine import PlacementGroups, StudySearch, build_sample
 from urgency_ray.search.journal import open_journal
 from urgency_ray.search.space import SearchSpace
 from urgency_ray.search.study import begin_study, history_table, trials_table
-from urgency_ray.search.trial import Abandoned, Placed
+from urgency_ray.search.trial import Abandoned, Begun, Placed
 
 CONFIG = Config().replace(
     {
@@ -178,6 +179,21 @@ def test_what_a_trial_s_workers_hold_is_freed_once_they_are_given_up(
         groups.note([Placed("a", held), Placed("b", other)])
         groups.close()
     assert wait_for_state(other, "REMOVED") == "REMOVED"
+
+
+def test_what_a_lost_process_is_found_to_have_held_only_later_is_freed_and_its_successor_s_is_not(ray_session: None) -> None:
+    groups, late, held = PlacementGroups(), *(ray.util.placement_group([{"CPU": 1}]) for _ in range(2))
+    try:
+        ray.get([late.ready(), held.ready()], timeout=60)
+        groups.note([Begun("a")])
+        groups.on_trial_recover(1, [], SimpleNamespace(trial_id="a"))
+        groups.note([Placed("a", late), Begun("a"), Placed("a", held)])
+        assert wait_for_state(late, "REMOVED") == "REMOVED"
+        assert wait_for_state(held, "CREATED") == "CREATED"
+    finally:
+        groups.note([Placed("a", late)])
+        groups.close()
+        ray.util.remove_placement_group(held)
 
 
 def wait_for_state(group: Any, state: Any) -> Any:

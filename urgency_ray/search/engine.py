@@ -34,6 +34,7 @@ from urgency_ray.search.trial import (
     END_SEC,
     METRIC,
     Abandoned,
+    Begun,
     DistributedTrial,
     DistributedTrialOrders,
     Parts,
@@ -152,12 +153,18 @@ class PlacementGroups(ray.tune.Callback):
 
     def __init__(self) -> None:
         self.groups: dict[str, PlacementGroup] = {}
+        # Trials whose process was lost and has not begun again: news of its workers can come later than that of its loss.
+        self.over: set[str] = set()
 
-    def note(self, messages: list[Placed | Abandoned]) -> None:
+    def note(self, messages: list[Begun | Placed | Abandoned]) -> None:
         """Take what trials of several workers send, on the thread of the relay."""
         for message in messages:
-            if isinstance(message, Placed):
+            if isinstance(message, Begun):
+                self.over.discard(message.trial)
+            elif isinstance(message, Placed):
                 self.groups[message.trial] = message.group
+                if message.trial in self.over:
+                    self._free(message.trial)
             else:
                 log.warning("warning: the workers of a trial that was over did not end within %g s and are killed", END_SEC)
                 self._free(message.trial)
@@ -174,6 +181,7 @@ class PlacementGroups(ray.tune.Callback):
             self._free(trial_id)
 
     def _free(self, trial_id: str) -> None:
+        self.over.add(trial_id)
         group = self.groups.pop(trial_id, None)
         if group is not None:
             ray.util.remove_placement_group(group)

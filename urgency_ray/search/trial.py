@@ -60,6 +60,13 @@ class TrialOrders:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """Tells the driver that a trial's process is about to start workers: what it is told of them after this is of now."""
+
+    trial: str
+
+
+@dataclass(frozen=True)
 class Placed:
     """Tells the driver that a trial's workers have started, and what they hold: it stays behind if their process is killed."""
 
@@ -207,6 +214,7 @@ class DistributedTrial(ray.tune.Trainable):
             ),
             run_config=RunConfig(name=self.trial_id, storage_path=orders.folder),
         )
+        self.send(Begun(self.trial_id), wait_sec=SEND_SEC)
         self.training: Future[None] = Future()
         # Not an executor's thread, which this process would wait for at its end though the workers hang.
         threading.Thread(target=_fulfil, args=(self.training, trainer.fit), daemon=True).start()
