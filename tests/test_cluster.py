@@ -133,11 +133,14 @@ def test_places_are_counted_node_by_node_and_card_by_card(nodes: Any, request_: 
 
 
 def is_gone(relay: Any) -> Any:
-    """Whether the mailbox's process has been ended for good."""
-    try:
-        ray.get(relay.mailbox.take.remote(), timeout=60)
-    except ray.exceptions.RayActorError:
-        return True
+    """Whether the mailbox's process is ended for good within a while: Ray ends it when the order has come there."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            ray.get(relay.mailbox.take.remote(), timeout=60)
+        except ray.exceptions.RayActorError:
+            return True
+        time.sleep(0.05)
     return False
 
 

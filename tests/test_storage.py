@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,14 @@ def test_a_file_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
     storage.write_text(target, "다시")
     assert storage.read_text(target) == "다시"
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["a.txt"]
+
+
+def test_two_that_write_the_same_file_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    target = str(tmp_path / "a.txt")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: storage.write_text(target, str(number) * 1000), range(200)))
+    assert len(storage.read_text(target)) in (1000, 2000, 3000)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_folder_goes_over_what_is_there(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import tempfile
+import uuid
 from pathlib import Path
 
 import pyarrow as pa
@@ -80,12 +81,20 @@ def write_bytes(location: str, content: bytes) -> None:
     """Write a whole file; on a local disk readers see the old file or the new one, never a part."""
     filesystem, path = open_location(location)
     filesystem.create_dir(posixpath.dirname(path), recursive=True)
-    # An object store publishes an object when it is closed; a local disk needs the rename.
-    partial = f"{path}.partial" if isinstance(filesystem, fs.LocalFileSystem) else path
-    with filesystem.open_output_stream(partial) as stream:
-        stream.write(content)
-    if partial != path:
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        # An object store publishes an object when it is closed.
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+        return
+    # A name of its own: two that write the same file do not take each other's part away.
+    partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        with filesystem.open_output_stream(partial) as stream:
+            stream.write(content)
         filesystem.move(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
 
 
 def write_text(location: str, text: str) -> None:
