@@ -74,7 +74,7 @@ def test_all_examples_together_pass_the_linters(tmp_path: Path) -> None:
     package = copy_package(tmp_path)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, package)
-    for name in ("jobs", "benchmarks"):
+    for name in ("jobs", "benchmarks", "tests"):
         shutil.copytree(ROOT / name, package / name)
     for example in EXAMPLES:
         assert apply(example, package).returncode == 0, example
