@@ -13,13 +13,16 @@ def package(tmp_path: Path) -> Path:
     return Path(shutil.copytree(PACKAGE, tmp_path / "urgency_ray", ignore=shutil.ignore_patterns("__pycache__")))
 
 
+def edit(path: Path) -> None:
+    path.write_text(path.read_text(encoding="utf-8") + "\n# an edit\n", encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "name", ["training/fit.py", "training/data.py", "model/layers.py", "examples/splits.py", "scoring/metrics.py"]
 )
 def test_an_edit_of_what_decides_a_weight_begins_afresh(package: Path, name: str) -> None:
     before = code_digest(package)
-    path = package / name
-    path.write_text(path.read_text(encoding="utf-8") + "\n# an edit\n", encoding="utf-8")
+    edit(package / name)
     assert code_digest(package) != before
 
 
@@ -28,8 +31,7 @@ def test_an_edit_of_what_decides_a_weight_begins_afresh(package: Path, name: str
 )
 def test_an_edit_of_anything_else_goes_on_from_the_checkpoints(package: Path, name: str) -> None:
     before = code_digest(package)
-    path = package / name
-    path.write_text(path.read_text(encoding="utf-8") + "\n# an edit\n", encoding="utf-8")
+    edit(package / name)
     assert code_digest(package) == before
 
 

@@ -69,11 +69,13 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
     if not is_built_in(config.text_encoder):
         check_vocabulary(config.text_encoder, sample_transcripts(manifest, config.data, SAMPLE_CALLS))
     with lease.hold(folder.lease("extract"), f"extract into {run_dir}"):
-        return _embed(config, run_dir, manifest, fingerprint, started=started)
+        return _embed(config, run_dir, manifest, fingerprint, planned=planned, started=started)
 
 
-def _embed(config: Config, run_dir: str, manifest: pa.Table, fingerprint: Fingerprint, *, started: float) -> ExtractAccounts:
-    """Make the rows that the run folder lacks, and its accounts."""
+def _embed(
+    config: Config, run_dir: str, manifest: pa.Table, fingerprint: Fingerprint, *, planned: str, started: float
+) -> ExtractAccounts:
+    """Make the rows that the run folder lacks, and its accounts; `planned` identifies the manifest."""
     folder, embeddings = RunFolder(run_dir), RunFolder(run_dir).embeddings
     finished = ledger.recover(run_dir, embeddings, fingerprint, manifest)
     unfinished = manifest
@@ -90,7 +92,7 @@ def _embed(config: Config, run_dir: str, manifest: pa.Table, fingerprint: Finger
             filesystem, path = storage.open_location(embeddings)
             rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
     counts, wall_sec = ledger.account(embeddings, manifest), round(time.monotonic() - started, 3)
-    accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=_digest(manifest))
+    accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=planned)
     line = accounts.line()
     write_json(folder.extract, accounts, indent=2)
     log.info(line)
