@@ -198,7 +198,7 @@ def ray_overhead(config: Config, data: TrainingData) -> None:
     from urgency_ray import cluster
     from urgency_ray.fingerprint import Transform
     from urgency_ray.training.shared import SharedInputs
-    from urgency_ray.training.trainer import train_model
+    from urgency_ray.training.trainer import Job, train_models
 
     small = {"model.hidden_dim": 64, "model.num_layers": 1, "model.feedforward_dim": 128, "model.head_dim": 64}
     short, long = (config.replace({**small, "train.epochs": number}) for number in (1, 1 + RAY_EPOCHS))
@@ -208,7 +208,8 @@ def ray_overhead(config: Config, data: TrainingData) -> None:
     for _ in range(3):
         for name, wanted in (("short", short), ("long", long)):
             with tempfile.TemporaryDirectory() as folder:
-                took[name].append(timed(lambda w=wanted, f=folder: train_model(w, f, data, shared, transform)))  # type: ignore[misc]
+                jobs = [Job(name, wanted, data, shared)]
+                took[name].append(timed(lambda j=jobs, f=folder: train_models(j, f, transform)))  # type: ignore[misc]
         took["bare"].append(timed(lambda: list(fit_seconds(long, data))))
     start = statistics.median(took["short"])
     epoch = statistics.median((b - a) / RAY_EPOCHS for a, b in zip(took["short"], took["long"], strict=True))

@@ -70,6 +70,27 @@ def read_text(location: str) -> str:
         return str(stream.read(), "utf-8")
 
 
+def read_bytes(location: str) -> bytes:
+    """A whole file."""
+    filesystem, path = open_location(location)
+    with filesystem.open_input_stream(path) as stream:
+        return bytes(stream.read())
+
+
+def list_folders(location: str) -> list[str]:
+    """The names of the folders right below one, sorted; none where it is not there."""
+    filesystem, path = open_location(location)
+    found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+
+
+def remove_folder(location: str) -> None:
+    """Remove a folder and all that is in it, where there is one."""
+    filesystem, path = open_location(location)
+    if filesystem.get_file_info(path).type == fs.FileType.Directory:
+        filesystem.delete_dir(path)
+
+
 def remove_file(location: str) -> None:
     """Remove a file, where there is one."""
     filesystem, path = open_location(location)

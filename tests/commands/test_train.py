@@ -162,31 +162,36 @@ def test_of_equal_scores_the_first_epoch_counts(unmoved: Any) -> None:
     run_dir, _, _ = unmoved
     history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
     assert len({row["val_macro_f1"] for row in history}) == 1
-    (folder,) = Path(run_dir, "checkpoints").glob("fused-*")
-    states = [torch.load(path, weights_only=True) for path in folder.rglob("state.pt")]
-    first = min(states, key=lambda state: len(state["history"]))
-    assert len(first["history"]) == 1
+    (path,) = Path(run_dir, "checkpoints").rglob("state.pt")
+    state = torch.load(path, weights_only=True)
+    assert (len(state["history"]), state["best_epoch"]) == (3, 1)
     saved = load_model(f"{run_dir}/model").state_dict()
     assert saved.pop("temperature")[0] != 1  # fitted when the training was over
-    assert all(torch.equal(value, first["model"][name]) for name, value in saved.items())
+    assert all(torch.equal(value, state["best_model"][name]) for name, value in saved.items())
+    # Biases that began at 0 have moved since.
+    assert not all(torch.equal(value, state["model"][name]) for name, value in saved.items())
 
 
 def test_the_model_s_transform_is_what_made_the_embeddings(extracted: Extracted, unmoved: Any) -> None:
     assert load_model(f"{unmoved[0]}/model").transform["data"]["max_call_sec"] == extracted[2].data.max_call_sec
 
 
-def test_the_checkpoints_of_the_best_epochs_and_the_latest_are_kept(
+def test_the_latest_checkpoints_are_kept_and_hold_the_best_epoch(
     ray_session: None, extracted: Extracted, tmp_path: Path
 ) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
-    changes = {"train.epochs": 8, "train.learning_rate": 3e-4, "train.keep_checkpoints": 2, "train.checkpoint_epochs": 1}
+    changes = {"train.epochs": 8, "train.learning_rate": 3e-4, "train.keep_checkpoints": 2, "train.checkpoint_epochs": 3}
     train(extracted[2].replace(changes), run_dir)
     history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
     scores = [0.0, *(row["val_score"] for row in history)]
     improved = [epoch for epoch in range(1, 9) if scores[epoch] > max(scores[:epoch])]
-    assert len(improved) > 2
     states = [torch.load(path, weights_only=True) for path in Path(run_dir, "checkpoints").rglob("state.pt")]
-    assert sorted(len(state["history"]) for state in states) == sorted({*improved[-2:], 8})
+    saved = sorted({*improved, 3, 6, 8})
+    assert sorted(len(state["history"]) for state in states) == saved[-2:]
+    last = max(states, key=lambda state: len(state["history"]))
+    assert last["best_epoch"] == improved[-1]
+    weights = load_model(f"{run_dir}/model").state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in last["best_model"].items() if name != "temperature")
 
 
 def test_a_loss_that_is_not_finite_ends_the_command_with_one_line(
@@ -222,24 +227,17 @@ def test_folds_score_each_row_by_a_model_that_has_not_seen_it(ray_session: None,
     scores = [fold.macro_f1 for fold in found.each]
     assert (found.macro_f1_mean, found.macro_f1_std) == pytest.approx((np.mean(scores), np.std(scores, ddof=1)))
     assert found.pooled.num_rows == sum(examples.keys["provider_split"] == "training")
-    # Each fold's own best checkpoint, on its held-out rows, gives that fold's figure and its part of the pooled ones.
+    # Each fold's own model, on its held-out rows, gives that fold's figure and its part of the pooled ones.
     confusion = np.zeros((3, 3), int)
-    folders = [folder for folder in Path(run_dir, "checkpoints").iterdir() if folder.name.startswith("fused-")]
-    assert len(folders) == 3
-    for splits, score in zip(folds, scores, strict=True):
-        data = TrainingData.from_examples(examples, splits)
-        called = {}
-        for folder in folders:
-            states = [torch.load(path, weights_only=True) for path in folder.rglob("state.pt")]
-            state = next(s for s in states if len(s["history"]) == s["best_epoch"])
-            model = build_model(config, data)
-            if torch.equal(state["model"]["standardize_acoustic.mean"], model.standardize_acoustic.mean):
-                model.load_state_dict(state["model"])
-                called[folder.name] = predict_examples(model, examples)["urgency"].argmax(1)[splits.test]
-        (predicted,) = called.values()
+    results = {path.stem: path for path in Path(run_dir, "checkpoints").glob("*/results/*.pt")}
+    assert sorted(results) == ["fold-1", "fold-2", "fused"]
+    for number, (splits, score) in enumerate(zip(folds, scores, strict=True), start=1):
+        model = build_model(config, TrainingData.from_examples(examples, splits))
+        model.load_state_dict(torch.load(results[f"fold-{number}"], weights_only=True)["best_model"])
+        called = predict_examples(model, examples)["urgency"].argmax(1)[splits.test]
         truth = examples.urgency[splits.test]
-        assert score == pytest.approx(f1_score(truth, predicted, average="macro", labels=[0, 1, 2], zero_division=0))
-        confusion += confusion_matrix(truth, predicted, labels=[0, 1, 2])
+        assert score == pytest.approx(f1_score(truth, called, average="macro", labels=[0, 1, 2], zero_division=0))
+        confusion += confusion_matrix(truth, called, labels=[0, 1, 2])
     assert found.pooled.confusion == confusion.tolist()
     assert set(metrics.splits) == {"val", "test"}
 

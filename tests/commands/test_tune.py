@@ -38,9 +38,9 @@ from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import Epoch, build_model, fit
 from urgency_ray.training.history import EpochRow
 from urgency_ray.training.run import open_run
-from urgency_ray.training.shared import SharedData, SharedInputs
+from urgency_ray.training.shared import SharedInputs
+from urgency_ray.training.trainer import Job, calibrate
 from urgency_ray.training.trainer import Trained as TrainedModel
-from urgency_ray.training.trainer import calibrate
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +52,21 @@ def searched(ray_session: None, extracted: Extracted, share: Share) -> Searched:
     return run_dir, summary, config
 
 
-def train_here(config: Config, run_dir: str, data: TrainingData, shared: SharedData, transform: Transform) -> TrainedModel:
-    """`train_model` in this process: to start Ray Train's five takes 10 s. `searched` goes the whole way."""
-    epochs = run(config, data)
-    model = build_model(config, data, transform)
-    model.load_state_dict(next(weights for epoch, weights in reversed(epochs) if epoch.improved))
-    calibrate(data, model)
-    return TrainedModel(model.eval(), [EpochRow.model_validate(epoch.metrics) for epoch, _ in epochs])
+def train_here(jobs: list[Job], run_dir: str, transform: Transform) -> list[TrainedModel]:
+    """`train_models` in this process: to start Ray Train's five takes 10 s. `searched` goes the whole way."""
+    trained = []
+    for job in jobs:
+        epochs = run(job.config, job.data)
+        model = build_model(job.config, job.data, transform)
+        model.load_state_dict(next(weights for epoch, weights in reversed(epochs) if epoch.improved))
+        calibrate(job.data, model)
+        trained.append(TrainedModel(model.eval(), [EpochRow.model_validate(epoch.metrics) for epoch, _ in epochs]))
+    return trained
 
 
 @pytest.fixture
 def retrains_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("urgency_ray.commands.tune.train_model", train_here)
+    monkeypatch.setattr("urgency_ray.commands.tune.train_models", train_here)
 
 
 def test_each_trial_is_accounted_for(searched: Searched) -> None:
@@ -222,7 +225,7 @@ def one_trial(ray_session: None, extracted: Extracted, share: Share) -> Any:
 
     def make(run_dir: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("urgency_ray.commands.tune.train_model", train_here)
+            patch.setattr("urgency_ray.commands.tune.train_models", train_here)
             return tune(config, run_dir)
 
     return *share("one_trial", tune, make, copy_of=extracted[0]), config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
-from typing import NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,29 +16,20 @@ from urgency_ray.examples.leaks import leak_warnings
 from urgency_ray.examples.splits import fold_splits
 from urgency_ray.fingerprint import Transform
 from urgency_ray.model.card import save_model
-from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.model.text_trunk import load_tokenizer
 from urgency_ray.run_folder import RunFolder, write_json
-from urgency_ray.scoring.blocks import ClassificationBlock, CrossValidation, FoldScore, Metrics, SplitBlocks
+from urgency_ray.scoring.blocks import CrossValidation, FoldScore, Metrics, SplitBlocks
 from urgency_ray.scoring.scores import predictions_table, score_pooled, score_splits
 from urgency_ray.training.data import TrainingData
-from urgency_ray.training.history import EpochRow
 from urgency_ray.training.run import open_run, read_transcripts
-from urgency_ray.training.shared import SharedData, SharedInputs
+from urgency_ray.training.shared import SharedInputs
 from urgency_ray.training.tensorboard import write_events
-from urgency_ray.training.trainer import train_model
+from urgency_ray.training.trainer import Job, Trained, train_models
 
 log = logging.getLogger(__name__)
 
-
-class TrainedScores(NamedTuple):
-    """A trained model, its blocks of metrics.json, its P(urgency class) of each example (N, C), and all its epochs."""
-
-    model: UrgencyClassifier
-    blocks: SplitBlocks
-    probs: NDArray[np.float32]
-    history: list[EpochRow]
+MODALITIES: tuple[Literal["fused", "audio", "text"], ...] = ("fused", "audio", "text")
 
 
 def train(config: Config, run_dir: str) -> Metrics:
@@ -77,79 +68,61 @@ def _train(
     warnings: list[str],
 ) -> Metrics:
     """Train, score and write all that `train` is asked for."""
-    data, run_dir = TrainingData.from_examples(examples, splits), folder.location
+    wanted = config.model.modalities
+    variants = [wanted]
+    if config.train.ablation:
+        variants += [name for name in MODALITIES if name != wanted]
+    data = TrainingData.from_examples(examples, splits)
     shared = inputs.share(data)
-    transform = Transform.of(config, examples.fingerprint)
-    modalities = [config.model.modalities]
+    jobs = [Job(name, config.replace({"model.modalities": name}), data, shared) for name in variants]
+    for number, fold in enumerate(folds, start=1):
+        data = TrainingData.from_examples(examples, fold)
+        jobs.append(Job(f"fold-{number}", config, data, inputs.share(data)))
+    trained = train_models(jobs, folder.location, Transform.of(config, examples.fingerprint))
+    models = dict(zip(variants, trained[: len(variants)], strict=True))
+    probabilities = {name: predict_examples(found.model, examples) for name, found in models.items()}
+    blocks = {name: _score(found, probabilities[name], examples, splits, config) for name, found in models.items()}
+    metrics = Metrics(splits=blocks[wanted], warnings=warnings)
     if config.train.ablation:
-        modalities += [other for other in ("fused", "audio", "text") if other not in modalities]
-    ablation: dict[str, ClassificationBlock] = {}
-    history: list[EpochRow] = []
-    for name in modalities:
-        variant = config.replace({"model.modalities": name})
-        scores = _train_and_score(variant, run_dir, (data, shared), examples=examples, splits=splits, transform=transform)
-        ablation[name] = scores.blocks["test"]["urgency"]
-        history += scores.history
-        if name == config.model.modalities:
-            wanted = scores
-    metrics = Metrics(splits=wanted.blocks, warnings=warnings)
-    if config.train.ablation:
-        metrics = metrics.model_copy(update={"ablation": ablation})
+        tested = {name: splits["test"]["urgency"] for name, splits in blocks.items()}
+        metrics = metrics.model_copy(update={"ablation": tested})
     if folds:
-        pooled = _cross_validate(config, run_dir, folds, examples=examples, inputs=inputs, transform=transform)
+        pooled = _score_folds(trained[len(variants) :], folds, examples, config)
         metrics = metrics.model_copy(update={"folds": pooled})
+    history = [row for found in models.values() for row in found.history]
     # All at the end: an interrupted run leaves the former model beside the former figures.
-    save_model(wanted.model, folder.model, metrics.model_dump(exclude_unset=True), label_counts(examples, splits))
+    save_model(models[wanted].model, folder.model, metrics.model_dump(exclude_unset=True), label_counts(examples, splits))
     write_events(history, folder.tensorboard)
-    storage.write_table(folder.predictions, predictions_table(wanted.probs, examples, splits))
+    storage.write_table(folder.predictions, predictions_table(probabilities[wanted]["urgency"], examples, splits))
     storage.write_text(folder.config, config.to_yaml())
     write_json(folder.history, history)
     write_json(folder.metrics, metrics)
     return metrics
 
 
-def _train_and_score(
-    config: Config,
-    run_dir: str,
-    data: tuple[TrainingData, SharedData],
-    *,
-    examples: Examples,
-    splits: Splits,
-    transform: Transform,
-) -> TrainedScores:
-    trained = train_model(config, run_dir, *data, transform)
-    probabilities = predict_examples(trained.model, examples)
-    blocks = score_splits(
-        trained.model, probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed
-    )
-    best = max(trained.history, key=lambda row: row.val_score)
+def _score(
+    found: Trained, probabilities: dict[str, NDArray[np.float32]], examples: Examples, splits: Splits, config: Config
+) -> SplitBlocks:
+    """`splits` of metrics.json, of one model."""
+    best = max(found.history, key=lambda row: row.val_score)
     log.info(
         "%s: %d epochs, the best is of validation macro-F1 %.3f, epoch %d",
-        config.model.modalities,
-        len(trained.history),
+        best.modalities,
+        len(found.history),
         best.val_macro_f1,
         best.epoch,
     )
-    return TrainedScores(trained.model, blocks, probabilities["urgency"], trained.history)
+    num_resamples, seed = config.train.bootstrap_samples, config.split.seed
+    return score_splits(found.model, probabilities, examples, splits, num_resamples=num_resamples, seed=seed)
 
 
-def _cross_validate(
-    config: Config,
-    run_dir: str,
-    folds: list[Splits],
-    *,
-    examples: Examples,
-    inputs: SharedInputs,
-    transform: Transform,
-) -> CrossValidation:
+def _score_folds(trained: list[Trained], folds: list[Splits], examples: Examples, config: Config) -> CrossValidation:
     """`folds` of metrics.json: each row outside the provider's test is scored once, by a model that has not seen it."""
     num_resamples, seed = config.train.bootstrap_samples, config.split.seed
     pooled = np.zeros((len(examples), NUM_CLASSES), np.float32)
     each = []
-    for number, splits in enumerate(folds, start=1):
-        data = TrainingData.from_examples(examples, splits)
-        trained = train_model(config, run_dir, data, inputs.share(data), transform)
-        pooled[splits.test] = predict_examples(trained.model, examples)["urgency"][splits.test]
+    for number, (found, splits) in enumerate(zip(trained, folds, strict=True), start=1):
+        pooled[splits.test] = predict_examples(found.model, examples)["urgency"][splits.test]
         macro_f1 = score_pooled(pooled, examples, splits.test, num_resamples=num_resamples, seed=seed).macro_f1
         each.append(FoldScore(num_rows=len(splits.test), macro_f1=macro_f1))
         log.info("fold %d of %d: macro-F1 %.3f on %d rows", number, len(folds), macro_f1, len(splits.test))

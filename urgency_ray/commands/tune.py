@@ -40,8 +40,8 @@ from urgency_ray.search.space import check_space
 from urgency_ray.search.study import begin_study, ended_trials, history_table, trials_table
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.run import open_run, read_transcripts
-from urgency_ray.training.shared import SharedData, SharedInputs
-from urgency_ray.training.trainer import train_model
+from urgency_ray.training.shared import SharedInputs
+from urgency_ray.training.trainer import Job, train_models
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +86,11 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
         best = _best_config(config, winner)
         storage.write_text(folder.best, best.to_yaml())
         with lease.hold(RunFolder(run_dir).lease("train"), f"training of the winner in {run_dir}"):
-            found = _retrain(best, run_dir, (data, shared), examples, splits)
-            defaults = found if best == config else _retrain(config, run_dir, (data, shared), examples, splits)
+            configs = {"winner": best} if best == config else {"winner": best, "defaults": config}
+            jobs = [Job(name, chosen, data, shared) for name, chosen in configs.items()]
+            trained = train_models(jobs, run_dir, Transform.of(config, examples.fingerprint))
+            found, *others = [_score(model.model, examples, splits, config) for model in trained]
+            defaults = others[0] if others else found
         metrics = Metrics(splits=found.blocks, warnings=warnings)
         save_model(found.model, folder.model, metrics.model_dump(exclude_unset=True), label_counts(examples, splits))
         summary = _summarize(
@@ -144,14 +147,10 @@ class TrainedScores(NamedTuple):
         return UrgencyBlocks(val=self.blocks["val"]["urgency"], test=self.blocks["test"]["urgency"])
 
 
-def _retrain(
-    config: Config, run_dir: str, data: tuple[TrainingData, SharedData], examples: Examples, splits: Splits
-) -> TrainedScores:
-    model = train_model(config, run_dir, *data, Transform.of(config, examples.fingerprint)).model
+def _score(model: UrgencyClassifier, examples: Examples, splits: Splits, config: Config) -> TrainedScores:
     probabilities = predict_examples(model, examples)
-    blocks = score_splits(
-        model, probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed
-    )
+    num_resamples, seed = config.train.bootstrap_samples, config.split.seed
+    blocks = score_splits(model, probabilities, examples, splits, num_resamples=num_resamples, seed=seed)
     return TrainedScores(model, blocks, probabilities["urgency"].argmax(axis=1))
 
 

@@ -152,7 +152,7 @@ class TrainConfig(Section):
     checkpoint_epochs: Annotated[PositiveInt, Role.SPEED] = 5
     """A checkpoint is written when an epoch is the best by select_by, every so many epochs, and at the end."""
     keep_checkpoints: Annotated[PositiveInt, Role.SPEED] = 1
-    """Checkpoints kept: the best epoch's, then those of the epochs that were the best before it; and always the latest."""
+    """Checkpoints kept, the latest ones; each also holds the best epoch's weights."""
     select_by: Annotated[Literal["urgency_macro_f1", "mean_of_tasks"], Role.RECIPE] = "urgency_macro_f1"
     """What picks the best epoch on validation: urgency's macro-F1, or its mean with sentiment's (UrgencyDetect)."""
     precision: Annotated[Literal["auto", "float32", "bfloat16"], Role.RECIPE] = "auto"

@@ -42,8 +42,9 @@ class Epoch:
         metrics: a row of history.json, plus `best_val_macro_f1`, that of the best epoch so far.
         improved: whether this epoch is the best so far.
         last: whether training ends here.
-        state: makes the checkpoint's content: model, optimizer, scheduler, history (which counts the epochs), best, best epoch,
-            ended. No random state is in it: each epoch seeds its own from (seed, epoch), dropout's from the rank, too.
+        state: makes the checkpoint's content: model, optimizer, scheduler, history (which counts the epochs), best, best epoch
+            and the model's state then, ended. No random state is in it: each epoch seeds its own from (seed, epoch), dropout's
+            from the rank, too.
     """
 
     metrics: Row
@@ -162,11 +163,12 @@ def epochs(
     model, loss_fn, optimizer, schedule = _build_learner(config, data, worker.device)
     history: list[Row] = []
     best, best_epoch = -1.0, 0
+    best_model: State = {}
     if resume is not None:
         model.load_state_dict(resume["model"])
         optimizer.load_state_dict(resume["optimizer"])
         schedule.load_state_dict(resume["schedule"])
-        history, best, best_epoch = resume["history"], resume["best"], resume["best_epoch"]
+        history, best, best_epoch, best_model = (resume[name] for name in ("history", "best", "best_epoch", "best_model"))
         if resume["ended"]:
             return
     wrapped = nn.parallel.DistributedDataParallel(model) if worker.world_size > 1 else model
@@ -185,6 +187,7 @@ def epochs(
             raise FloatingPointError(f"epoch {epoch}: the validation loss is {val_loss}; try a lower train.learning_rate")
         if improved:
             best, best_epoch = scores["val_score"], epoch
+            best_model = {name: value.detach().clone() for name, value in model.state_dict().items()}
         last = epoch == config.train.epochs or epoch - best_epoch >= (config.train.early_stop_epochs or config.train.epochs)
         row = {
             "modalities": config.model.modalities,
@@ -197,16 +200,11 @@ def epochs(
         }
         history = [*history, row]
 
-        def state(history: list[Row] = history, best: float = best, best_epoch: int = best_epoch, last: bool = last) -> State:
-            return {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-                "history": history,
-                "best": best,
-                "best_epoch": best_epoch,
-                "ended": last,
-            }
+        kept = {"history": history, "best": best, "best_epoch": best_epoch, "best_model": best_model, "ended": last}
+
+        def state(kept: State = kept) -> State:
+            live: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule}
+            return {name: part.state_dict() for name, part in live.items()} | kept
 
         yield Epoch(row | {"best_val_macro_f1": history[best_epoch - 1]["val_macro_f1"]}, improved, last, state)
         if last:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from torch import Tensor
 
 from urgency_ray import cluster, storage
-from urgency_ray.config import Config, Role, TrainConfig, fields_of, read_field
+from urgency_ray.config import Config, TrainConfig
 from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Transform
 from urgency_ray.model.batch import inference_batches
@@ -26,15 +22,14 @@ from urgency_ray.model.classifier import TASKS, UrgencyClassifier
 from urgency_ray.model.inference import scoring_device
 from urgency_ray.run_folder import RunFolder
 from urgency_ray.scoring.calibration import fit_temperature
+from urgency_ray.training.checkpoints import Checkpoints, identify
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import build_model
 from urgency_ray.training.history import EpochRow
 from urgency_ray.training.shared import SharedData
-from urgency_ray.training.worker import Orders, load_state, train_worker
+from urgency_ray.training.worker import Orders, Task, read_result, train_worker
 
 log = logging.getLogger(__name__)
-
-PACKAGE = Path(__file__).parents[1]
 
 
 class Trainer(TorchTrainer):
@@ -76,58 +71,81 @@ def plan_workers(train: TrainConfig, nodes: Sequence[cluster.Node]) -> tuple[boo
 
 
 @dataclass(frozen=True)
+class Job:
+    """A model to train.
+
+    Attributes:
+        name: of the model, among those of one training.
+        config: the whole config.
+        data: embeddings, for building the model around the best weights.
+        shared: `data` for the workers.
+    """
+
+    name: str
+    config: Config
+    data: TrainingData
+    shared: SharedData
+
+
+@dataclass(frozen=True)
 class Trained:
-    """The best epoch's classifier (on the CPU) and the history of all epochs."""
+    """The best epoch's classifier (on the CPU), calibrated on its val rows, and the history of all epochs."""
 
     model: UrgencyClassifier
     history: list[EpochRow]
 
 
-def train_model(config: Config, run_dir: str, data: TrainingData, shared: SharedData, transform: Transform) -> Trained:
-    """Run `fit` under Ray Train's TorchTrainer; restart or go on from the last checkpoint of the same config and data.
+def train_models(jobs: Sequence[Job], run_dir: str, transform: Transform) -> list[Trained]:
+    """Run `fit` for each job, one after another, in one worker group of Ray Train's TorchTrainer.
+
+    To start a group takes far longer than to train a small model. Interrupted, the same jobs on the same data go on from the
+    last checkpoint; models that came to their end are not trained again. Former trainings' checkpoints are removed at the end.
 
     Args:
-        config: the whole config; `config.model.modalities` says what is trained.
+        jobs: what to train; the first one's train section says how many workers, and where.
         run_dir: checkpoints go below `<run_dir>/checkpoints`.
-        data: embeddings, for building the model around the best weights.
-        shared: `data` for the workers.
-        transform: goes into the model.
+        transform: goes into the models.
 
     Raises:
         RequestError: the workers do not fit the cluster.
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: a loss is not finite.
     """
-    workers = config.train.num_workers
-    use_gpu, cpus = plan_workers(config.train, cluster.nodes())
-    # A finished run's name would give back the old result: the name says what the result depends on.
-    tree = config.model_dump()
-    relevant = {dotted: read_field(tree, dotted) for dotted in fields_of(Role.RECIPE, Role.SETUP)}
-    model = build_model(config, data, transform)
-    parts = [relevant, shared.digest, code_digest(PACKAGE), _weights_digest(model)]
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+    placement = plan_workers(jobs[0].config.train, cluster.nodes())
+    models = [build_model(job.config, job.data, transform) for job in jobs]
+    identity = identify({job.name: job.config for job in jobs}, [job.shared.digest for job in jobs], models)
+    checkpoints = Checkpoints(storage.absolute(RunFolder(run_dir).checkpoints), identity)
+    checkpoints.begin()
+    if not checkpoints.is_ended():
+        _run_workers(jobs, checkpoints, *placement)
+    checkpoints.discard_others()
+    trained = []
+    for job, model in zip(jobs, models, strict=True):
+        result = read_result(checkpoints.result(job.name))
+        model.load_state_dict(result["best_model"])
+        calibrate(job.data, model)
+        trained.append(Trained(model.eval(), [EpochRow.model_validate(row) for row in result["history"]]))
+    return trained
+
+
+def _run_workers(jobs: Sequence[Job], checkpoints: Checkpoints, use_gpu: bool, cpus: float) -> None:
+    train = jobs[0].config.train
+    tasks = tuple(Task(job.name, job.config, job.shared, checkpoints.result(job.name)) for job in jobs)
     with cluster.Relay(_log_epochs, every_sec=1.0) as send:
         # The types that Ray declares are those of its older Train, whose workers return nothing.
         result: Any = Trainer(
-            functools.partial(train_worker, Orders(config, shared, cpus, send)),  # type: ignore[arg-type]
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}),
+            functools.partial(train_worker, Orders(tasks, cpus, send)),  # type: ignore[arg-type]
+            scaling_config=ScalingConfig(num_workers=train.num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}),
             run_config=RunConfig(
-                name=f"{config.model.modalities}-{digest}",
-                storage_path=storage.absolute(RunFolder(run_dir).checkpoints),
-                checkpoint_config=CheckpointConfig(
-                    num_to_keep=config.train.keep_checkpoints, checkpoint_score_attribute="score"
-                ),
-                failure_config=FailureConfig(max_failures=config.train.max_failures),
+                # A finished run's name would give back the old result: the name says what the result depends on.
+                name=checkpoints.name,
+                storage_path=checkpoints.root,
+                checkpoint_config=CheckpointConfig(num_to_keep=train.keep_checkpoints),
+                failure_config=FailureConfig(max_failures=train.max_failures),
             ),
         ).fit()
     if result.return_value is not None:
+        checkpoints.discard()
         raise FloatingPointError(result.return_value)
-    assert result.best_checkpoints and result.checkpoint, "every epoch that improves is kept, and the last one"
-    best, _ = max(result.best_checkpoints, key=lambda pair: pair[1]["score"])
-    model.load_state_dict(load_state(best)["model"])
-    calibrate(data, model)
-    # The last epoch always leaves a checkpoint, so the latest one has the whole history.
-    history = [EpochRow.model_validate(row) for row in load_state(result.checkpoint)["history"]]
-    return Trained(model.eval(), history)
 
 
 @torch.inference_mode()
@@ -149,27 +167,7 @@ def calibrate(data: TrainingData, model: UrgencyClassifier) -> None:
     model.to("cpu")
 
 
-def code_digest(package: Path) -> str:
-    """Identifies the code that decides a trained weight, below the folder of the package: checkpoints of other code are none.
-
-    Of scoring, it is the figures alone: they pick the best epoch.
-    """
-    wings = ("examples/*.py", "model/*.py", "scoring/metrics.py", "training/*.py")
-    digest = hashlib.sha256()
-    for source in sorted(source for wing in wings for source in package.glob(wing)):
-        digest.update(f"{source.relative_to(package).as_posix()} {len(source.read_bytes())}\n".encode() + source.read_bytes())
-    return digest.hexdigest()
-
-
-def _weights_digest(model: UrgencyClassifier) -> str:
-    # A text encoder's checkpoint can change under its name; all else here follows from the config and the data.
-    digest = hashlib.sha256()
-    for value in model.state_dict().values():
-        digest.update(np.ascontiguousarray(value.numpy()).data)
-    return digest.hexdigest()
-
-
-def _log_epochs(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
+def _log_epochs(messages: list[tuple[str, dict[str, Any]]]) -> None:
+    for name, row in messages:
         scores = f"train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}, val macro-F1 {row['val_macro_f1']:.4f}"
-        log.info("%s epoch %d: %s, %.2f s", row["modalities"], row["epoch"], scores, row["seconds"])
+        log.info("%s epoch %d: %s, %.2f s", name, row["epoch"], scores, row["seconds"])

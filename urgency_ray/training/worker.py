@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,18 +14,31 @@ import ray.train.torch
 import torch
 from ray.train import Checkpoint
 
+from urgency_ray import storage
 from urgency_ray.config import Config
-from urgency_ray.training.fit import Epoch, fit
+from urgency_ray.training.fit import Epoch, State, fit
 from urgency_ray.training.shared import SharedData
 
 STATE_FILE = "state.pt"
+RESULT = ("best_model", "history")
+"""What stays of the last epoch's state once a model has come to its end."""
 
 
-def load_state(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What `Epoch.state` made of an epoch, on the CPU."""
-    with checkpoint.as_directory() as folder:
-        state: dict[str, Any] = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
-        return state
+@dataclass(frozen=True)
+class Task:
+    """One model that the workers train.
+
+    Attributes:
+        name: of the model, among those of one training.
+        config: the whole config.
+        data: embeddings and labels.
+        result: where `RESULT` is left; a model whose result is there already is not trained again.
+    """
+
+    name: str
+    config: Config
+    data: SharedData
+    result: str
 
 
 @dataclass(frozen=True)
@@ -32,47 +46,69 @@ class Orders:
     """What the driver gives each worker.
 
     Attributes:
-        config: the whole config.
-        data: embeddings and labels.
+        tasks: the models, trained one after another, all workers at one of them.
         cpus: logical CPUs of one worker, and so its threads.
-        send: tells the driver the metrics of each epoch.
+        send: tells the driver the name of a model and the metrics of one of its epochs.
     """
 
-    config: Config
-    data: SharedData
+    tasks: tuple[Task, ...]
     cpus: float
-    send: Callable[[dict[str, Any]], None]
+    send: Callable[[tuple[str, dict[str, Any]]], None]
+
+
+def read_result(location: str) -> State:
+    """`RESULT` of a model that came to its end, on the CPU."""
+    return _read_state(storage.read_bytes(location))
 
 
 def train_worker(orders: Orders) -> str | None:
-    """What each Ray Train worker runs: `fit`, with reports and checkpoints through Ray Train.
+    """What each Ray Train worker runs: `fit` for each model, with reports and checkpoints through Ray Train.
 
     Returns:
         Why the training could not go on, the same on all workers; None where it came to its end.
     """
-    config = orders.config
     torch.set_num_threads(max(1, int(orders.cpus)))
-    checkpoint = ray.train.get_checkpoint()
-    resume = None if checkpoint is None else load_state(checkpoint)
+    resume = _load_checkpoint()
+    for task in orders.tasks:
+        if storage.exists(task.result):
+            continue
+        try:
+            _train(task, orders.send, resume if resume is not None and resume["task"] == task.name else None)
+        except FloatingPointError as error:
+            # Raised here, it would be tried again `train.max_failures` times, and come to the same end.
+            return str(error)
+    return None
+
+
+def _train(task: Task, send: Callable[[tuple[str, dict[str, Any]]], None], resume: State | None) -> None:
+    first = ray.train.get_context().get_world_rank() == 0
 
     def report(epoch: Epoch) -> None:
-        if ray.train.get_context().get_world_rank() == 0:
-            orders.send(epoch.metrics)
-        saves = epoch.improved or epoch.last or epoch.metrics["epoch"] % config.train.checkpoint_epochs == 0
-        if not saves or ray.train.get_context().get_world_rank() > 0:
+        if first:
+            send((task.name, epoch.metrics))
+        if epoch.last and first:
+            # Before the last checkpoint: one that has ended is never without its result.
+            kept = io.BytesIO()
+            torch.save({name: epoch.state()[name] for name in RESULT}, kept)
+            storage.write_bytes(task.result, kept.getvalue())
+        if epoch.improved or epoch.last or epoch.metrics["epoch"] % task.config.train.checkpoint_epochs == 0:
             # Every rank must report, with or without a checkpoint: the call is a barrier.
-            ray.train.report(epoch.metrics)
-            return
-        # Of equal scores Ray keeps the latest; the first epoch with the best score is the one that counts.
-        score = {"score": epoch.metrics["val_score"] if epoch.improved else -1.0}
-        with tempfile.TemporaryDirectory() as folder:
-            torch.save(epoch.state(), Path(folder) / STATE_FILE)
-            ray.train.report(epoch.metrics | score, checkpoint=Checkpoint.from_directory(folder))
+            with tempfile.TemporaryDirectory() as folder:
+                if first:
+                    torch.save(epoch.state() | {"task": task.name}, Path(folder) / STATE_FILE)
+                ray.train.report(epoch.metrics, checkpoint=Checkpoint.from_directory(folder) if first else None)
 
-    device = ray.train.torch.get_device()
-    try:
-        fit(config, orders.data.get(), report, device=device, resume=resume)
-    except FloatingPointError as error:
-        # Raised here, it would be tried again `train.max_failures` times, and come to the same end.
-        return str(error)
-    return None
+    fit(task.config, task.data.get(), report, device=ray.train.torch.get_device(), resume=resume)
+
+
+def _load_checkpoint() -> State | None:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        return _read_state(Path(folder, STATE_FILE).read_bytes())
+
+
+def _read_state(content: bytes) -> State:
+    state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state
