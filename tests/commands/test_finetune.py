@@ -20,7 +20,7 @@ from urgency_ray.commands.tune import tune
 from urgency_ray.config import Config, load_config
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import load_examples, load_transcripts
-from urgency_ray.model.classifier import load_model
+from urgency_ray.model.load import load_model
 from urgency_ray.model.text_trunk import KoElectraCrossModal
 from urgency_ray.scoring.blocks import Metrics
 from urgency_ray.search.space import check_space

@@ -13,7 +13,7 @@ from urgency_ray.commands.predict import predict
 from urgency_ray.config import Config
 from urgency_ray.embedding.transform import repeat_transform
 from urgency_ray.errors import RequestError
-from urgency_ray.model.classifier import load_model
+from urgency_ray.model.load import load_model
 from urgency_ray.prediction.by_row import OUTPUT_SCHEMA
 
 

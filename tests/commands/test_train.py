@@ -23,8 +23,8 @@ from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import load_examples
 from urgency_ray.examples.splits import fold_splits, split_examples
-from urgency_ray.model.classifier import load_model
 from urgency_ray.model.inference import predict_examples
+from urgency_ray.model.load import load_model
 from urgency_ray.schema import METADATA_KEY, PREDICTION_SCHEMA
 from urgency_ray.scoring.blocks import ClassificationBlock, CrossValidation, Metrics
 from urgency_ray.training.data import TrainingData

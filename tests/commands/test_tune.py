@@ -24,8 +24,8 @@ from urgency_ray.config import Config, load_config
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.splits import group_examples, val_folds
 from urgency_ray.fingerprint import Transform
-from urgency_ray.model.classifier import load_model
 from urgency_ray.model.inference import predict_examples
+from urgency_ray.model.load import load_model
 from urgency_ray.run_folder import RunFolder
 from urgency_ray.scoring.blocks import ClassificationBlock, Difference, SearchSummary, UrgencyBlocks
 from urgency_ray.scoring.metrics import paired_macro_f1_difference
@@ -269,7 +269,7 @@ def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(
     first = load_study(run_dir).trials[0]
     assert Path(run_dir, "tune", "metrics.json").exists()
     with monkeypatch.context() as patch:
-        patch.setattr("urgency_ray.commands.tune._retrain", Mock(side_effect=RuntimeError("killed")))
+        patch.setattr("urgency_ray.commands.tune._score", Mock(side_effect=RuntimeError("killed")))
         with pytest.raises(RuntimeError, match="killed"):
             tune(config, run_dir, resume=True)
     assert not Path(run_dir, "tune", "metrics.json").exists(), "figures of one trial are none of three"

@@ -12,8 +12,8 @@ import pytest
 from urgency_ray import cli
 from urgency_ray.config import Config, SynthesizeConfig, load_config
 from urgency_ray.errors import RequestError
-from urgency_ray.model.classifier import load_model
 from urgency_ray.model.inference import predict_examples
+from urgency_ray.model.load import load_model
 from urgency_ray.run_folder import RunFolder
 from urgency_ray.search.journal import open_journal
 from urgency_ray.search.study import begin_study

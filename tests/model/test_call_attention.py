@@ -23,8 +23,9 @@ from urgency_ray.examples.dataset import load_examples
 from urgency_ray.examples.splits import split_examples
 from urgency_ray.examples.utterances import UNKNOWN_SPEAKER, Utterances, group_utterances
 from urgency_ray.model.batch import gather_batch
-from urgency_ray.model.classifier import UrgencyClassifier, load_model
+from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.inference import explain_probabilities, predict_examples
+from urgency_ray.model.load import load_model
 from urgency_ray.prediction.by_call import CALL_OUTPUT_SCHEMA
 from urgency_ray.schema import PREDICTION_SCHEMA, embedding_schema
 from urgency_ray.scoring.metrics import paired_macro_f1_difference
@@ -202,7 +203,7 @@ def test_a_saved_model_gives_the_same_result(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     utterances, embeddings = make_utterances([3, 1, 5]), make_embeddings(9)
     expected, weights = explain(model, embeddings, utterances)
-    loaded, loaded_weights = explain(load_model(str(tmp_path)), embeddings, utterances)
+    loaded, loaded_weights = explain(UrgencyClassifier.from_pretrained(tmp_path), embeddings, utterances)
     for task, probs in expected.items():
         np.testing.assert_array_equal(loaded[task], probs)
     np.testing.assert_array_equal(loaded_weights, weights)

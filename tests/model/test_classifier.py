@@ -11,7 +11,8 @@ from torch import nn
 from urgency_ray.config import Config, ModelConfig
 from urgency_ray.errors import RequestError
 from urgency_ray.model.batch import Batch
-from urgency_ray.model.classifier import CornHead, UrgencyClassifier, load_model
+from urgency_ray.model.classifier import CornHead, UrgencyClassifier
+from urgency_ray.model.load import load_model
 
 SMALL = {"hidden_dim": 16, "num_heads": 2, "num_layers": 2, "feedforward_dim": 24, "head_dim": 12}
 

@@ -17,8 +17,8 @@ from transformers import AutoTokenizer, ElectraModel
 from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.tokens import tokenize
-from urgency_ray.model.classifier import load_model
 from urgency_ray.model.inference import predict_probabilities
+from urgency_ray.model.load import load_model
 from urgency_ray.model.text_trunk import KoElectraCrossModal, load_tokenizer
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import Epoch, build_model, fit

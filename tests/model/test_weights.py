@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from urgency_ray.config import ModelConfig
 from urgency_ray.errors import RequestError
-from urgency_ray.model.classifier import UrgencyClassifier, load_model
+from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.model.load import load_model
 
 SMALL = ModelConfig(hidden_dim=16, num_heads=2, num_layers=1, feedforward_dim=16, head_dim=12)
 

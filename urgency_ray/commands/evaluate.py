@@ -7,8 +7,8 @@ from typing import NamedTuple
 from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Transform
-from urgency_ray.model.classifier import load_model
 from urgency_ray.model.inference import predict_examples
+from urgency_ray.model.load import load_model
 from urgency_ray.run_folder import RunFolder
 from urgency_ray.scoring.blocks import OperatingPoint, SplitBlocks
 from urgency_ray.scoring.calibration import operating_point

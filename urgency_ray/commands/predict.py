@@ -17,7 +17,7 @@ from urgency_ray.embedding.transform import repeat_transform
 from urgency_ray.encoders.probe import probe_encoders
 from urgency_ray.examples.tokens import describe_cut
 from urgency_ray.fingerprint import Fingerprint
-from urgency_ray.model.classifier import load_model
+from urgency_ray.model.load import load_model
 from urgency_ray.prediction.by_call import CALL_OUTPUT_SCHEMA, classify_calls, whole_calls
 from urgency_ray.prediction.by_row import OUTPUT_SCHEMA, Classify
 from urgency_ray.prediction.output import check_output, write_predictions
@@ -52,7 +52,7 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     cut: list[NDArray[np.int64]] = []
     with cluster.Relay(Progress(manifest.num_rows), PROGRESS_SEC) as send, cluster.Relay(cut.extend, 1.0) as send_cut:
         rows = embed_calls(manifest, config, Fingerprint.model_validate(model.transform["fingerprint"]), send)
-        if model.attention is None:
+        if not model.takes_calls:
             classified = rows.map_batches(
                 Classify,
                 fn_constructor_args=(model, send_cut),

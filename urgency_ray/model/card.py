@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from urgency_ray import storage
 from urgency_ray.fingerprint import Fingerprint, Transform
-from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.model.load import Model
 from urgency_ray.schema import URGENCY_LABELS
 
 TEMPLATE = """---
@@ -108,7 +108,7 @@ the training data only.
 """
 
 
-def write_model_card(path: Path, model: UrgencyClassifier, metrics: dict[str, Any], counts: dict[str, list[int]]) -> None:
+def write_model_card(path: Path, model: Model, metrics: dict[str, Any], counts: dict[str, list[int]]) -> None:
     """Write the card of `model`.
 
     Args:
@@ -124,12 +124,12 @@ def write_model_card(path: Path, model: UrgencyClassifier, metrics: dict[str, An
         labels=" < ".join(URGENCY_LABELS),
         model=model.config.model_dump(),
         finetuned=model.tokenizer is not None,
-        width=model.config.hidden_dim if model.config.text_encoder is None else model.trunk.out_dim,
+        width=model.width,
         is_imported=transform.fingerprint is None,
         data=transform.data,
         names=URGENCY_LABELS,
         label_counts=counts,
-        widths={"audio": len(model.standardize_audio.mean), "text": len(model.standardize_text.mean)},
+        widths=model.widths,
         encoders={} if transform.fingerprint is None else _encoders(transform.fingerprint),
         warnings=metrics["warnings"],
         blocks=[(task, name, block) for name, tasks in metrics["splits"].items() for task, block in tasks.items()],
@@ -155,7 +155,7 @@ def _encoders(fingerprint: Fingerprint) -> dict[str, dict[str, Any]]:
     }
 
 
-def save_model(model: UrgencyClassifier, location: str, metrics: dict[str, Any], counts: dict[str, list[int]]) -> None:
+def save_model(model: Model, location: str, metrics: dict[str, Any], counts: dict[str, list[int]]) -> None:
     """Write config.json, model.safetensors and the model card to a folder or URI; `counts` as `dataset.label_counts` gives."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)

@@ -5,33 +5,27 @@ modalities in use (1 or 2), C classes.
 """
 
 # No `from __future__ import annotations`: the Hub's mixin reads the types of __init__ to decode config.json.
-import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub import ModelHubMixin
 from numpy.typing import NDArray
-from packaging.version import Version
-from pydantic import ValidationError
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from urgency_ray import __version__, storage
+from urgency_ray import __version__
 from urgency_ray.config import ModelConfig
-from urgency_ray.errors import RequestError, first_line
 from urgency_ray.model.batch import Batch
 from urgency_ray.model.call_attention import CallAttention
 from urgency_ray.model.layers import FewTokensLayer, SixteenBitDropout
 from urgency_ray.model.text_trunk import KoElectraCrossModal, load_saved_tokenizer
-from urgency_ray.model.weights import load_weights
+from urgency_ray.model.weights import SOURCE, WEIGHTS_FILE, find_weights, load_weights
 from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS
 
 TASKS = ("urgency", "sentiment")
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
 class Standardize(nn.Module):
@@ -184,6 +178,7 @@ class UrgencyClassifier(
         # `model` is its name in config.json; here it would be a model that is none.
         self.config = model
         self.transform = transform or {}
+        self.architecture = architecture
         self.standardize_audio = Standardize(audio_dim)
         self.standardize_text = Standardize(text_dim)
         self.standardize_acoustic = Standardize(len(ACOUSTIC_FEATURES))
@@ -207,6 +202,26 @@ class UrgencyClassifier(
         self.urgency = (CornHead if model.urgency_head == "corn" else nn.Linear)(width, len(URGENCY_LABELS))
         self.sentiment = nn.Linear(width, len(SENTIMENT_LABELS)) if with_sentiment else None
         self.register_buffer("temperature", torch.ones(len(TASKS)))
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.temperature.device
+
+    @property
+    def width(self) -> int:
+        """Of each modality's token; a text encoder that is part of the model brings its own."""
+        return self.trunk.out_dim if isinstance(self.trunk, KoElectraCrossModal) else self.config.hidden_dim
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Of the embeddings that it takes: `audio` (A) and `text` (T)."""
+        return {"audio": len(self.standardize_audio.mean), "text": len(self.standardize_text.mean)}
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether an example is a call of several utterances."""
+        return self.attention is not None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Logits by task: `urgency` (B, 3; of CORN's head, log-probabilities) and, with that head, `sentiment` (B, 4)."""
@@ -242,9 +257,8 @@ class UrgencyClassifier(
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
-        source = {key: options.pop(key) for key in ("revision", "cache_dir", "force_download", "local_files_only", "token")}
-        folder = Path(model_id)
-        path = folder / WEIGHTS_FILE if folder.is_dir() else Path(hf_hub_download(model_id, WEIGHTS_FILE, **source))
+        source = {key: options.pop(key) for key in SOURCE}
+        path = find_weights(model_id, **source)
         model = cls(**options)
         load_weights(model, path)
         if isinstance(model.trunk, KoElectraCrossModal) and model.reads:
@@ -255,46 +269,3 @@ class UrgencyClassifier(
         """Calibrated class probabilities by task, float32 (B, C), of what `forward` gave."""
         temperature = dict(zip(TASKS, self.temperature, strict=True))
         return {task: (values.float() / temperature[task]).softmax(dim=-1) for task, values in logits.items()}
-
-
-def load_model(location: str) -> UrgencyClassifier:
-    """A model saved by `train`, from a folder or URI.
-
-    Raises:
-        RequestError: there is no model, one of its files is damaged or missing, or a newer version made it.
-    """
-    for name in (WEIGHTS_FILE, CONFIG_FILE):
-        if not storage.exists(storage.join(location, name)):
-            raise RequestError(f"--model {location}: holds no {name}; give the model folder of a trained run, whole")
-    with tempfile.TemporaryDirectory() as folder:
-        storage.copy_dir(location, folder)
-        try:
-            _check_config(Path(folder, CONFIG_FILE).read_bytes())
-            model: UrgencyClassifier = UrgencyClassifier.from_pretrained(folder)
-        except RequestError as error:
-            raise RequestError(f"--model {location}: {error}") from error
-        except Exception as error:
-            # Whatever it is, it is in the files of this folder.
-            raise RequestError(f"--model {location}: cannot be loaded: {first_line(error)}; take another copy of it") from error
-    return model.eval()
-
-
-def _check_config(content: bytes) -> None:
-    """Refuse a config.json that is damaged, of something else, or of a newer version.
-
-    Raises:
-        RequestError: as said; the text names the file and the field.
-    """
-    try:
-        saved = json.loads(content)
-        section, version = saved["model"], Version(saved.get("urgency_ray_version", "0.2.0"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RequestError(f"{CONFIG_FILE}: is not that of a model of urgency_ray ({first_line(error)})") from None
-    try:
-        ModelConfig.model_validate(section)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        field = ".".join(["model", *map(str, fault["loc"])])
-        made = f"the model was made by urgency_ray {version}, this is {__version__}"
-        advice = f"{made}: update" if version > Version(__version__) else "take another copy of it"
-        raise RequestError(f"{CONFIG_FILE}: {field}: {fault['msg']}; {advice}") from None

@@ -13,12 +13,12 @@ from urgency_ray.examples.dataset import Examples
 from urgency_ray.examples.tokens import Tokens
 from urgency_ray.examples.utterances import Utterances
 from urgency_ray.model.batch import gather_batch, inference_batches
-from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.model.load import Model
 
 
 @torch.inference_mode()
 def explain_probabilities(
-    model: UrgencyClassifier,
+    model: Model,
     audio: NDArray[np.float32],
     text: NDArray[np.float32],
     acoustic: NDArray[np.float32],
@@ -38,7 +38,7 @@ def explain_probabilities(
         The probabilities, and the weights (R,) of the utterances in their calls' decisions, or None without utterances.
     """
     model.eval()
-    device = model.urgency.weight.device
+    device = model.device
     read = tokens if model.tokenizer is not None else None
     num_examples = len(audio) if utterances is None else len(utterances.counts)
     weights = None if utterances is None else np.empty(len(audio), np.float32)
@@ -53,7 +53,7 @@ def explain_probabilities(
 
 
 def predict_probabilities(
-    model: UrgencyClassifier,
+    model: Model,
     audio: NDArray[np.float32],
     text: NDArray[np.float32],
     acoustic: NDArray[np.float32],
@@ -63,12 +63,12 @@ def predict_probabilities(
     return explain_probabilities(model, audio, text, acoustic, tokens=tokens)[0]
 
 
-def scoring_device(model: UrgencyClassifier) -> str:
+def scoring_device(model: Model) -> str:
     """Where to run a model over all rows: a text encoder is work for a GPU, where this process sees one, heads are not."""
     return "cuda" if model.tokenizer is not None and torch.cuda.is_available() else "cpu"
 
 
-def predict_examples(model: UrgencyClassifier, examples: Examples) -> dict[str, NDArray[np.float32]]:
+def predict_examples(model: Model, examples: Examples) -> dict[str, NDArray[np.float32]]:
     """Calibrated class probabilities of every example, by task, (N, C); the model comes back to the CPU."""
     arrays = examples.audio, examples.text, examples.acoustic, examples.utterances
     probabilities, _ = explain_probabilities(model.to(scoring_device(model)), *arrays, tokens=examples.tokens)

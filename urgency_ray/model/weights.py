@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
 from safetensors.torch import load_model
 from torch import nn
 
 from urgency_ray.errors import RequestError, first_line
 from urgency_ray.huggingface import describe_damage, name_some
 
+WEIGHTS_FILE = "model.safetensors"
+SOURCE = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+"""What the Hub's mixin hands on to a download."""
 MAY_LACK = {"temperature"}
 """What the first models did not have; its initial value says the same as its absence."""
+
+
+def find_weights(model_id: str, **source: Any) -> Path:
+    """The weights' file of a saved model: a folder, or a repository of the Hub, which is downloaded from as `SOURCE` says."""
+    folder = Path(model_id)
+    return folder / WEIGHTS_FILE if folder.is_dir() else Path(hf_hub_download(model_id, WEIGHTS_FILE, **source))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from urgency_ray.embedding.rows import embedded_rows, read_inputs
 from urgency_ray.errors import Reason
 from urgency_ray.examples.utterances import group_utterances
-from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.inference import explain_probabilities
+from urgency_ray.model.load import Model
 from urgency_ray.prediction.by_row import NOT_FINITE
 from urgency_ray.schema import ACOUSTIC_FEATURES, PREDICTION_SCHEMA, URGENCY_KEYS
 
@@ -61,7 +61,7 @@ def whole_calls(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
             yield rows.filter(has_all).sort_by([("call_id", "ascending"), ("example_id", "ascending")])
 
 
-def classify_calls(model: UrgencyClassifier, table: pa.Table) -> pa.Table:
+def classify_calls(model: Model, table: pa.Table) -> pa.Table:
     """Rows of whole calls, as `whole_calls` gives them, to a row of `CALL_OUTPUT_SCHEMA` a call.
 
     A call none of whose utterances is embedded has no prediction, and its first row's reason; one whose probabilities are not

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from urgency_ray.embedding.rows import embedded_rows, read_inputs
 from urgency_ray.errors import Reason
 from urgency_ray.examples.tokens import tokenize
-from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.inference import predict_probabilities
+from urgency_ray.model.load import Model
 from urgency_ray.schema import PREDICTION_SCHEMA, URGENCY_KEYS
 
 OUTPUT_SCHEMA = pa.schema([*PREDICTION_SCHEMA, pa.field("reason", pa.string()), pa.field("detail", pa.string())])
@@ -30,7 +30,7 @@ class Classify:
         send: told the tokens cut off each transcript, (N,), where the model reads transcripts.
     """
 
-    def __init__(self, model: UrgencyClassifier, send: Callable[[Any], None]) -> None:
+    def __init__(self, model: Model, send: Callable[[Any], None]) -> None:
         self.model = model
         self.send = send
 

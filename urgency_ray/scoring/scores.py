@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from urgency_ray.examples.dataset import Examples, Splits
 from urgency_ray.examples.splits import group_examples
-from urgency_ray.model.classifier import TASKS, UrgencyClassifier
+from urgency_ray.model.classifier import TASKS
+from urgency_ray.model.load import Model
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_KEYS, URGENCY_LABELS
 from urgency_ray.scoring.blocks import ClassificationBlock, SplitBlocks
 from urgency_ray.scoring.calibration import apply_temperature
@@ -16,7 +17,7 @@ from urgency_ray.scoring.metrics import classification_block, expected_calibrati
 
 
 def score_splits(
-    model: UrgencyClassifier,
+    model: Model,
     probabilities: dict[str, NDArray[np.float32]],
     examples: Examples,
     splits: Splits,

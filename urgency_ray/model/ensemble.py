@@ -1,0 +1,196 @@
+"""Several classifiers as one: its probabilities are the weighted mean of theirs.
+
+Shapes: B examples, R embedding rows, C classes, K members, as in `model.classifier`.
+"""
+
+# No `from __future__ import annotations`: the Hub's mixin reads the types of __init__ to decode config.json.
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub import ModelHubMixin
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors.torch import save_model
+from torch import Tensor, nn
+
+from urgency_ray import __version__
+from urgency_ray.config import ModelConfig
+from urgency_ray.model.batch import Batch
+from urgency_ray.model.classifier import TASKS, UrgencyClassifier
+from urgency_ray.model.text_trunk import load_saved_tokenizer
+from urgency_ray.model.weights import SOURCE, WEIGHTS_FILE, find_weights, load_weights
+
+
+class MemberConfig(BaseModel):
+    """A member of an ensemble.
+
+    Attributes:
+        model: its sizes, trunk and modalities.
+        fold: number of the fold that it was not trained on, from 0.
+        weight: its share of the ensemble's probabilities.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: ModelConfig
+    fold: int = Field(ge=0)
+    weight: float = Field(ge=0.0, le=1.0)
+
+
+class EnsembleConfig(BaseModel):
+    """The members of an ensemble, at least one, of weights that sum to 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    members: tuple[MemberConfig, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _weights_sum_to_one(self) -> Self:
+        total = sum(member.weight for member in self.members)
+        if not math.isclose(total, 1.0, abs_tol=1e-6):
+            raise ValueError(f"the members' weights must sum to 1 but sum to {total:g}")
+        return self
+
+
+class UrgencyEnsemble(
+    nn.Module,
+    ModelHubMixin,
+    library_name="urgency_ray",
+    coders={EnsembleConfig: (lambda config: config.model_dump(mode="json"), EnsembleConfig.model_validate)},
+):
+    """Class probabilities that are the weighted mean of its members', each of which is calibrated on its own fold.
+
+    An average of models that err in different ways errs less than they do in the mean (Krogh and Vedelsby 1995).
+
+    Args:
+        ensemble: its members.
+        audio_dim, text_dim, with_sentiment, transform, architecture, urgency_ray_version: of each member, as
+            `UrgencyClassifier` takes them; a member without that head has no say on sentiment.
+
+    Attributes:
+        members: the K classifiers.
+        temperature: (2,), of the ensemble's own probabilities.
+    """
+
+    tokenizer: Any = None
+    temperature: Tensor
+
+    def __init__(
+        self,
+        ensemble: EnsembleConfig,
+        audio_dim: int,
+        text_dim: int,
+        with_sentiment: bool = False,
+        transform: dict[str, Any] | None = None,
+        *,
+        architecture: dict[str, Any] | None = None,
+        urgency_ray_version: str = __version__,
+    ) -> None:
+        super().__init__()
+        self.ensemble = ensemble
+        self.transform = transform or {}
+        options: dict[str, Any] = {"architecture": architecture}
+        self.members = nn.ModuleList(
+            UrgencyClassifier(member.model, audio_dim, text_dim, with_sentiment, transform, **options)
+            for member in ensemble.members
+        )
+        self.widths = {"audio": audio_dim, "text": text_dim}
+        self.register_buffer("temperature", torch.ones(len(TASKS)))
+
+    @classmethod
+    def of(cls, members: Sequence[UrgencyClassifier], folds: Sequence[int], weights: Sequence[float]) -> Self:
+        """An ensemble of trained models of the same data, the fold that each was not trained on, and their weights."""
+        parts = zip(members, folds, weights, strict=True)
+        config = EnsembleConfig(
+            members=tuple(MemberConfig(model=model.config, fold=fold, weight=weight) for model, fold, weight in parts)
+        )
+        first, with_sentiment = members[0], any(model.sentiment is not None for model in members)
+        audio_dim, text_dim = first.widths["audio"], first.widths["text"]
+        ensemble = cls(config, audio_dim, text_dim, with_sentiment, first.transform, architecture=first.architecture)
+        ensemble.members = nn.ModuleList(members)
+        ensemble.tokenizer = next((model.tokenizer for model in members if model.tokenizer is not None), None)
+        return ensemble.eval()
+
+    @property
+    def config(self) -> ModelConfig:
+        """The first member's: what all have in common can be read there."""
+        return self.ensemble.members[0].model
+
+    @property
+    def width(self) -> int:
+        """The first member's, as `UrgencyClassifier.width`."""
+        return next(iter(self._classifiers())).width
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.temperature.device
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether an example is a call of several utterances."""
+        return any(member.takes_calls for member in self._classifiers())
+
+    @property
+    def num_folds(self) -> int:
+        """Folds that its members were trained on."""
+        return 1 + max(member.fold for member in self.ensemble.members)
+
+    def held_out(self, fold: int) -> Self:
+        """The ensemble of those members that have not seen the rows of a fold, at its temperature; they share their weights."""
+        kept = [place for place, member in enumerate(self.ensemble.members) if member.fold == fold]
+        shares = [self.ensemble.members[place].weight for place in kept]
+        total = sum(shares)
+        classifiers = list(self._classifiers())
+        part = self.of([classifiers[place] for place in kept], [fold] * len(kept), [share / total for share in shares])
+        part.temperature.copy_(self.temperature)
+        return part
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Logits by task: `urgency` (B, 3) and, where members have that head, `sentiment` (B, 4)."""
+        return self.explain(batch)[0]
+
+    def explain(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Logarithms of the mean probabilities, which are logits, and of hierarchical members the mean weights (R,)."""
+        told: dict[str, list[tuple[float, Tensor]]] = {}
+        weights: list[tuple[float, Tensor]] = []
+        for share, member in zip((member.weight for member in self.ensemble.members), self._classifiers(), strict=True):
+            logits, attended = member.explain(batch)
+            for task, values in member.probabilities(logits).items():
+                told.setdefault(task, []).append((share, values))
+            if attended is not None:
+                weights.append((share, attended))
+        return {task: _mean(values).log() for task, values in told.items()}, _mean(weights) if weights else None
+
+    def probabilities(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Calibrated class probabilities by task, float32 (B, C), of what `forward` gave."""
+        temperature = dict(zip(TASKS, self.temperature, strict=True))
+        return {task: (values.float() / temperature[task]).softmax(dim=-1) for task, values in logits.items()}
+
+    def _classifiers(self) -> Iterable[UrgencyClassifier]:
+        # nn.ModuleList knows no type of its modules.
+        return (member for member in self.members if isinstance(member, UrgencyClassifier))
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_model(self, str(save_directory / WEIGHTS_FILE))
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(save_directory)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
+        source = {key: options.pop(key) for key in SOURCE}
+        path = find_weights(model_id, **source)
+        model = cls(**options)
+        load_weights(model, path)
+        models = [member.model for member in model.ensemble.members]
+        if any(member.text_encoder is not None and member.modalities != "audio" for member in models):
+            model.tokenizer = load_saved_tokenizer(model_id, **source)
+        return model.eval()
+
+
+def _mean(parts: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """The weighted mean of tensors; weights that do not sum to 1 are scaled so that they do."""
+    total = sum(share for share, _ in parts)
+    return torch.stack([values * (share / total) for share, values in parts]).sum(dim=0)
