@@ -236,7 +236,7 @@ def test_a_trial_s_score_is_the_mean_over_folds_and_seeds(one_trial: Searched) -
     (row,) = pd.read_parquet(f"{run_dir}/tune/trials.parquet").to_dict("records")
     _, examples, splits = open_run(config, run_dir)
     best = []
-    for fold in val_folds(examples, splits, config.split, 2):
+    for fold in val_folds(examples, splits, config.split, 2, "tune.folds"):
         for seed in (0, 1):
             epochs: list[Epoch] = []
             fit(config.replace({"train.seed": seed}), TrainingData.from_examples(examples, fold), epochs.append)

@@ -164,7 +164,7 @@ def test_folds_for_tuning_leave_test_alone_and_hold_each_other_row_once() -> Non
     examples = make_examples(urgency, [f"c{call}" for call in calls])
     config = SplitConfig(val_fraction=0.2)
     splits = split_examples(examples, config)
-    folds = val_folds(examples, splits, config, 4)
+    folds = val_folds(examples, splits, config, 4, "tune.folds")
     assert sorted(np.concatenate([fold.val for fold in folds])) == sorted([*splits.train, *splits.val])
     for fold in folds:
         assert fold.test.tolist() == splits.test.tolist()
@@ -172,7 +172,7 @@ def test_folds_for_tuning_leave_test_alone_and_hold_each_other_row_once() -> Non
         assert not set(calls[fold.train]) & set(calls[fold.val])
         assert len(fold.val) == pytest.approx((len(splits.train) + len(splits.val)) / 4, rel=0.25)
     with pytest.raises(RequestError, match=r"tune\.folds: too few calls of urgency"):
-        val_folds(examples, splits, config, 90)
+        val_folds(examples, splits, config, 90, "tune.folds")
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])

@@ -6,13 +6,16 @@ from typing import NamedTuple
 
 from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
+from urgency_ray.examples.splits import val_folds
 from urgency_ray.fingerprint import Transform
+from urgency_ray.model.ensemble import UrgencyEnsemble
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.model.load import load_model
 from urgency_ray.run_folder import RunFolder
 from urgency_ray.scoring.blocks import OperatingPoint, SplitBlocks
 from urgency_ray.scoring.calibration import operating_point
 from urgency_ray.scoring.scores import score_splits
+from urgency_ray.training.members import all_validated, cross_predict
 from urgency_ray.training.run import open_run, read_transcripts
 
 
@@ -40,7 +43,12 @@ def evaluate_run(config: Config, run_dir: str, recall_of_high: float | None = No
         raise RequestError(
             f"--run-dir {run_dir}: its model was trained on another split; evaluate it with the same split section"
         )
-    probabilities = predict_examples(model, read_transcripts(examples, run_dir, model.tokenizer))
+    examples = read_transcripts(examples, run_dir, model.tokenizer)
+    if isinstance(model, UrgencyEnsemble):
+        folds = val_folds(examples, splits, config.split, model.num_folds, "train.members")
+        splits, probabilities = all_validated(splits), cross_predict(model, examples, folds)
+    else:
+        probabilities = predict_examples(model, examples)
     blocks = score_splits(
         model, probabilities, examples, splits, num_resamples=config.train.bootstrap_samples, seed=config.split.seed
     )

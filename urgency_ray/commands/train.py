@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +13,19 @@ from urgency_ray import lease, storage
 from urgency_ray.config import Config
 from urgency_ray.examples.dataset import NUM_CLASSES, Examples, Splits, label_counts
 from urgency_ray.examples.leaks import leak_warnings
-from urgency_ray.examples.splits import fold_splits
+from urgency_ray.examples.splits import fold_splits, val_folds
 from urgency_ray.fingerprint import Transform
 from urgency_ray.model.card import save_model
+from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.inference import predict_examples
+from urgency_ray.model.load import Model
 from urgency_ray.model.text_trunk import load_tokenizer
 from urgency_ray.run_folder import RunFolder, write_json
 from urgency_ray.scoring.blocks import CrossValidation, FoldScore, Metrics, SplitBlocks
 from urgency_ray.scoring.scores import predictions_table, score_pooled, score_splits
 from urgency_ray.training.data import TrainingData
+from urgency_ray.training.history import EpochRow
+from urgency_ray.training.members import all_validated, cross_predict, describe_members, join_members, member_jobs
 from urgency_ray.training.run import open_run, read_transcripts
 from urgency_ray.training.shared import SharedInputs
 from urgency_ray.training.tensorboard import write_events
@@ -48,13 +52,20 @@ def train(config: Config, run_dir: str) -> Metrics:
     """
     folder, inputs = RunFolder(run_dir), SharedInputs(config.ray)
     config, examples, splits = open_run(config, run_dir, inputs.keep)
-    folds = fold_splits(examples, config.split, config.train.folds) if config.train.folds is not None else []
+    folds = _folds(config, examples, splits)
     examples = read_transcripts(examples, run_dir, load_tokenizer(config.model), inputs.keep)
     warnings = leak_warnings(examples, splits)
     for line in warnings:
         log.warning("warning: %s", line)
     with lease.hold(folder.lease("train"), f"train in {run_dir}"):
         return _train(config, folder, examples, splits, folds=folds, inputs=inputs, warnings=warnings)
+
+
+def _folds(config: Config, examples: Examples, splits: Splits) -> list[Splits]:
+    """Of an ensemble, those of train and val, each with its val part; of a cross-validation, those with their test part."""
+    if config.train.members is not None:
+        return val_folds(examples, splits, config.split, config.train.members, "train.members")
+    return fold_splits(examples, config.split, config.train.folds) if config.train.folds is not None else []
 
 
 def _train(
@@ -69,60 +80,85 @@ def _train(
 ) -> Metrics:
     """Train, score and write all that `train` is asked for."""
     wanted = config.model.modalities
-    variants = [wanted]
+    variants: dict[str, Config] = {wanted: config}
     if config.train.ablation:
-        variants += [name for name in MODALITIES if name != wanted]
-    data = TrainingData.from_examples(examples, splits)
-    shared = inputs.share(data)
-    jobs = [Job(name, config.replace({"model.modalities": name}), data, shared) for name in variants]
-    for number, fold in enumerate(folds, start=1):
-        data = TrainingData.from_examples(examples, fold)
-        jobs.append(Job(f"fold-{number}", config, data, inputs.share(data)))
-    trained = train_models(jobs, folder.location, Transform.of(config, examples.fingerprint))
-    models = dict(zip(variants, trained[: len(variants)], strict=True))
-    probabilities = {name: predict_examples(found.model, examples) for name, found in models.items()}
-    blocks = {name: _score(found, probabilities[name], examples, splits, config) for name, found in models.items()}
-    metrics = Metrics(splits=blocks[wanted], warnings=warnings)
+        variants |= {name: config.replace({"model.modalities": name}) for name in MODALITIES if name != wanted}
+    parts = [splits, *folds] if config.train.members is None else folds
+    data = [TrainingData.from_examples(examples, part) for part in parts]
+    prepared = list(zip(data, map(inputs.share, data), strict=True))
+    if config.train.members is None:
+        jobs = {name: [Job(name, variant, *prepared[0])] for name, variant in variants.items()}
+        jobs |= {f"fold-{number}": [Job(f"fold-{number}", config, *fold)] for number, fold in enumerate(prepared[1:], start=1)}
+    else:
+        jobs = {name: member_jobs(name, variant, prepared) for name, variant in variants.items()}
+        splits = all_validated(splits)
+    transform = Transform.of(config, examples.fingerprint)
+    trained = iter(train_models([job for group in jobs.values() for job in group], folder.location, transform))
+    found = {name: [next(trained) for _ in group] for name, group in jobs.items()}
+    models = {name: _judge(name, found[name], examples, splits=splits, folds=folds, config=config) for name in variants}
+    metrics = Metrics(splits=models[wanted].blocks, warnings=warnings)
     if config.train.ablation:
-        tested = {name: splits["test"]["urgency"] for name, splits in blocks.items()}
+        tested = {name: model.blocks["test"]["urgency"] for name, model in models.items()}
         metrics = metrics.model_copy(update={"ablation": tested})
-    if folds:
-        pooled = _score_folds(trained[len(variants) :], folds, examples, config)
+    if config.train.folds is not None:
+        pooled = _score_folds(
+            [fold.model for name in found if name not in variants for fold in found[name]], folds, examples, config
+        )
         metrics = metrics.model_copy(update={"folds": pooled})
-    history = [row for found in models.values() for row in found.history]
+    history = [
+        row for name in variants for job, model in zip(jobs[name], found[name], strict=True) for row in _rows(name, job, model)
+    ]
     # All at the end: an interrupted run leaves the former model beside the former figures.
     save_model(models[wanted].model, folder.model, metrics.model_dump(exclude_unset=True), label_counts(examples, splits))
     write_events(history, folder.tensorboard)
-    storage.write_table(folder.predictions, predictions_table(probabilities[wanted]["urgency"], examples, splits))
+    storage.write_table(folder.predictions, predictions_table(models[wanted].probs, examples, splits))
     storage.write_text(folder.config, config.to_yaml())
     write_json(folder.history, history)
     write_json(folder.metrics, metrics)
     return metrics
 
 
-def _score(
-    found: Trained, probabilities: dict[str, NDArray[np.float32]], examples: Examples, splits: Splits, config: Config
-) -> SplitBlocks:
-    """`splits` of metrics.json, of one model."""
-    best = max(found.history, key=lambda row: row.val_score)
-    log.info(
-        "%s: %d epochs, the best is of validation macro-F1 %.3f, epoch %d",
-        best.modalities,
-        len(found.history),
-        best.val_macro_f1,
-        best.epoch,
-    )
+def _rows(name: str, job: Job, trained: Trained) -> list[EpochRow]:
+    """The rows of history.json of a model, or of a member of the ensemble `name`."""
+    member = {} if job.name == name else {"member": job.name.removeprefix(f"{name}-")}
+    return [row.model_copy(update=member) for row in trained.history]
+
+
+class Judged(NamedTuple):
+    """A model, its blocks of metrics.json, and its P(urgency class) of each example, (N, C)."""
+
+    model: Model
+    blocks: SplitBlocks
+    probs: NDArray[np.float32]
+
+
+def _judge(
+    name: str, trained: list[Trained], examples: Examples, *, splits: Splits, folds: list[Splits], config: Config
+) -> Judged:
+    """Make one model of what was trained for a variant, and score it."""
+    if config.train.members is None:
+        (one,) = trained
+        best = max(one.history, key=lambda row: row.val_score)
+        words = f"{len(one.history)} epochs, the best is of validation macro-F1 {best.val_macro_f1:.3f}, epoch {best.epoch}"
+        log.info("%s: %s", name, words)
+        model: Model = one.model
+        probabilities = predict_examples(model, examples)
+    else:
+        model = join_members(trained, examples, folds)
+        log.info("%s: %s", name, describe_members(model))
+        probabilities = cross_predict(model, examples, folds)
     num_resamples, seed = config.train.bootstrap_samples, config.split.seed
-    return score_splits(found.model, probabilities, examples, splits, num_resamples=num_resamples, seed=seed)
+    blocks = score_splits(model, probabilities, examples, splits, num_resamples=num_resamples, seed=seed)
+    return Judged(model, blocks, probabilities["urgency"])
 
 
-def _score_folds(trained: list[Trained], folds: list[Splits], examples: Examples, config: Config) -> CrossValidation:
+def _score_folds(models: list[UrgencyClassifier], folds: list[Splits], examples: Examples, config: Config) -> CrossValidation:
     """`folds` of metrics.json: each row outside the provider's test is scored once, by a model that has not seen it."""
     num_resamples, seed = config.train.bootstrap_samples, config.split.seed
     pooled = np.zeros((len(examples), NUM_CLASSES), np.float32)
     each = []
-    for number, (found, splits) in enumerate(zip(trained, folds, strict=True), start=1):
-        pooled[splits.test] = predict_examples(found.model, examples)["urgency"][splits.test]
+    for number, (model, splits) in enumerate(zip(models, folds, strict=True), start=1):
+        pooled[splits.test] = predict_examples(model, examples, splits.test)["urgency"]
         macro_f1 = score_pooled(pooled, examples, splits.test, num_resamples=num_resamples, seed=seed).macro_f1
         each.append(FoldScore(num_rows=len(splits.test), macro_f1=macro_f1))
         log.info("fold %d of %d: macro-F1 %.3f on %d rows", number, len(folds), macro_f1, len(splits.test))

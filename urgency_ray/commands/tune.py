@@ -63,7 +63,11 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
     check_space(config)
     inputs = SharedInputs(config.ray)
     config, examples, splits = open_run(config, run_dir, inputs.keep)
-    folds = val_folds(examples, splits, config.split, config.tune.folds) if config.tune.folds is not None else [splits]
+    folds = (
+        val_folds(examples, splits, config.split, config.tune.folds, "tune.folds")
+        if config.tune.folds is not None
+        else [splits]
+    )
     examples = read_transcripts(examples, run_dir, load_tokenizer(config.model), inputs.keep)
     cluster.connect(config.ray)
     num_concurrent(config)

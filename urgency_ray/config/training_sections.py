@@ -29,9 +29,10 @@ class SplitConfig(Section, role=Role.SETUP):
 
 
 class ModelConfig(Section, role=Role.RECIPE):
-    name: Literal["cross_attention", "concat", "cross_modal", "hierarchical"] = "cross_attention"
-    """UrgencySense's transformer over both modalities, plain concatenation, UrgencyDetect's text-queries-audio attention, or
-    UrgencySense's transformer over each utterance of a call and attention over the utterances (wants data.unit utterance)."""
+    name: Literal["cross_attention", "concat", "cross_modal", "hierarchical", "linear"] = "cross_attention"
+    """UrgencySense's transformer over both modalities, plain concatenation, UrgencyDetect's text-queries-audio attention,
+    UrgencySense's transformer over each utterance of a call and attention over the utterances (wants data.unit utterance), or
+    logistic regression on the standardised inputs, as scikit-learn fits it."""
     modalities: Literal["fused", "audio", "text"] = "fused"
     """What the classifier may use; audio and text alone run through the same trunk."""
     standardize_embeddings: bool = False
@@ -137,6 +138,8 @@ class TrainConfig(Section):
     """T_mult of the warm restarts."""
     min_learning_rate: Annotated[NonNegativeFloat, Role.RECIPE] = 0.0
     """Floor of the cosine schedules (eta_min)."""
+    linear_c: Annotated[PositiveFloat | None, Role.RECIPE] = None
+    """Inverse strength of a linear model's ridge penalty (scikit-learn's C); null chooses it by grouped cross-validation."""
     early_stop_epochs: Annotated[PositiveInt | None, Role.RECIPE] = 10
     """Stop after this many epochs without a better one by select_by; null never stops early."""
     clip_norm: Annotated[PositiveFloat | None, Role.RECIPE] = 1.0
@@ -161,7 +164,22 @@ class TrainConfig(Section):
     """Seed of weights, dropout, sampler and loss draws."""
     ablation: Annotated[bool, Role.REPORT] = False
     """Also train audio-only and text-only models with the same trunk and put all three into metrics.json."""
+    members: Annotated[Folds | None, Role.RECIPE] = None
+    """Train an ensemble: a model for each of so many folds of train and val, whose probabilities are averaged; the figures of
+    val are then those of all these rows, each judged by the members that have not seen it. Null trains one model."""
+    linear_member: Annotated[bool, Role.RECIPE] = False
+    """Also fit a linear model on each fold of an ensemble; the rows that neither has seen say how much each counts."""
     folds: Annotated[Folds | None, Role.REPORT] = None
     """Also cross-validate: as many models, each scored on its fold of the rows outside the provider's test; null does not."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000), Role.REPORT] = 1000
     """Resamples behind each 95 % interval."""
+
+    @model_validator(mode="after")
+    def _members_fit_the_rest(self) -> Self:
+        if self.linear_member and self.members is None:
+            raise ValueError("linear_member needs members, whose ensemble it joins, but that is null")
+        if self.folds is not None and self.members is not None:
+            raise ValueError(
+                "folds cross-validates one model, and members is its own cross-validation: set one of them to null"
+            )
+        return self

@@ -73,10 +73,11 @@ def fold_splits(examples: Examples, config: SplitConfig, num_folds: int) -> list
     return splits
 
 
-def val_folds(examples: Examples, splits: Splits, config: SplitConfig, num_folds: int) -> list[Splits]:
+def val_folds(examples: Examples, splits: Splits, config: SplitConfig, num_folds: int, field: str) -> list[Splits]:
     """K = `num_folds` splits of the train and val rows of `splits`, by group and stratified: a pure function of (rows, seed).
 
-    Each of these rows is in one val part, and in the train part of the other splits; the test part is that of `splits`.
+    Each of these rows is in one val part, and in the train part of the other splits; the test part is that of `splits`; `field`
+    is what a message names.
 
     Raises:
         RequestError: a class has no rows in a part, or fewer groups than there are folds.
@@ -86,7 +87,7 @@ def val_folds(examples: Examples, splits: Splits, config: SplitConfig, num_folds
     rest = groups.drop(test)
     return [
         _collect(examples, labelled, group, (rest.index.difference(val), val, test), config)
-        for val in _held_out(rest, num_folds, config, "tune.folds")
+        for val in _held_out(rest, num_folds, config, field)
     ]
 
 

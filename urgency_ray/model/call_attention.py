@@ -73,6 +73,15 @@ class CallAttention(nn.Module):
         return shares.new_zeros(len(turns.mask), shares.shape[-1]).index_add(0, call, shares), weights
 
 
+def mean_over_calls(utterances: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
+    """Utterances (R, D) to the mean of each call's (B, D), and the even weights (R,) of its utterances."""
+    counts = turns.mask.sum(dim=1)
+    weights = (1 / counts).repeat_interleave(counts).to(utterances.dtype)
+    call = torch.arange(len(counts), device=utterances.device).repeat_interleave(counts)
+    shares = weights.unsqueeze(-1) * utterances
+    return shares.new_zeros(len(counts), shares.shape[-1]).index_add(0, call, shares), weights
+
+
 def encode_positions(num_positions: int, dim: int, device: torch.device) -> Tensor:
     """Sines and cosines of the place of an utterance in its call (Vaswani et al. 2017), (num_positions, dim): any length."""
     rates = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(10_000.0) / dim))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from urgency_ray import __version__
 from urgency_ray.config import ModelConfig
 from urgency_ray.model.batch import Batch
-from urgency_ray.model.call_attention import CallAttention
+from urgency_ray.model.call_attention import CallAttention, mean_over_calls
 from urgency_ray.model.layers import FewTokensLayer, SixteenBitDropout
 from urgency_ray.model.text_trunk import KoElectraCrossModal, load_saved_tokenizer
 from urgency_ray.model.weights import SOURCE, WEIGHTS_FILE, find_weights, load_weights
@@ -185,10 +185,13 @@ class UrgencyClassifier(
         self.hears = model.modalities != "text"
         self.reads = model.modalities != "audio"
         in_dim = audio_dim + (len(ACOUSTIC_FEATURES) if model.acoustic_features else 0)
-        self.trunk: KoElectraCrossModal | CrossAttention | Concat | CrossModal
-        if model.text_encoder is not None:
-            self.trunk = KoElectraCrossModal(model, in_dim, architecture)
+        self.trunk: KoElectraCrossModal | CrossAttention | Concat | CrossModal | None = None
+        if model.name == "linear":
             self.head: nn.Module = nn.Identity()
+            width = self.hears * in_dim + self.reads * text_dim
+        elif model.text_encoder is not None:
+            self.trunk = KoElectraCrossModal(model, in_dim, architecture)
+            self.head = nn.Identity()
             width = self.trunk.out_dim
         else:
             if self.hears:
@@ -198,7 +201,9 @@ class UrgencyClassifier(
             self.trunk = TRUNKS[model.name](model, num_tokens=self.hears + self.reads)
             self.head = _project(self.trunk.out_dim, model.head_dim, model.dropout)
             width = model.head_dim
-        self.attention = CallAttention(model, self.trunk.out_dim) if model.name == "hierarchical" else None
+        self.attention = None
+        if model.name == "hierarchical" and self.trunk is not None:
+            self.attention = CallAttention(model, self.trunk.out_dim)
         self.urgency = (CornHead if model.urgency_head == "corn" else nn.Linear)(width, len(URGENCY_LABELS))
         self.sentiment = nn.Linear(width, len(SENTIMENT_LABELS)) if with_sentiment else None
         self.register_buffer("temperature", torch.ones(len(TASKS)))
@@ -233,11 +238,18 @@ class UrgencyClassifier(
         if self.attention is not None:
             assert batch.turns is not None, "a hierarchical model takes the utterances of calls"
             fused, weights = self.attention(fused, batch.turns)
+        elif batch.turns is not None:
+            fused, weights = mean_over_calls(fused, batch.turns)
         hidden = self.head(fused)
         logits = {"urgency": self.urgency(hidden)}
         if self.sentiment is not None:
             logits["sentiment"] = self.sentiment(hidden)
         return logits, weights
+
+    def linear_inputs(self, batch: Batch) -> Tensor:
+        """What a linear model multiplies, (B, D): the standardised inputs side by side, their mean over the rows of a call."""
+        inputs = self._fuse(batch)
+        return inputs if batch.turns is None else mean_over_calls(inputs, batch.turns)[0]
 
     def _fuse(self, batch: Batch) -> Any:
         audio = self.standardize_audio(batch.audio) if self.hears else None
@@ -245,6 +257,9 @@ class UrgencyClassifier(
             audio = torch.cat([audio, self.standardize_acoustic(batch.acoustic)], dim=-1)
         if isinstance(self.trunk, KoElectraCrossModal):
             return self.trunk(audio, batch.token_ids, batch.token_mask)
+        if self.trunk is None:
+            text = [self.standardize_text(batch.text)] if self.reads else []
+            return torch.cat([*([] if audio is None else [audio]), *text], dim=-1)
         tokens = [self.project_audio(audio)] if self.hears else []
         if self.reads:
             tokens.append(self.project_text(self.standardize_text(batch.text)))

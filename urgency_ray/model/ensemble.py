@@ -93,7 +93,9 @@ class UrgencyEnsemble(
         self.transform = transform or {}
         options: dict[str, Any] = {"architecture": architecture}
         self.members = nn.ModuleList(
-            UrgencyClassifier(member.model, audio_dim, text_dim, with_sentiment, transform, **options)
+            UrgencyClassifier(
+                member.model, audio_dim, text_dim, with_sentiment and member.model.name != "linear", transform, **options
+            )
             for member in ensemble.members
         )
         self.widths = {"audio": audio_dim, "text": text_dim}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,15 +25,22 @@ def by_modality(history: Sequence[EpochRow]) -> dict[str, list[EpochRow]]:
     return {name: rows for name, rows in groups.items() if rows}
 
 
+def _curves(history: Sequence[EpochRow]) -> Iterator[tuple[tuple[str, str | None], list[EpochRow]]]:
+    """(Modality, label) and rows of each model; of an ensemble's members, which share a colour, only the first has a label."""
+    for name, rows in by_modality(history).items():
+        members = [list(group) for _, group in groupby(rows, key=lambda row: row.member)]
+        yield from (((name, None if number else name), member) for number, member in enumerate(members))
+
+
 @chart(WIDTH, 210)
 def loss_curves(figure: Figure, history: Sequence[EpochRow]) -> str:
     """Training (dashed) and validation (solid) loss of each model in `history.json`."""
     axes = figure.subplots()
-    for name, rows in by_modality(history).items():
+    for (name, label), rows in _curves(history):
         epochs, color = [row.epoch for row in rows], MODALITY_COLORS[name]
         marker = "." if len(rows) == 1 else None  # one point makes no line
         axes.plot(epochs, [row.train_loss for row in rows], color=color, linestyle=(0, (3, 2)), linewidth=1.1, marker=marker)
-        axes.plot(epochs, [row.val_loss for row in rows], color=color, label=name, marker=marker)
+        axes.plot(epochs, [row.val_loss for row in rows], color=color, label=label, marker=marker)
     axes.set(xlabel="epoch", ylabel="loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(figure)
@@ -43,14 +51,14 @@ def loss_curves(figure: Figure, history: Sequence[EpochRow]) -> str:
 def macro_f1_curves(figure: Figure, history: Sequence[EpochRow]) -> str:
     """Validation macro-F1 of each model in `history.json`, the epoch that was picked marked."""
     axes = figure.subplots()
-    for name, rows in by_modality(history).items():
+    for (name, label), rows in _curves(history):
         epochs, scores, color = [row.epoch for row in rows], [row.val_macro_f1 for row in rows], MODALITY_COLORS[name]
-        axes.plot(epochs, scores, color=color, label=name)
+        axes.plot(epochs, scores, color=color, label=label)
         if not np.all(np.isnan(scores)):
             best = int(np.nanargmax([row.val_score for row in rows]))
             axes.plot(epochs[best], scores[best], "o", markersize=7, color=color, markeredgecolor=CARD)
-            label = f"{epochs[best]:g}"
-            axes.annotate(label, (epochs[best], scores[best]), (0, 6), textcoords="offset points", ha="center", weight="bold")
+            number = f"{epochs[best]:g}"
+            axes.annotate(number, (epochs[best], scores[best]), (0, 6), textcoords="offset points", ha="center", weight="bold")
     axes.set(xlabel="epoch", ylabel="macro-F1, validation")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(figure)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from urgency_ray.config import SamplerConfig
 from urgency_ray.examples.dataset import NUM_CLASSES, Examples, Splits, class_counts
+from urgency_ray.examples.splits import group_examples
 from urgency_ray.examples.tokens import Tokens
 from urgency_ray.examples.utterances import Utterances
 from urgency_ray.model.batch import Batch, gather_batch
@@ -32,6 +33,7 @@ class TrainingData:
         train, val: numbers of examples.
         utterances: as in `dataset.Examples`: the rows of each call, or None where an example is a row.
         tokens: the transcripts, where the model reads them itself.
+        groups: int64 (N,), as `splits.group_examples` gives them; None where each example is one of its own.
     """
 
     audio: NDArray[np.float32]
@@ -43,6 +45,7 @@ class TrainingData:
     val: NDArray[np.int64]
     utterances: Utterances | None = None
     tokens: Tokens | None = None
+    groups: NDArray[np.int64] | None = None
 
     @classmethod
     def from_examples(cls, examples: Examples, splits: Splits) -> TrainingData:
@@ -59,6 +62,7 @@ class TrainingData:
             splits.val,
             examples.utterances,
             examples.tokens,
+            group_examples(examples.keys),
         )
 
     def rows(self, examples: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -91,7 +91,7 @@ def build_model(config: Config, data: TrainingData, transform: Transform | None 
         model.tokenizer = load_tokenizer(config.model)
     rows = data.rows(data.train)
     model.standardize_acoustic.set_statistics(*column_statistics(data.acoustic, rows))
-    if config.model.standardize_embeddings:
+    if config.model.standardize_embeddings or config.model.name == "linear":
         model.standardize_audio.set_statistics(*column_statistics(data.audio, rows))
         model.standardize_text.set_statistics(*column_statistics(data.text, rows))
     return model
@@ -160,6 +160,9 @@ def epochs(
     if config.train.select_by == "mean_of_tasks" and not (data.sentiment[data.val] >= 0).any():
         raise RequestError("train.select_by: mean_of_tasks, but no row of the val split has a sentiment; set urgency_macro_f1")
     worker = Worker.current(device or torch.device("cpu"))
+    if config.model.name == "linear":
+        yield from _linear_epoch(config, data, worker, resume)
+        return
     model, loss_fn, optimizer, schedule = _build_learner(config, data, worker.device)
     history: list[Row] = []
     best, best_epoch = -1.0, 0
@@ -209,6 +212,35 @@ def epochs(
         yield Epoch(row | {"best_val_macro_f1": history[best_epoch - 1]["val_macro_f1"]}, improved, last, state)
         if last:
             return
+
+
+def _linear_epoch(config: Config, data: TrainingData, worker: Worker, resume: State | None) -> Iterator[Epoch]:
+    """A linear model's training as an epoch: scikit-learn's fit, the same on every rank."""
+    # An import of a second that no other model needs.
+    from urgency_ray.training.linear import fit_linear
+
+    if config.loss.sentiment_weight > 0:
+        raise RequestError("loss.sentiment_weight: a linear model learns urgency alone; set it to 0")
+    if resume is not None and resume["ended"]:
+        return
+    started = time.monotonic()
+    model = build_model(config, data)
+    balanced = config.loss.class_weights == "balanced"
+    train_loss = fit_linear(model, data, data.train, c=config.train.linear_c, balanced=balanced, seed=config.train.seed)
+    val_loss, confusions = _validate(config, data, model.to(worker.device), worker)
+    scores = _val_scores(config, confusions)
+    row = {
+        "modalities": config.model.modalities,
+        "epoch": 1,
+        "train_loss": train_loss,
+        "val_loss": val_loss,
+        **scores,
+        "learning_rate": 0.0,
+        "seconds": round(time.monotonic() - started, 4),
+    }
+    kept = {"history": [row], "best": scores["val_score"], "best_epoch": 1, "best_model": model.state_dict(), "ended": True}
+    state = {"model": model.state_dict(), "optimizer": {}, "schedule": {}} | kept
+    yield Epoch(row | {"best_val_macro_f1": scores["val_macro_f1"]}, True, True, lambda: state)
 
 
 def _train_epoch(

@@ -10,6 +10,7 @@ class EpochRow(BaseModel):
 
     Attributes:
         modalities: which model, as `model.modalities` names them.
+        member: which of its members, where it is an ensemble.
         epoch: from 1.
         train_loss: the mean over the steps, of the loss that was trained on.
         val_loss: urgency's mean negative log-likelihood.
@@ -22,6 +23,7 @@ class EpochRow(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
     modalities: str
+    member: str | None = None
     epoch: int
     train_loss: float
     val_loss: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -26,17 +26,17 @@ EVENTS_FILE = "events.out.tfevents.train"
 
 
 def write_events(history: Sequence[EpochRow], location: str) -> None:
-    """Write `TAGS` by epoch, a TensorBoard run for each modality, to a folder or URI.
+    """Write `TAGS` by epoch, a TensorBoard run for each model and each member of an ensemble, to a folder or URI.
 
     Args:
         history: rows of history.json.
         location: the log folder, of which each run is a subfolder.
     """
     with tempfile.TemporaryDirectory() as folder:
-        for name in dict.fromkeys(row.modalities for row in history):
-            rows = [row for row in history if row.modalities == name]
+        for (name, member), group in groupby(history, key=lambda row: (row.modalities, row.member)):
+            rows = list(group)
             ends = list(accumulate(row.seconds for row in rows))
-            run = Path(folder, name)
+            run = Path(folder, name if member is None else f"{name}-{member}")
             with SummaryWriter(str(run)) as writer:
                 for row, end in zip(rows, ends, strict=True):
                     for tag, column in TAGS.items():

@@ -1,0 +1,173 @@
+"""A linear model of the embeddings: multinomial logistic regression on standardised inputs, as scikit-learn fits it.
+
+Shapes: N rows, D inputs (those of the modalities in use, side by side), C classes.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+from urgency_ray.errors import RequestError
+from urgency_ray.examples.dataset import NUM_CLASSES
+from urgency_ray.model.batch import ROWS_PER_FORWARD
+from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.training.data import TrainingData
+
+log = logging.getLogger(__name__)
+
+PENALTIES = tuple(10.0 ** (power / 2) for power in range(-9, 5))
+"""Candidates for C, scikit-learn's inverse strength of the ridge penalty: half decades from 3e-5 to 100, strong to weak."""
+FOLDS = 5
+MAX_ROWS = 50_000
+"""Of more rows a stratified sample is fitted: the figures of a linear model have long settled there."""
+MAX_STEPS = 500
+NEVER = -30.0
+"""Logit of a class that the rows do not hold."""
+# Beyond its best C the loss grows and the fits take ever longer: two candidates in a row that are worse end the search.
+PATIENCE = 2
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """A C chosen by cross-validation.
+
+    Attributes:
+        c: of the least log loss over the rows held out.
+        probabilities: of each row by a model that has not seen it, (N, C).
+    """
+
+    c: float
+    probabilities: NDArray[np.float64]
+
+
+def fit_linear(
+    model: UrgencyClassifier, data: TrainingData, rows: NDArray[np.int64], *, c: float | None, balanced: bool, seed: int
+) -> float:
+    """Fill a linear classifier's weights with those of the logistic regression on some labelled examples.
+
+    Args:
+        model: its statistics are set already.
+        data: embeddings and labels.
+        rows: numbers of the examples.
+        c: inverse strength of the penalty; None chooses it by `choose_penalty`.
+        balanced: whether classes weigh the same, whatever their rows.
+        seed: of the folds, and of the sample where there are more than `MAX_ROWS` rows.
+
+    Returns:
+        The log loss on these rows.
+
+    Raises:
+        RequestError: a class has too few calls for a cross-validation that is to choose `c`.
+    """
+    rows = _sample(data, rows, seed)
+    inputs, labels = linear_inputs(model, data, rows), data.urgency[rows]
+    if c is None:
+        c = choose_penalty(inputs, labels, _groups(data, rows), balanced=balanced, seed=seed).c
+    fitted = _regress(inputs, labels, c, balanced) if len(np.unique(labels)) > 1 else None
+    weights, bias = _all_classes(fitted, inputs.shape[1], labels)
+    with torch.no_grad():
+        model.urgency.weight.copy_(torch.from_numpy(weights))
+        model.urgency.bias.copy_(torch.from_numpy(bias))
+        logits = model.urgency(torch.from_numpy(inputs))
+        return float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)))
+
+
+def choose_penalty(
+    inputs: NDArray[np.float32], labels: NDArray[np.int64], groups: NDArray[np.int64], *, balanced: bool, seed: int
+) -> Penalty:
+    """The C of the least log loss over rows held out, by stratified folds that keep groups together; a function of the seed.
+
+    Args:
+        inputs: (N, D), standardised.
+        labels: (N,) classes.
+        groups: (N,); rows of one group are never on both sides.
+    """
+    num_folds = min(FOLDS, int(np.bincount(labels)[np.unique(labels)].min()), len(np.unique(groups)))
+    if num_folds < 2:
+        raise RequestError("train.linear_c: too few calls of a class to choose it by cross-validation: give a number, 0.01 say")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")
+        folds = list(StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed).split(inputs, labels, groups))
+    starts: list[LogisticRegression | None] = [None] * num_folds
+    tried: list[tuple[float, Penalty]] = []
+    for c in PENALTIES:
+        told = np.zeros((len(labels), NUM_CLASSES))
+        for number, (fitted, held_out) in enumerate(folds):
+            starts[number] = model = _regress(inputs[fitted], labels[fitted], c, balanced, starts[number])
+            told[held_out[:, None], model.classes_] = model.predict_proba(inputs[held_out])
+        tried.append((log_loss(labels, told, labels=np.arange(NUM_CLASSES)), Penalty(c, told)))
+        if all(loss > min(tried, key=_loss)[0] for loss, _ in tried[-PATIENCE:]) and len(tried) > PATIENCE:
+            break
+    return min(tried, key=_loss)[1]
+
+
+def linear_inputs(model: UrgencyClassifier, data: TrainingData, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """What a linear classifier multiplies, (N, D), of some examples."""
+    inputs: NDArray[np.float32] | None = None
+    with torch.inference_mode():
+        for examples in np.array_split(np.arange(len(rows)), -(-len(rows) // ROWS_PER_FORWARD)):
+            batch, _ = data.batch(rows[examples], torch.device("cpu"))
+            values = model.linear_inputs(batch).numpy()
+            if inputs is None:
+                inputs = np.empty((len(rows), values.shape[1]), np.float32)
+            inputs[examples] = values
+    assert inputs is not None, "there are rows"
+    return inputs
+
+
+def _groups(data: TrainingData, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    return rows if data.groups is None else data.groups[rows]
+
+
+def _loss(tried: tuple[float, Penalty]) -> float:
+    return tried[0]
+
+
+def _sample(data: TrainingData, rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    if len(rows) <= MAX_ROWS:
+        return rows
+    log.info("the linear model is fitted on a stratified sample of %d of %d rows", MAX_ROWS, len(rows))
+    kept, _ = train_test_split(rows, train_size=MAX_ROWS, stratify=data.urgency[rows], random_state=seed)
+    return np.sort(kept)
+
+
+def _regress(
+    inputs: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    c: float,
+    balanced: bool,
+    start: LogisticRegression | None = None,
+) -> LogisticRegression:
+    """A fit that begins at the weights of `start`, which it changes."""
+    model = start or LogisticRegression(max_iter=MAX_STEPS, warm_start=True, class_weight="balanced" if balanced else None)
+    model.C = c
+    with warnings.catch_warnings():
+        # The weak penalties that need more steps lose anyway.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(inputs, labels)
+
+
+def _all_classes(
+    model: LogisticRegression | None, num_inputs: int, labels: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights (C, D) and biases (C,) whose softmax is the model's; a class that is not among the labels is never called."""
+    weights = np.zeros((NUM_CLASSES, num_inputs), np.float32)
+    bias = np.full(NUM_CLASSES, NEVER, np.float32)
+    if model is None:
+        bias[labels[0]] = 0.0
+    elif len(model.classes_) == 2:
+        # scikit-learn keeps one row for two classes, the log odds of the second.
+        weights[model.classes_[1]], bias[model.classes_] = model.coef_[0], [0.0, model.intercept_[0]]
+    else:
+        weights[model.classes_], bias[model.classes_] = model.coef_, model.intercept_
+    return weights, bias

@@ -1,0 +1,110 @@
+"""The members of an ensemble: models for each fold of train and val, and what they say of the rows that they have not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urgency_ray.config import Config
+from urgency_ray.examples.dataset import Examples, Splits
+from urgency_ray.model.classifier import TASKS
+from urgency_ray.model.ensemble import UrgencyEnsemble
+from urgency_ray.model.inference import predict_examples
+from urgency_ray.scoring.calibration import fit_temperature
+from urgency_ray.training.data import TrainingData
+from urgency_ray.training.shared import SharedData
+from urgency_ray.training.trainer import Job, Trained
+
+EM_STEPS = 200
+LEAST_PROBABILITY = 1e-9
+"""A model that rules out what was true is not weighed by an infinite loss."""
+
+Probabilities = dict[str, NDArray[np.float32]]
+"""Class probabilities of N examples by task, (N, C)."""
+
+
+def member_configs(config: Config) -> dict[str, Config]:
+    """The config of each kind of member, by its name: the config's own model, and a linear one where it is wanted."""
+    kinds: dict[str, Config] = {config.model.name: config}
+    if config.train.linear_member:
+        encoder = dict.fromkeys(("model.text_encoder", "model.text_encoder_revision", "model.trainable_layers"))
+        kinds["linear"] = config.replace(
+            {"model.name": "linear", "model.gradient_checkpointing": False, "loss.sentiment_weight": 0.0, **encoder}
+        )
+    return kinds
+
+
+def member_jobs(name: str, config: Config, folds: Sequence[tuple[TrainingData, SharedData]]) -> list[Job]:
+    """A model of each kind for each fold, kinds one after another; `name` is that of the ensemble."""
+    return [
+        Job(f"{name}-{kind}-{fold}", chosen.replace({"train.seed": (config.train.seed + fold) % 2**32}), *data)
+        for kind, chosen in member_configs(config).items()
+        for fold, data in enumerate(folds)
+    ]
+
+
+def join_members(trained: Sequence[Trained], examples: Examples, folds: Sequence[Splits]) -> UrgencyEnsemble:
+    """The ensemble of models that were trained by `member_jobs`.
+
+    The folds of a kind share its say evenly; the kinds' shares and the ensemble's temperatures are those of the least log loss
+    on rows that the models have not seen.
+    """
+    numbers, rows = list(range(len(folds))), np.concatenate([fold.val for fold in folds])
+    starts = range(0, len(trained), len(folds))
+    kinds = [[member.model for member in trained[start : start + len(folds)]] for start in starts]
+    even = [1 / len(folds)] * len(folds)
+    told = [cross_predict(UrgencyEnsemble.of(models, numbers, even), examples, folds)["urgency"][rows] for models in kinds]
+    shares = fit_shares(np.stack(told), examples.urgency[rows])
+    models = [model for kind in kinds for model in kind]
+    ensemble = UrgencyEnsemble.of(models, numbers * len(kinds), [share / len(folds) for share in shares for _ in folds])
+    truths = {"urgency": examples.urgency, "sentiment": examples.sentiment}
+    for task, probs in cross_predict(ensemble, examples, folds).items():
+        known = rows[truths[task][rows] >= 0]
+        if len(known):
+            scores = np.log(np.maximum(probs[known], LEAST_PROBABILITY))
+            ensemble.temperature[TASKS.index(task)] = fit_temperature(scores, truths[task][known])
+    return ensemble
+
+
+def describe_members(ensemble: UrgencyEnsemble) -> str:
+    """How many members there are of each kind, and what they count together, in words."""
+    shares: dict[str, list[float]] = {}
+    for member in ensemble.ensemble.members:
+        shares.setdefault(member.model.name, []).append(member.weight)
+    return ", ".join(f"{len(weights)} members {name} of weight {sum(weights):.2f}" for name, weights in shares.items())
+
+
+def all_validated(splits: Splits) -> Splits:
+    """The splits of an ensemble: each row of train and val was trained on by some members, and is judged by the others."""
+    both = np.sort(np.concatenate([splits.train, splits.val]))
+    return replace(splits, train=both, val=both)
+
+
+def cross_predict(ensemble: UrgencyEnsemble, examples: Examples, folds: Sequence[Splits]) -> Probabilities:
+    """Calibrated probabilities of every example: in a val part by the members that have not seen it, elsewhere by all."""
+    probabilities = predict_examples(ensemble, examples)
+    for number, fold in enumerate(folds):
+        for task, probs in predict_examples(ensemble.held_out(number), examples, fold.val).items():
+            probabilities[task][fold.val] = probs
+    return probabilities
+
+
+def fit_shares(probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> list[float]:
+    """The weights of K models whose mean has the least log loss, which sum to 1.
+
+    It is a mixture of known components, whose likelihood is concave in the weights: EM climbs it (Dempster, Laird and Rubin
+    1977).
+
+    Args:
+        probabilities: (K, N, C), of rows that the models have not seen.
+        truth: (N,) classes.
+    """
+    told = np.maximum(probabilities[:, np.arange(len(truth)), truth].astype(np.float64), LEAST_PROBABILITY)
+    shares = np.full(len(told), 1 / len(told))
+    for _ in range(EM_STEPS):
+        parts = shares[:, None] * told
+        shares = (parts / parts.sum(axis=0)).mean(axis=1)
+    return [float(share) for share in shares / shares.sum()]
