@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from urgency_ray.errors import RequestError
@@ -31,6 +30,8 @@ FOLDS = 5
 MAX_ROWS = 50_000
 """Of more rows a stratified sample is fitted: the figures of a linear model have long settled there."""
 MAX_STEPS = 500
+FINAL_TOLERANCE = 1e-6
+"""Of the last fit's gradient: probabilities are then those of the optimum to 1e-4."""
 NEVER = -30.0
 """Logit of a class that the rows do not hold."""
 # Beyond its best C the loss grows and the fits take ever longer: two candidates in a row that are worse end the search.
@@ -73,7 +74,8 @@ def fit_linear(
     inputs, labels = linear_inputs(model, data, rows), data.urgency[rows]
     if c is None:
         c = choose_penalty(inputs, labels, _groups(data, rows), balanced=balanced, seed=seed).c
-    fitted = _regress(inputs, labels, c, balanced) if len(np.unique(labels)) > 1 else None
+    start = _unfitted(balanced, tol=FINAL_TOLERANCE)
+    fitted = _regress(inputs.astype(np.float64), labels, c, start) if len(np.unique(labels)) > 1 else None
     weights, bias = _all_classes(fitted, inputs.shape[1], labels)
     with torch.no_grad():
         model.urgency.weight.copy_(torch.from_numpy(weights))
@@ -98,14 +100,15 @@ def choose_penalty(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")
         folds = list(StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed).split(inputs, labels, groups))
-    starts: list[LogisticRegression | None] = [None] * num_folds
+    models = [_unfitted(balanced) for _ in folds]
     tried: list[tuple[float, Penalty]] = []
     for c in PENALTIES:
         told = np.zeros((len(labels), NUM_CLASSES))
         for number, (fitted, held_out) in enumerate(folds):
-            starts[number] = model = _regress(inputs[fitted], labels[fitted], c, balanced, starts[number])
+            model = _regress(inputs[fitted], labels[fitted], c, models[number])
             told[held_out[:, None], model.classes_] = model.predict_proba(inputs[held_out])
-        tried.append((log_loss(labels, told, labels=np.arange(NUM_CLASSES)), Penalty(c, told)))
+        likelihood = np.maximum(told[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
+        tried.append((float(-np.log(likelihood).mean()), Penalty(c, told)))
         if all(loss > min(tried, key=_loss)[0] for loss, _ in tried[-PATIENCE:]) and len(tried) > PATIENCE:
             break
     return min(tried, key=_loss)[1]
@@ -141,15 +144,12 @@ def _sample(data: TrainingData, rows: NDArray[np.int64], seed: int) -> NDArray[n
     return np.sort(kept)
 
 
-def _regress(
-    inputs: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    c: float,
-    balanced: bool,
-    start: LogisticRegression | None = None,
-) -> LogisticRegression:
-    """A fit that begins at the weights of `start`, which it changes."""
-    model = start or LogisticRegression(max_iter=MAX_STEPS, warm_start=True, class_weight="balanced" if balanced else None)
+def _unfitted(balanced: bool, tol: float = 1e-4) -> LogisticRegression:
+    return LogisticRegression(max_iter=MAX_STEPS, tol=tol, warm_start=True, class_weight="balanced" if balanced else None)
+
+
+def _regress(inputs: NDArray[np.float32], labels: NDArray[np.int64], c: float, model: LogisticRegression) -> LogisticRegression:
+    """Fit the model, from the weights that it has."""
     model.C = c
     with warnings.catch_warnings():
         # The weak penalties that need more steps lose anyway.
