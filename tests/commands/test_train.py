@@ -22,9 +22,11 @@ from urgency_ray.commands.train import format_scores, train
 from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import load_examples
-from urgency_ray.examples.splits import fold_splits, split_examples
+from urgency_ray.examples.splits import fold_splits, split_examples, val_folds
+from urgency_ray.model.ensemble import UrgencyEnsemble
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.model.load import load_model
+from urgency_ray.report.page import write_report
 from urgency_ray.schema import METADATA_KEY, PREDICTION_SCHEMA
 from urgency_ray.scoring.blocks import ClassificationBlock, CrossValidation, Metrics
 from urgency_ray.training.data import TrainingData
@@ -251,6 +253,56 @@ def test_a_leak_is_logged_and_kept_with_the_figures(unmoved: Any) -> None:
     assert metrics.warnings[-1] == expected
     assert f"warning: {expected}" in log.splitlines()
     assert "연기" not in log
+
+
+@pytest.fixture(scope="module")
+def ensemble(ray_session: None, extracted: Extracted, share: Share) -> Trained:
+    """(run folder, metrics, config) of an ensemble of two folds, of a fusion model and a linear one each; read only."""
+    config = extracted[2].replace({"train.epochs": 2, "train.members": 2, "train.linear_member": True})
+    return *share("ensemble", train, lambda run_dir: train(config, run_dir), copy_of=extracted[0]), config
+
+
+def test_an_ensemble_judges_each_row_of_train_and_val_by_members_that_have_not_seen_it(ensemble: Trained) -> None:
+    run_dir, metrics, config = ensemble
+    predictions = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
+    examples = load_examples(run_dir)
+    splits = split_examples(examples, config.split)
+    assert (predictions["split"] == "val").sum() == len(splits.train) + len(splits.val)
+    model = load_model(f"{run_dir}/model")
+    assert isinstance(model, UrgencyEnsemble)
+    assert [(m.model.name, m.fold) for m in model.ensemble.members] == [
+        (name, fold) for name in ("cross_attention", "linear") for fold in (0, 1)
+    ]
+    probs = predictions[["prob_low", "prob_mid", "prob_high"]].to_numpy()
+    for number, fold in enumerate(val_folds(examples, splits, config.split, 2, "")):
+        others = predict_examples(model.held_out(number), examples, fold.val)["urgency"]
+        np.testing.assert_allclose(probs[fold.val], others, atol=1e-6)
+    np.testing.assert_allclose(probs[splits.test], predict_examples(model, examples, splits.test)["urgency"], atol=1e-6)
+    rows = predictions[predictions["split"] == "val"]
+    expected = f1_score(rows["urgency"], rows["urgency_pred"], average="macro", labels=[0, 1, 2], zero_division=0)
+    assert metrics.splits["val"]["urgency"].macro_f1 == pytest.approx(expected)
+
+
+def test_an_ensemble_is_evaluated_to_the_same_figures(ensemble: Trained) -> None:
+    run_dir, metrics, config = ensemble
+    assert evaluate_run(config, run_dir) == (metrics.splits, None)
+
+
+def test_an_ensemble_s_curves_card_and_report_tell_its_members(ensemble: Trained) -> None:
+    run_dir, metrics, _ = ensemble
+    history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
+    assert [(row["member"], row["epoch"]) for row in history] == [
+        *((f"cross_attention-{fold}", epoch) for fold in (0, 1) for epoch in (1, 2)),
+        *((f"linear-{fold}", 1) for fold in (0, 1)),
+    ]
+    names = {f"fused-{kind}-{fold}" for kind in ("cross_attention", "linear") for fold in (0, 1)}
+    assert {path.parent.name for path in Path(run_dir, "tensorboard").rglob("*tfevents*")} == names
+    card = Path(run_dir, "model", "README.md").read_text(encoding="utf-8")
+    assert "UrgencyEnsemble.from_pretrained" in card
+    assert "2 members cross_attention" in card and "2 members linear" in card
+    assert metrics.against_baseline is not None
+    assert metrics.against_baseline.baseline in card
+    assert write_report(run_dir).endswith("report.html")
 
 
 @pytest.mark.slow

@@ -24,10 +24,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 NUM_FOLDS = 3
 
 
-def make_examples(size: int = 150) -> tuple[Examples, Splits]:
+def make_examples(size: int = 150, noise: float = 1.0) -> tuple[Examples, Splits]:
     rng = np.random.default_rng(0)
     urgency = rng.permutation(np.arange(size) % 3)
-    audio, text = ((rng.standard_normal((3, 6))[urgency] + rng.standard_normal((size, 6))).astype(np.float32) for _ in "at")
+    audio, text = (
+        (rng.standard_normal((3, 6))[urgency] + noise * rng.standard_normal((size, 6))).astype(np.float32) for _ in "at"
+    )
     acoustic = rng.normal(4, 1, (size, 5)).astype(np.float32)
     ids = [f"call-{number:03d}" for number in range(size)]
     keys = pd.DataFrame({"example_id": ids, "call_id": ids, "provider_split": "unknown", "audio_sha256": ids})

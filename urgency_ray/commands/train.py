@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,15 +18,17 @@ from urgency_ray.examples.splits import fold_splits, val_folds
 from urgency_ray.fingerprint import Transform
 from urgency_ray.model.card import save_model
 from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.model.ensemble import describe_members
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.model.load import Model
 from urgency_ray.model.text_trunk import load_tokenizer
 from urgency_ray.run_folder import RunFolder, write_json
-from urgency_ray.scoring.blocks import CrossValidation, FoldScore, Metrics, SplitBlocks
+from urgency_ray.scoring.blocks import ClassificationBlock, CrossValidation, FoldScore, Metrics, SplitBlocks
 from urgency_ray.scoring.scores import predictions_table, score_pooled, score_splits
+from urgency_ray.training.baselines import Baseline, compare, fit_baselines, format_against
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.history import EpochRow
-from urgency_ray.training.members import all_validated, cross_predict, describe_members, join_members, member_jobs
+from urgency_ray.training.members import all_validated, cross_predict, join_members, member_jobs
 from urgency_ray.training.run import open_run, read_transcripts
 from urgency_ray.training.shared import SharedInputs
 from urgency_ray.training.tensorboard import write_events
@@ -83,14 +86,10 @@ def _train(
     variants: dict[str, Config] = {wanted: config}
     if config.train.ablation:
         variants |= {name: config.replace({"model.modalities": name}) for name in MODALITIES if name != wanted}
-    parts = [splits, *folds] if config.train.members is None else folds
-    data = [TrainingData.from_examples(examples, part) for part in parts]
-    prepared = list(zip(data, map(inputs.share, data), strict=True))
-    if config.train.members is None:
-        jobs = {name: [Job(name, variant, *prepared[0])] for name, variant in variants.items()}
-        jobs |= {f"fold-{number}": [Job(f"fold-{number}", config, *fold)] for number, fold in enumerate(prepared[1:], start=1)}
-    else:
-        jobs = {name: member_jobs(name, variant, prepared) for name, variant in variants.items()}
+    wants_baselines = config.train.baselines or config.train.linear_member
+    baselines = fit_baselines(config, examples, splits) if wants_baselines else {}
+    jobs = _plan_jobs(variants, examples, [splits, *folds], inputs, baselines)
+    if config.train.members is not None:
         splits = all_validated(splits)
     transform = Transform.of(config, examples.fingerprint)
     trained = iter(train_models([job for group in jobs.values() for job in group], folder.location, transform))
@@ -101,13 +100,13 @@ def _train(
         tested = {name: model.blocks["test"]["urgency"] for name, model in models.items()}
         metrics = metrics.model_copy(update={"ablation": tested})
     if config.train.folds is not None:
-        pooled = _score_folds(
-            [fold.model for name in found if name not in variants for fold in found[name]], folds, examples, config
-        )
-        metrics = metrics.model_copy(update={"folds": pooled})
-    history = [
-        row for name in variants for job, model in zip(jobs[name], found[name], strict=True) for row in _rows(name, job, model)
-    ]
+        held_out = [fold.model for name in found if name not in variants for fold in found[name]]
+        metrics = metrics.model_copy(update={"folds": _score_folds(held_out, folds, examples, config)})
+    if config.train.baselines:
+        blocks = {name: baseline.block for name, baseline in baselines.items()}
+        against = compare(models[wanted].probs.argmax(axis=1), baselines, examples, splits, config)
+        metrics = metrics.model_copy(update={"baselines": blocks, "against_baseline": against})
+    history = [row for name in variants for pair in zip(jobs[name], found[name], strict=True) for row in _rows(name, *pair)]
     # All at the end: an interrupted run leaves the former model beside the former figures.
     save_model(models[wanted].model, folder.model, metrics.model_dump(exclude_unset=True), label_counts(examples, splits))
     write_events(history, folder.tensorboard)
@@ -116,6 +115,33 @@ def _train(
     write_json(folder.history, history)
     write_json(folder.metrics, metrics)
     return metrics
+
+
+def _plan_jobs(
+    variants: Mapping[str, Config],
+    examples: Examples,
+    parts: Sequence[Splits],
+    inputs: SharedInputs,
+    baselines: Mapping[str, Baseline],
+) -> dict[str, list[Job]]:
+    """What to train for each variant: a model, or the members of an ensemble; then, by other names, the models of `folds`.
+
+    Args:
+        variants: configs by modality, the wanted one first.
+        examples: the rows of the run.
+        parts: the model's own splits, then the folds.
+        inputs: takes what the workers share.
+        baselines: whose penalty the linear members take.
+    """
+    first = next(iter(variants.values()))
+    is_ensemble = first.train.members is not None
+    data = [TrainingData.from_examples(examples, part) for part in parts[is_ensemble:]]
+    prepared = list(zip(data, map(inputs.share, data), strict=True))
+    if is_ensemble:
+        penalties = {name: baselines[f"linear_{name}"].c for name in variants} if first.train.linear_member else {}
+        return {name: member_jobs(name, variant, prepared, penalties.get(name)) for name, variant in variants.items()}
+    jobs = {name: [Job(name, variant, *prepared[0])] for name, variant in variants.items()}
+    return jobs | {name: [Job(name, first, *fold)] for name, fold in ((f"fold-{k}", prepared[k]) for k in range(1, len(parts)))}
 
 
 def _rows(name: str, job: Job, trained: Trained) -> list[EpochRow]:
@@ -173,14 +199,20 @@ def _score_folds(models: list[UrgencyClassifier], folds: list[Splits], examples:
 
 
 def format_scores(metrics: Metrics) -> str:
-    """The figures of metrics.json in lines for the terminal: one for each split and task, one for the folds."""
+    """The figures of metrics.json in lines for the terminal: each split and task, the folds, the baselines and the verdict."""
     lines = []
     for split, tasks in metrics.splits.items():
         for task, block in tasks.items():
-            low, high = block.macro_f1_interval
-            figures = f"macro-F1 {block.macro_f1:.3f} (95 % {low:.3f} to {high:.3f}), accuracy {block.accuracy:.3f}"
-            lines.append(f"{split:<5}{task:<10}{figures}, n {block.num_rows:,}")
+            lines.append(f"{split:<5}{task:<10}{_format(block)}")
     if (folds := metrics.folds) is not None:
         spread = f"macro-F1 {folds.macro_f1_mean:.3f} ± {folds.macro_f1_std:.3f} (standard deviation)"
         lines.append(f"folds urgency   {spread} over {len(folds.each)} folds, n {folds.pooled.num_rows:,}")
+    lines += [f"test urgency   {_format(block)}: {name}" for name, block in (metrics.baselines or {}).items()]
+    if metrics.against_baseline is not None:
+        lines.append(format_against(metrics.against_baseline))
     return "\n".join(lines)
+
+
+def _format(block: ClassificationBlock) -> str:
+    low, high = block.macro_f1_interval
+    return f"macro-F1 {block.macro_f1:.3f} (95 % {low:.3f} to {high:.3f}), accuracy {block.accuracy:.3f}, n {block.num_rows:,}"

@@ -169,6 +169,8 @@ class TrainConfig(Section):
     val are then those of all these rows, each judged by the members that have not seen it. Null trains one model."""
     linear_member: Annotated[bool, Role.RECIPE] = False
     """Also fit a linear model on each fold of an ensemble; the rows that neither has seen say how much each counts."""
+    baselines: Annotated[bool, Role.REPORT] = True
+    """Also fit the majority class and linear models on the same rows, in seconds, and say whether the model beats them."""
     folds: Annotated[Folds | None, Role.REPORT] = None
     """Also cross-validate: as many models, each scored on its fold of the rows outside the provider's test; null does not."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000), Role.REPORT] = 1000

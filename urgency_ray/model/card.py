@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from urgency_ray import storage
 from urgency_ray.fingerprint import Fingerprint, Transform
+from urgency_ray.model.ensemble import UrgencyEnsemble, describe_members
 from urgency_ray.model.load import Model
 from urgency_ray.schema import URGENCY_LABELS
 
@@ -20,7 +21,11 @@ TEMPLATE = """---
 # Urgency of Korean 119 emergency calls
 
 Classifies a call's urgency ({{ labels }}) from the embeddings of its recording and transcript.
+{% if members -%}
+An ensemble, modalities `{{ model.modalities }}`: {{ members }}. Its probabilities are their weighted mean.
+{%- else -%}
 Trunk `{{ model.name }}`, modalities `{{ model.modalities }}`, hidden width {{ width }}.
+{%- endif %}
 {% if finetuned -%}
 The text encoder `{{ model.text_encoder }}` was trained as a part of it: it reads the transcript itself, at most
 {{ model.max_tokens }} tokens.
@@ -45,9 +50,9 @@ the decision is made from, within the call. A weight says where the model looked
 On embeddings, in Python (float32 tensors, a row an example: {{ widths.audio }} numbers of audio, {{ widths.text }} of text, and
 the five acoustic features, as extracted):
 
-    from urgency_ray.model import Batch, UrgencyClassifier
+    from urgency_ray.model import Batch, {{ kind }}
 
-    model = UrgencyClassifier.from_pretrained("THIS_FOLDER")
+    model = {{ kind }}.from_pretrained("THIS_FOLDER")
     probabilities = model.probabilities(model(Batch(audio, text, acoustic)))["urgency"]  # of 하, 중, 상
 
 {% endif -%}
@@ -81,7 +86,11 @@ Warnings of the training:
 {% endif %}
 ## Figures
 
+{% if members -%}
+Each row of val (all that is not test) is judged by the members that have not seen it; the test split was scored once.
+{%- else -%}
 The best epoch was chosen on the validation split; the test split was scored once.
+{%- endif %}
 
 | task | split | rows | macro-F1 | 95 % interval | accuracy | recall of 상 | 상 called 하 |
 |---|---|---|---|---|---|---|---|
@@ -90,6 +99,16 @@ The best epoch was chosen on the validation split; the test split was scored onc
 | {{ "%.3f to %.3f"|format(*block.macro_f1_interval) }} | {{ "%.3f"|format(block.accuracy) }} \
 | {{ share(block.recall_high) }} | {{ share(block.high_called_low) }} |
 {% endfor %}
+{% if baselines -%}
+| baseline on test | macro-F1 | 95 % interval |
+|---|---|---|
+{% for name, block in baselines.items() -%}
+| {{ name }} | {{ "%.3f"|format(block.macro_f1) }} | {{ "%.3f to %.3f"|format(*block.macro_f1_interval) }} |
+{% endfor %}
+Beside the best of them by cross-validation, {{ against.baseline }}: {{ "%+.3f"|format(against.macro_f1) }} macro-F1 on test \
+(95 % {{ "%+.3f to %+.3f"|format(*against.interval) }}), {{ against.verdict|replace("_", " ") }} than it.
+
+{% endif -%}
 {% if folds -%}
 Cross-validated over {{ folds.each|length }} folds, grouped by call: macro-F1 {{ "%.3f"|format(folds.macro_f1_mean) }} ± \
 {{ "%.3f"|format(folds.macro_f1_std) }} (standard deviation), {{ "%.3f"|format(folds.pooled.macro_f1) }} on all \
@@ -123,6 +142,8 @@ def write_model_card(path: Path, model: Model, metrics: dict[str, Any], counts: 
         template_str=TEMPLATE,
         labels=" < ".join(URGENCY_LABELS),
         model=model.config.model_dump(),
+        kind=type(model).__name__,
+        members=describe_members(model) if isinstance(model, UrgencyEnsemble) else None,
         finetuned=model.tokenizer is not None,
         width=model.width,
         is_imported=transform.fingerprint is None,
@@ -134,6 +155,8 @@ def write_model_card(path: Path, model: Model, metrics: dict[str, Any], counts: 
         warnings=metrics["warnings"],
         blocks=[(task, name, block) for name, tasks in metrics["splits"].items() for task, block in tasks.items()],
         folds=metrics.get("folds"),
+        baselines=metrics.get("baselines"),
+        against=metrics.get("against_baseline"),
         temperature=float(model.temperature[0]),
         calibration="; ".join(
             f"expected calibration error on {name} {tasks['urgency']['expected_calibration_error']:.3f}, "

@@ -192,6 +192,14 @@ class UrgencyEnsemble(
         return model.eval()
 
 
+def describe_members(ensemble: UrgencyEnsemble) -> str:
+    """How many members there are of each kind, and what they count together, in words."""
+    shares: dict[str, list[float]] = {}
+    for member in ensemble.ensemble.members:
+        shares.setdefault(member.model.name, []).append(member.weight)
+    return ", ".join(f"{len(weights)} members {name} of weight {sum(weights):.2f}" for name, weights in shares.items())
+
+
 def _mean(parts: Sequence[tuple[float, Tensor]]) -> Tensor:
     """The weighted mean of tensors; weights that do not sum to 1 are scaled so that they do."""
     total = sum(share for share, _ in parts)

@@ -101,18 +101,36 @@ class CrossValidation(Figures):
     pooled: ClassificationBlock
 
 
+class AgainstBaseline(Figures):
+    """Test macro-F1 of a model less that of the best baseline, with a paired bootstrap's interval.
+
+    Attributes:
+        baseline: the one of the best cross-validated score.
+        verdict: `better` or `worse` where the whole interval is on that side of 0.
+    """
+
+    baseline: str
+    macro_f1: float
+    interval: Interval
+    verdict: Literal["better", "no_better", "worse"]
+
+
 class Metrics(Figures):
     """metrics.json.
 
     Attributes:
         warnings: rows whose call, audio or transcript is also on another side of the split, in words.
         ablation: the test urgency block of each modality's model; None where it was not asked for, as of `folds`.
+        baselines: the test urgency block of the majority class and of linear models; earlier versions had none.
+        against_baseline: the model beside the best of them.
     """
 
     splits: SplitBlocks
     warnings: list[str] = Field(default_factory=list)
     ablation: dict[str, ClassificationBlock] | None = None
     folds: CrossValidation | None = None
+    baselines: dict[str, ClassificationBlock] | None = None
+    against_baseline: AgainstBaseline | None = None
 
 
 class ThresholdFigures(Figures):

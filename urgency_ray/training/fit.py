@@ -226,13 +226,13 @@ def _linear_epoch(config: Config, data: TrainingData, worker: Worker, resume: St
     started = time.monotonic()
     model = build_model(config, data)
     balanced = config.loss.class_weights == "balanced"
-    train_loss = fit_linear(model, data, data.train, c=config.train.linear_c, balanced=balanced, seed=config.train.seed)
+    fitted = fit_linear(model, data, data.train, c=config.train.linear_c, balanced=balanced, seed=config.train.seed)
     val_loss, confusions = _validate(config, data, model.to(worker.device), worker)
     scores = _val_scores(config, confusions)
     row = {
         "modalities": config.model.modalities,
         "epoch": 1,
-        "train_loss": train_loss,
+        "train_loss": fitted.loss,
         "val_loss": val_loss,
         **scores,
         "learning_rate": 0.0,

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+from threadpoolctl import threadpool_limits
 
-from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import NUM_CLASSES
 from urgency_ray.model.batch import ROWS_PER_FORWARD
 from urgency_ray.model.classifier import UrgencyClassifier
@@ -29,7 +29,10 @@ PENALTIES = tuple(10.0 ** (power / 2) for power in range(-9, 5))
 FOLDS = 5
 MAX_ROWS = 50_000
 """Of more rows a stratified sample is fitted: the figures of a linear model have long settled there."""
+MANY_ROWS = 10_000
 MAX_STEPS = 500
+FALLBACK = 0.01
+"""C where it cannot be chosen: the middle of what other data chose."""
 FINAL_TOLERANCE = 1e-6
 """Of the last fit's gradient: probabilities are then those of the optimum to 1e-4."""
 NEVER = -30.0
@@ -44,16 +47,31 @@ class Penalty:
 
     Attributes:
         c: of the least log loss over the rows held out.
-        probabilities: of each row by a model that has not seen it, (N, C).
+        held_out: class probabilities of each row by a model that has not seen it, (N, C).
     """
 
     c: float
-    probabilities: NDArray[np.float64]
+    held_out: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """What `fit_linear` came to.
+
+    Attributes:
+        loss: mean log loss on the rows that were fitted.
+        rows: their numbers: a sample where there were more than `MAX_ROWS`.
+        penalty: how C was chosen; None where it was given, or where there was too little to choose it by.
+    """
+
+    loss: float
+    rows: NDArray[np.int64]
+    penalty: Penalty | None
 
 
 def fit_linear(
     model: UrgencyClassifier, data: TrainingData, rows: NDArray[np.int64], *, c: float | None, balanced: bool, seed: int
-) -> float:
+) -> LinearFit:
     """Fill a linear classifier's weights with those of the logistic regression on some labelled examples.
 
     Args:
@@ -63,53 +81,56 @@ def fit_linear(
         c: inverse strength of the penalty; None chooses it by `choose_penalty`.
         balanced: whether classes weigh the same, whatever their rows.
         seed: of the folds, and of the sample where there are more than `MAX_ROWS` rows.
-
-    Returns:
-        The log loss on these rows.
-
-    Raises:
-        RequestError: a class has too few calls for a cross-validation that is to choose `c`.
     """
     rows = _sample(data, rows, seed)
     inputs, labels = linear_inputs(model, data, rows), data.urgency[rows]
+    groups = rows if data.groups is None else data.groups[rows]
+    penalty = choose_penalty(inputs, labels, groups, balanced=balanced, seed=seed) if c is None else None
     if c is None:
-        c = choose_penalty(inputs, labels, _groups(data, rows), balanced=balanced, seed=seed).c
-    start = _unfitted(balanced, tol=FINAL_TOLERANCE)
-    fitted = _regress(inputs.astype(np.float64), labels, c, start) if len(np.unique(labels)) > 1 else None
+        c = FALLBACK if penalty is None else penalty.c
+    fresh = _unfitted(balanced, tol=FINAL_TOLERANCE)
+    fitted = _regress(inputs.astype(np.float64), labels, c, fresh) if len(np.unique(labels)) > 1 else None
     weights, bias = _all_classes(fitted, inputs.shape[1], labels)
     with torch.no_grad():
         model.urgency.weight.copy_(torch.from_numpy(weights))
         model.urgency.bias.copy_(torch.from_numpy(bias))
         logits = model.urgency(torch.from_numpy(inputs))
-        return float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)))
+        loss = float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)))
+    return LinearFit(loss, rows, penalty)
 
 
 def choose_penalty(
     inputs: NDArray[np.float32], labels: NDArray[np.int64], groups: NDArray[np.int64], *, balanced: bool, seed: int
-) -> Penalty:
+) -> Penalty | None:
     """The C of the least log loss over rows held out, by stratified folds that keep groups together; a function of the seed.
 
     Args:
         inputs: (N, D), standardised.
         labels: (N,) classes.
         groups: (N,); rows of one group are never on both sides.
+        balanced: as in `fit_linear`.
+        seed: of the folds.
+
+    Returns:
+        None where a class is missing, or has too few groups to be on both sides.
     """
-    num_folds = min(FOLDS, int(np.bincount(labels)[np.unique(labels)].min()), len(np.unique(groups)))
-    if num_folds < 2:
-        raise RequestError("train.linear_c: too few calls of a class to choose it by cross-validation: give a number, 0.01 say")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")
-        folds = list(StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed).split(inputs, labels, groups))
+    counts = [len(np.unique(groups[labels == label])) for label in np.unique(labels)]
+    num_folds = min(FOLDS, *counts)
+    if num_folds < 2 or len(counts) < 2:
+        return None
+    folds = list(StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed).split(inputs, labels, groups))
     models = [_unfitted(balanced) for _ in folds]
+    if any(len(np.unique(labels[fitted])) < len(counts) for fitted, _ in folds):
+        return None
     tried: list[tuple[float, Penalty]] = []
     for c in PENALTIES:
         told = np.zeros((len(labels), NUM_CLASSES))
-        for number, (fitted, held_out) in enumerate(folds):
-            model = _regress(inputs[fitted], labels[fitted], c, models[number])
+        for model, (fitted, held_out) in zip(models, folds, strict=True):
+            _regress(inputs[fitted], labels[fitted], c, model)
             told[held_out[:, None], model.classes_] = model.predict_proba(inputs[held_out])
         likelihood = np.maximum(told[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
         tried.append((float(-np.log(likelihood).mean()), Penalty(c, told)))
-        if all(loss > min(tried, key=_loss)[0] for loss, _ in tried[-PATIENCE:]) and len(tried) > PATIENCE:
+        if len(tried) > PATIENCE and all(loss > min(tried, key=_loss)[0] for loss, _ in tried[-PATIENCE:]):
             break
     return min(tried, key=_loss)[1]
 
@@ -126,10 +147,6 @@ def linear_inputs(model: UrgencyClassifier, data: TrainingData, rows: NDArray[np
             inputs[examples] = values
     assert inputs is not None, "there are rows"
     return inputs
-
-
-def _groups(data: TrainingData, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    return rows if data.groups is None else data.groups[rows]
 
 
 def _loss(tried: tuple[float, Penalty]) -> float:
@@ -151,7 +168,9 @@ def _unfitted(balanced: bool, tol: float = 1e-4) -> LogisticRegression:
 def _regress(inputs: NDArray[np.float32], labels: NDArray[np.int64], c: float, model: LogisticRegression) -> LogisticRegression:
     """Fit the model, from the weights that it has."""
     model.C = c
-    with warnings.catch_warnings():
+    # Products of a few columns: threads that wait for each other cost more than they bring until the rows are many.
+    threads = 1 if len(labels) < MANY_ROWS else None
+    with warnings.catch_warnings(), threadpool_limits(threads):
         # The weak penalties that need more steps lose anyway.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(inputs, labels)

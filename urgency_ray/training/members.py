@@ -26,22 +26,36 @@ Probabilities = dict[str, NDArray[np.float32]]
 """Class probabilities of N examples by task, (N, C)."""
 
 
-def member_configs(config: Config) -> dict[str, Config]:
+def member_configs(config: Config, linear_c: float | None = None) -> dict[str, Config]:
     """The config of each kind of member, by its name: the config's own model, and a linear one where it is wanted."""
     kinds: dict[str, Config] = {config.model.name: config}
     if config.train.linear_member:
-        encoder = dict.fromkeys(("model.text_encoder", "model.text_encoder_revision", "model.trainable_layers"))
-        kinds["linear"] = config.replace(
-            {"model.name": "linear", "model.gradient_checkpointing": False, "loss.sentiment_weight": 0.0, **encoder}
-        )
+        kinds["linear"] = linear_config(config).replace({"train.linear_c": config.train.linear_c or linear_c})
     return kinds
 
 
-def member_jobs(name: str, config: Config, folds: Sequence[tuple[TrainingData, SharedData]]) -> list[Job]:
-    """A model of each kind for each fold, kinds one after another; `name` is that of the ensemble."""
+def linear_config(config: Config) -> Config:
+    """The config of a linear model of the same rows and modalities: of urgency alone, on the run's own embeddings."""
+    encoder = dict.fromkeys(("model.text_encoder", "model.text_encoder_revision", "model.trainable_layers"))
+    return config.replace(
+        {"model.name": "linear", "model.gradient_checkpointing": False, "loss.sentiment_weight": 0.0, **encoder}
+    )
+
+
+def member_jobs(
+    name: str, config: Config, folds: Sequence[tuple[TrainingData, SharedData]], linear_c: float | None = None
+) -> list[Job]:
+    """A model of each kind for each fold, kinds one after another.
+
+    Args:
+        name: of the ensemble.
+        config: of its fusion members.
+        folds: the data of each fold, here and for the workers.
+        linear_c: the penalty of linear members, where the config leaves it open.
+    """
     return [
         Job(f"{name}-{kind}-{fold}", chosen.replace({"train.seed": (config.train.seed + fold) % 2**32}), *data)
-        for kind, chosen in member_configs(config).items()
+        for kind, chosen in member_configs(config, linear_c).items()
         for fold, data in enumerate(folds)
     ]
 
@@ -67,14 +81,6 @@ def join_members(trained: Sequence[Trained], examples: Examples, folds: Sequence
             scores = np.log(np.maximum(probs[known], LEAST_PROBABILITY))
             ensemble.temperature[TASKS.index(task)] = fit_temperature(scores, truths[task][known])
     return ensemble
-
-
-def describe_members(ensemble: UrgencyEnsemble) -> str:
-    """How many members there are of each kind, and what they count together, in words."""
-    shares: dict[str, list[float]] = {}
-    for member in ensemble.ensemble.members:
-        shares.setdefault(member.model.name, []).append(member.weight)
-    return ", ".join(f"{len(weights)} members {name} of weight {sum(weights):.2f}" for name, weights in shares.items())
 
 
 def all_validated(splits: Splits) -> Splits:
