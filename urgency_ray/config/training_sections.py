@@ -78,6 +78,12 @@ class ModelConfig(Section, role=Role.RECIPE):
         return self
 
     @model_validator(mode="after")
+    def _linear_has_one_head(self) -> Self:
+        if self.name == "linear" and self.urgency_head != "softmax":
+            raise ValueError(f"urgency_head {self.urgency_head} needs a trunk, but name is linear: set it to softmax")
+        return self
+
+    @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:
         # A text encoder brings its own width, which is checked once it is loaded.
         if self.text_encoder is None and self.hidden_dim % self.num_heads:

@@ -38,7 +38,13 @@ def linear_config(config: Config) -> Config:
     """The config of a linear model of the same rows and modalities: of urgency alone, on the run's own embeddings."""
     encoder = dict.fromkeys(("model.text_encoder", "model.text_encoder_revision", "model.trainable_layers"))
     return config.replace(
-        {"model.name": "linear", "model.gradient_checkpointing": False, "loss.sentiment_weight": 0.0, **encoder}
+        {
+            "model.name": "linear",
+            "model.urgency_head": "softmax",
+            "model.gradient_checkpointing": False,
+            "loss.sentiment_weight": 0.0,
+            **encoder,
+        }
     )
 
 
