@@ -66,6 +66,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "NaN": (change_weights(lambda w: w["urgency.bias"].fill_(float("nan"))), r"holds NaN or infinite values in urgency\.bias;"),
     "infinite": (change_weights(lambda w: w["head.0.weight"].fill_(float("inf"))), r"infinite values in head\.0\.weight;"),
+    "no temperature": (
+        change_weights(lambda w: w["temperature"].zero_()),
+        r"model\.safetensors: holds values that are not above 0 in temperature; train the model again",
+    ),
+    "no spread": (
+        change_weights(lambda w: w["standardize_text.std"][:1].zero_()),
+        r"holds values that are not above 0 in standardize_text\.std;",
+    ),
     "cut": (cut, r"model\.safetensors: is cut: [\d,]+ of [\d,]+ bytes"),
     "empty": (put("model.safetensors", b""), r"model\.safetensors: is empty"),
     "LFS pointer": (

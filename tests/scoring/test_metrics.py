@@ -26,8 +26,11 @@ from sklearn.metrics import (
 
 from urgency_ray.schema import SENTIMENT_LABELS, URGENCY_LABELS
 from urgency_ray.scoring import metrics
+from urgency_ray.scoring.blocks import ClassificationBlock
 from urgency_ray.scoring.metrics import (
     classification_block,
+    describe_absent,
+    describe_gap,
     expected_calibration_error,
     format_report,
     macro_f1_from_confusion,
@@ -123,7 +126,7 @@ def test_block_agrees_with_scikit_learn(pairs: Any) -> None:
     classes = [0, 1, 2]
     assert block.num_rows == len(pairs)
     assert block.accuracy == pytest.approx(accuracy_score(y_true, y_pred))
-    assert block.macro_f1 == pytest.approx(f1_score(y_true, y_pred, labels=classes, average="macro", zero_division=0))
+    assert block.macro_f1 == pytest.approx(f1_score(y_true, y_pred, average="macro"))
     assert block.confusion == confusion_matrix(y_true, y_pred, labels=classes).tolist()
     assert block.ordinal_mae == pytest.approx(mean_absolute_error(y_true, y_pred))
     columns = precision_recall_fscore_support(y_true, y_pred, labels=classes, zero_division=0)
@@ -142,11 +145,6 @@ def test_block_agrees_with_scikit_learn(pairs: Any) -> None:
         assert block.recall_high is None
         assert block.high_called_low is None
     json.dumps(block.model_dump(), allow_nan=False)
-
-
-def test_class_with_neither_truth_nor_predictions_counts_as_zero() -> None:
-    y_true = np.array([0, 0, 1, 1])
-    assert block_of(y_true, y_true).macro_f1 == pytest.approx((1 + 1 + 0) / 3)
 
 
 def test_sentiment_has_no_ordinal_figures_and_the_same_keys() -> None:
@@ -196,12 +194,14 @@ def test_no_rows_are_refused() -> None:
 
 def test_macro_f1_of_many_matrices_is_that_of_each() -> None:
     confusions = np.random.default_rng(0).integers(0, 4, (5, 7, 3, 3))
+    # A class that occurs nowhere, in some of them.
+    confusions[0, :, 2] = confusions[0, :, :, 2] = 0
     scores = macro_f1_from_confusion(confusions)
     assert scores.shape == (5, 7)
     for index in np.ndindex(5, 7):
         cells = confusions[index].ravel()
         y_true, y_pred = np.repeat(np.arange(9) // 3, cells), np.repeat(np.arange(9) % 3, cells)
-        assert scores[index] == pytest.approx(f1_score(y_true, y_pred, labels=[0, 1, 2], average="macro", zero_division=0))
+        assert scores[index] == pytest.approx(f1_score(y_true, y_pred, average="macro"))
 
 
 def test_macro_f1_of_an_empty_matrix_is_zero() -> None:
@@ -342,3 +342,38 @@ def test_report_states_the_figures() -> None:
     assert lines[2] == ["중", "0.500", "0.500", "0.500", "2"]
     assert lines[4] == ["accuracy", "0.625", "8"]
     assert lines[5] == f"macro-F1 0.611 95 % interval {low:.3f} to {high:.3f}".split()
+
+
+def test_a_class_that_does_not_occur_does_not_count_and_is_named() -> None:
+    block = block_of(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]))
+    # F1 of 하 is 4 / 5, of 중 2 / 3; 상 is neither truth nor prediction.
+    assert block.macro_f1 == pytest.approx((4 / 5 + 2 / 3) / 2)
+    words = "no row of test is 상: macro-F1 is the mean over the classes that occur in truth or predictions"
+    assert list(describe_absent(block, "test")) == [words]
+    # One that is predicted alone counts 0.
+    assert block_of(np.array([0, 0]), np.array([0, 2])).macro_f1 == pytest.approx((2 / 3 + 0) / 2)
+    assert list(describe_absent(block_of(np.array([0, 1, 2]), np.array([0, 0, 0])), "val")) == []
+
+
+def test_val_and_test_that_are_not_alike_are_named() -> None:
+    def block(macro_f1: float, half: float) -> ClassificationBlock:
+        return ClassificationBlock.model_construct(macro_f1=macro_f1, macro_f1_interval=(macro_f1 - half, macro_f1 + half))
+
+    # Standard errors 0.01 and 0.02 give one of 0.0224: 1.96 of them are 0.0438, and 0.03 is granted to val.
+    se = 1.96 * 0.01
+    assert list(describe_gap(block(0.80, se), block(0.73, 2 * se))) == []
+    (line,) = describe_gap(block(0.98, se), block(0.75, 2 * se))
+    assert line.startswith("val and test differ beyond noise (macro-F1 0.980 and 0.750)")
+    assert list(describe_gap(block(0.75, se), block(0.98, 2 * se)))
+
+
+def test_alike_splits_are_hardly_ever_called_unlike() -> None:
+    rng, alarms = np.random.default_rng(0), 0
+    for seed in range(100):
+        blocks = []
+        for size in (120, 150):
+            truth = rng.integers(0, 3, size)
+            right = rng.random(size) < 0.8
+            blocks.append(block_of(truth, np.where(right, truth, (truth + 1) % 3), num_resamples=100, seed=seed))
+        alarms += len(list(describe_gap(*blocks)))
+    assert alarms <= 5

@@ -68,6 +68,7 @@ def test_the_config_s_own_values_are_a_point_of_the_space() -> None:
         ({"model.dropout": {"type": "float", "low": 0.1, "high": 1.5}}, r"tune\.space: .*model\.dropout: .*< 1 but got 1\.5"),
         ({"model.hidden_dim": {"type": "categorical", "choices": [64, 65]}}, "hidden_dim 65 must be a multiple"),
         ({"model.name": {"type": "categorical", "choices": ["concat", "magic"]}}, "must be one of .* but got 'magic'"),
+        ({"model.hidden_dim": {"type": "categorical", "choices": [64, 32, 64]}}, "choices: 64 stands there more than once"),
         ({"model.name": {"type": "categorical", "choices": ["hierarchical"]}}, "hierarchical takes calls, the others rows"),
         ({"model.num_layers": {"type": "int", "low": 5, "high": 2}}, "low 5 is above high 2"),
         ({"model.hidden_dim": {"type": "int", "low": 64, "high": 256}}, r"hidden_dim \d+ must be a multiple of num_heads"),

@@ -64,7 +64,7 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
             raise RequestError(f"--run-dir {run_dir}: holds the embeddings of other calls; choose another run folder")
         if _is_whole(embeddings, manifest, accounts):
             log.info("%s holds the embeddings of these calls already: nothing to do", run_dir)
-            return accounts
+            return _refuse_empty(run_dir, accounts)
         log.warning("warning: %s lacks files that it once had: their calls are done again", embeddings)
     if not is_built_in(config.text_encoder):
         check_vocabulary(config.text_encoder, sample_transcripts(manifest, config.data, SAMPLE_CALLS))
@@ -93,11 +93,16 @@ def _embed(
             rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
     counts, wall_sec = ledger.account(embeddings, manifest), round(time.monotonic() - started, 3)
     accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=planned)
-    line = accounts.line()
     write_json(folder.extract, accounts, indent=2)
-    log.info(line)
+    log.info(accounts.line())
+    return _refuse_empty(run_dir, accounts)
+
+
+def _refuse_empty(run_dir: str, accounts: ExtractAccounts) -> ExtractAccounts:
+    """The accounts of a run that embedded something."""
     if not accounts.calls_embedded:
-        raise WorkError(f"{run_dir}: not one call could be embedded: {line}; its embeddings say of each call what is wrong")
+        words = f"not one call could be embedded: {accounts.line()}"
+        raise WorkError(f"{run_dir}: {words}; its embeddings say of each call what is wrong")
     return accounts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from urgency_ray import lease, storage
 from urgency_ray.config import Config
 from urgency_ray.examples.dataset import NUM_CLASSES, Examples, Splits, label_counts
-from urgency_ray.examples.leaks import leak_warnings
 from urgency_ray.examples.splits import fold_splits, val_folds
 from urgency_ray.fingerprint import Transform
 from urgency_ray.model.card import save_model
@@ -24,12 +23,13 @@ from urgency_ray.model.load import Model
 from urgency_ray.model.text_trunk import load_tokenizer
 from urgency_ray.run_folder import RunFolder, write_json
 from urgency_ray.scoring.blocks import ClassificationBlock, CrossValidation, FoldScore, Metrics, SplitBlocks
+from urgency_ray.scoring.metrics import describe_absent, describe_gap
 from urgency_ray.scoring.scores import predictions_table, score_pooled, score_splits
 from urgency_ray.training.baselines import Baseline, compare, fit_baselines, format_against
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.history import EpochRow
 from urgency_ray.training.members import all_validated, cross_predict, join_members, member_jobs
-from urgency_ray.training.run import open_run, read_transcripts
+from urgency_ray.training.run import check_examples, open_run, read_transcripts
 from urgency_ray.training.shared import SharedInputs
 from urgency_ray.training.tensorboard import write_events
 from urgency_ray.training.trainer import Job, Trained, train_models
@@ -57,9 +57,7 @@ def train(config: Config, run_dir: str) -> Metrics:
     config, examples, splits = open_run(config, run_dir, inputs.keep)
     folds = _folds(config, examples, splits)
     examples = read_transcripts(examples, run_dir, load_tokenizer(config.model), inputs.keep)
-    warnings = leak_warnings(examples, splits)
-    for line in warnings:
-        log.warning("warning: %s", line)
+    warnings = check_examples(config, examples, splits)
     with lease.hold(folder.lease("train"), f"train in {run_dir}"):
         return _train(config, folder, examples, splits, folds=folds, inputs=inputs, warnings=warnings)
 
@@ -95,7 +93,7 @@ def _train(
     trained = iter(train_models([job for group in jobs.values() for job in group], folder.location, transform))
     found = {name: [next(trained) for _ in group] for name, group in jobs.items()}
     models = {name: _judge(name, found[name], examples, splits=splits, folds=folds, config=config) for name in variants}
-    metrics = Metrics(splits=models[wanted].blocks, warnings=warnings)
+    metrics = Metrics(splits=models[wanted].blocks, warnings=[*warnings, *_suspicions(models[wanted].blocks)])
     if config.train.ablation:
         tested = {name: model.blocks["test"]["urgency"] for name, model in models.items()}
         metrics = metrics.model_copy(update={"ablation": tested})
@@ -115,6 +113,14 @@ def _train(
     write_json(folder.history, history)
     write_json(folder.metrics, metrics)
     return metrics
+
+
+def _suspicions(blocks: SplitBlocks) -> Iterator[str]:
+    """What the figures themselves give away, said in the log as well."""
+    val, test = blocks["val"]["urgency"], blocks["test"]["urgency"]
+    for line in (*describe_absent(val, "val"), *describe_absent(test, "test"), *describe_gap(val, test)):
+        log.warning("warning: %s", line)
+        yield line
 
 
 def _plan_jobs(

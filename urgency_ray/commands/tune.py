@@ -23,7 +23,6 @@ from urgency_ray import cluster, lease, storage
 from urgency_ray.config import Config, read_field
 from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.examples.dataset import Examples, Splits, label_counts
-from urgency_ray.examples.leaks import leak_warnings
 from urgency_ray.examples.splits import group_examples, val_folds
 from urgency_ray.fingerprint import Transform
 from urgency_ray.model.card import save_model
@@ -39,7 +38,7 @@ from urgency_ray.search.journal import Journal, open_journal
 from urgency_ray.search.space import check_space
 from urgency_ray.search.study import begin_study, ended_trials, history_table, trials_table
 from urgency_ray.training.data import TrainingData
-from urgency_ray.training.run import open_run, read_transcripts
+from urgency_ray.training.run import check_examples, open_run, read_transcripts
 from urgency_ray.training.shared import SharedInputs
 from urgency_ray.training.trainer import Job, train_models
 
@@ -71,9 +70,7 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
     examples = read_transcripts(examples, run_dir, load_tokenizer(config.model), inputs.keep)
     cluster.connect(config.ray)
     num_concurrent(config)
-    warnings = leak_warnings(examples, splits)
-    for line in warnings:
-        log.warning("warning: %s", line)
+    warnings = check_examples(config, examples, splits)
     data, folder = TrainingData.from_examples(examples, splits), RunFolder(run_dir).search
     shared = inputs.share(data)
     with lease.hold(RunFolder(run_dir).lease("tune"), f"tune in {run_dir}"), open_journal(folder) as journal:

@@ -50,7 +50,15 @@ class IntDimension(DimensionBase):
 class CategoricalDimension(DimensionBase):
     type: Literal["categorical"]
     choices: list[str | int | float | bool] = Field(min_length=1)
-    """Values to choose from."""
+    """Values to choose from, each once."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        # 1 and 1.0 and true are equal, and not the same.
+        written = [repr(choice) for choice in self.choices]
+        if twice := [choice for choice in dict.fromkeys(written) if written.count(choice) > 1]:
+            raise ValueError(f"choices: {', '.join(twice)} stands there more than once: list each once")
+        return self
 
 
 class SimplexDimension(DimensionBase):

@@ -26,6 +26,11 @@ def find_weights(model_id: str, **source: Any) -> Path:
     return folder / WEIGHTS_FILE if folder.is_dir() else Path(hf_hub_download(model_id, WEIGHTS_FILE, **source))
 
 
+def _is_divisor(name: str) -> bool:
+    """Whether a buffer is one that inputs or logits are divided by."""
+    return name.rpartition(".")[2] in {"std", "temperature"}
+
+
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill every parameter and buffer of `model` from a safetensors file.
 
@@ -47,3 +52,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
     broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
         raise RequestError(f"{path.name}: holds NaN or infinite values in {name_some(broken)}; train the model again")
+    flat = [name for name, value in model.named_buffers() if _is_divisor(name) and not (value > 0).all()]
+    if flat:
+        raise RequestError(f"{path.name}: holds values that are not above 0 in {name_some(flat)}; train the model again")

@@ -1,7 +1,7 @@
 """Macro-F1, figures per class, ordinal distance, calibration, and intervals that resample calls. Pure functions of arrays.
 
-A confusion matrix has a row for each true class and a column for each predicted one. The F1 of a class with neither truth nor
-predictions is 0 and counts in the macro mean, as in scikit-learn's `f1_score(labels=<all>, average="macro", zero_division=0)`.
+A confusion matrix has a row for each true class and a column for each predicted one. Macro-F1 is the mean over the classes that
+occur in truth or predictions, as in scikit-learn's `f1_score(average="macro")`; of a resample, over those that occur there.
 
 Everywhere below: N rows, at least one; `y_true` and predictions are (N,), of C classes numbered from 0; `probs` is (N, C);
 `groups` (N,) names each row's call (or group of calls) by an integer or a string. Rows of one call are not independent draws,
@@ -10,8 +10,9 @@ so the intervals are those of a cluster bootstrap, which resamples whole groups 
 
 from __future__ import annotations
 
+import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from urgency_ray.scoring.blocks import ClassFigures, ClassificationBlock, Interv
 Classes = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
 
+OPTIMISM = 0.03
+"""What the choice of the best epoch flatters val by, at most, on some hundred rows."""
 MAX_WEIGHTS = 4_000_000
 """Bootstrap weights in memory at once (64 MB), however many groups and resamples there are."""
 
@@ -34,12 +37,40 @@ def _ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> Floats:
 
 def _f1_from_confusion(confusion: NDArray[Any]) -> Floats:
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return _ratio(2 * hits, confusion.sum(axis=-1) + confusion.sum(axis=-2))
+    return _ratio(2 * hits, _occurrences(confusion))
+
+
+def _occurrences(confusion: NDArray[Any]) -> NDArray[Any]:
+    """How often each class is the truth or predicted, (..., C)."""
+    return np.asarray(confusion.sum(axis=-1) + confusion.sum(axis=-2))
 
 
 def macro_f1_from_confusion(confusion: NDArray[Any]) -> Floats:
-    """Mean F1 over all classes, (...), of confusion matrices (..., C, C) of counts."""
-    return np.asarray(_f1_from_confusion(confusion).mean(axis=-1))
+    """Mean F1 over the classes that occur, (...), of confusion matrices (..., C, C) of counts."""
+    occurs = _occurrences(confusion) > 0
+    return np.asarray(_f1_from_confusion(confusion).sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1))
+
+
+def describe_absent(block: ClassificationBlock, split: str) -> Iterator[str]:
+    """Says of a `classification_block` which classes have no rows, where there are such."""
+    absent = ", ".join(label for label, figures in block.per_class.items() if not figures.support)
+    if absent:
+        yield f"no row of {split} is {absent}: macro-F1 is the mean over the classes that occur in truth or predictions"
+
+
+def describe_gap(val: ClassificationBlock, test: ClassificationBlock) -> Iterator[str]:
+    """Says where val and test differ by more than chance and the choice of the best epoch on val explain.
+
+    Their intervals, of different calls, give the standard error of the difference (as of independent normal figures); its 95 %
+    interval must stay clear of 0 by `OPTIMISM`.
+    """
+    difference = val.macro_f1 - test.macro_f1
+    variance = sum(((high - low) / 2 / 1.96) ** 2 for low, high in (val.macro_f1_interval, test.macro_f1_interval))
+    if abs(difference) - 1.96 * math.sqrt(variance) > OPTIMISM:
+        yield (
+            f"val and test differ beyond noise (macro-F1 {val.macro_f1:.3f} and {test.macro_f1:.3f}): they are not alike, "
+            "or the embeddings were made by a model that has seen labels of one of them"
+        )
 
 
 def _group_cells(y_true: Classes, predictions: Sequence[Classes], groups: NDArray[Any], num_classes: int) -> Floats:

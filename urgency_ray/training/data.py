@@ -20,6 +20,8 @@ from urgency_ray.examples.tokens import Tokens
 from urgency_ray.examples.utterances import Utterances
 from urgency_ray.model.batch import Batch, gather_batch
 
+SMALLEST = float(np.finfo(np.float32).tiny)
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -95,7 +97,7 @@ def column_statistics(values: NDArray[np.float32], rows: NDArray[np.int64]) -> t
     mean = total / np.maximum(count, 1)
     variance = squares / np.maximum(count, 1) - mean**2
     std = np.sqrt(np.maximum(variance, 0.0))
-    std[std <= 1e-6 * np.maximum(np.abs(mean), 1e-6)] = 1.0
+    std[std <= np.maximum(1e-6 * np.abs(mean), SMALLEST)] = 1.0
     return mean.astype(np.float32), std.astype(np.float32)
 
 

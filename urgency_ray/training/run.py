@@ -10,8 +10,10 @@ from typing import Any
 from urgency_ray.config import ENCODER_SECTIONS, Config, Role, fields_of
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import Examples, Splits, load_examples, load_transcripts
+from urgency_ray.examples.leaks import leak_warnings
 from urgency_ray.examples.splits import split_examples
 from urgency_ray.examples.tokens import describe_cut, tokenize
+from urgency_ray.examples.warnings import embedding_warnings
 from urgency_ray.fingerprint import Fingerprint
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,19 @@ def _take_over(config: Config, fingerprint: Fingerprint, run_dir: str) -> Config
             )
         taken[dotted] = found[field]
     return config.replace(taken)
+
+
+def check_examples(config: Config, examples: Examples, splits: Splits) -> list[str]:
+    """What is suspicious about the rows and their splits, a line each, said in the log as well.
+
+    Raises:
+        RequestError: no model of this config can be trained on them.
+    """
+    standardized = config.model.standardize_embeddings or config.model.name == "linear"
+    lines = [*embedding_warnings(examples, standardized=standardized), *leak_warnings(examples, splits)]
+    for line in lines:
+        log.warning("warning: %s", line)
+    return lines
 
 
 def read_transcripts(examples: Examples, run_dir: str, tokenizer: Any, keep: Keep | None = None) -> Examples:
