@@ -193,6 +193,22 @@ def test_files_that_cannot_be_read_just_now_are_not_removed(
     assert files == {path: path.stat().st_mtime_ns for path in Path(run_dir).rglob("*.parquet")}
 
 
+def test_a_run_that_embedded_nothing_fails_each_time(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    (calls / "a_20230101.wav").write_bytes(b"RIFF of nothing")
+    (calls / "a_20230101.json").write_text("{}", encoding="utf-8")
+    arguments = ["extract", "--data.root", str(calls), "--run-dir", str(tmp_path / "run")]
+    lines = []
+    for _ in range(2):
+        assert main(arguments) == 1
+        lines.append(capsys.readouterr().err.splitlines()[-1])
+    assert lines[0] == lines[1]
+    assert "not one call could be embedded" in lines[0]
+
+
 @pytest.mark.slow
 def test_a_disk_that_is_gone_ends_the_run_and_rejects_no_call(
     extracted: Extracted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -288,7 +288,7 @@ def test_an_ensemble_is_evaluated_to_the_same_figures(ensemble: Trained) -> None
     assert evaluate_run(config, run_dir) == (metrics.splits, None)
 
 
-def test_an_ensemble_s_curves_card_and_report_tell_its_members(ensemble: Trained) -> None:
+def test_an_ensemble_s_curves_card_and_report_tell_its_members(ensemble: Trained, tmp_path: Path) -> None:
     run_dir, metrics, _ = ensemble
     history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
     assert [(row["member"], row["epoch"]) for row in history] == [
@@ -302,7 +302,9 @@ def test_an_ensemble_s_curves_card_and_report_tell_its_members(ensemble: Trained
     assert "2 members cross_attention" in card and "2 members linear" in card
     assert metrics.against_baseline is not None
     assert metrics.against_baseline.baseline in card
-    assert write_report(run_dir).endswith("report.html")
+    page = Path(write_report(str(shutil.copytree(run_dir, tmp_path / "run")))).read_text(encoding="utf-8")
+    assert "An ensemble of models for 2 folds" in page
+    assert "than the best baseline, linear" in page and "the best by cross-validation" in page
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ from urgency_ray.examples.warnings import embedding_warnings
 def make_examples(audio: Any, text: Any) -> Examples:
     size = len(audio)
     labels = np.zeros(size, np.int64)
-    vectors = (np.asarray(part, np.float32) for part in (audio, text, np.zeros((size, 5))))
-    return Examples(pd.DataFrame(), *vectors, labels, labels, None)
+    acoustic = np.zeros((size, 5), np.float32)
+    return Examples(pd.DataFrame(), np.asarray(audio, np.float32), np.asarray(text, np.float32), acoustic, labels, labels, None)
 
 
 def draw(scale: float = 1.0, offset: float = 0.0) -> Any:

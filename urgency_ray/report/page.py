@@ -107,6 +107,9 @@ def _result_view(metrics: Metrics | None, ceiling: Mapping[str, float] | None) -
     head_split = "test" if "test" in tasks["urgency"] else "val"
     view: View = {"tasks": tasks, "head_split": head_split, "head": tasks["urgency"][head_split], "ceiling": ceiling}
     view |= {"warnings": metrics.warnings, "folds": metrics.folds}
+    if (against := metrics.against_baseline) is not None:
+        view |= {"baselines": metrics.baselines, "best_baseline": against.baseline}
+        view |= {"baseline_verdict": words.baseline_verdict(against), "beats_baseline": against.verdict == "better"}
     if ablation := metrics.ablation:
         chart = _markup(charts.ablation(ablation, ceiling or {}))
         view |= {"ablation": ablation, "verdict": words.fusion_verdict(ablation), "ablation_chart": chart}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from urgency_ray.errors import Reason
-from urgency_ray.scoring.blocks import ClassificationBlock, SearchSummary
+from urgency_ray.scoring.blocks import AgainstBaseline, ClassificationBlock, SearchSummary
 
 EXPLANATIONS: dict[Reason, str] = {
     Reason.MISSING_AUDIO: "A label file without a recording of the same name.",
@@ -145,6 +145,16 @@ def fusion_verdict(blocks: Mapping[str, ClassificationBlock]) -> str | None:
         )
     order = "better" if fused.macro_f1 > single.macro_f1 else "worse"
     return f"Fusing both is {order} than {best}, the better single modality; the intervals do not overlap: {figures}."
+
+
+def baseline_verdict(against: AgainstBaseline) -> str:
+    """Whether the model beats the best baseline, as far as the test rows can tell."""
+    low, high = against.interval
+    name = against.baseline.replace("_", " ")
+    figures = f"{signed(against.macro_f1)} macro-F1 on test, 95 % interval {signed(low)} to {signed(high)}"
+    if against.verdict == "no_better":
+        return f"No better beyond noise than the best baseline, {name}: {figures}."
+    return f"{'Better' if against.verdict == 'better' else 'Worse'} beyond noise than the best baseline, {name}: {figures}."
 
 
 def tuning_verdict(tune: SearchSummary) -> tuple[str, bool]:
