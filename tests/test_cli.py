@@ -108,14 +108,14 @@ def test_evaluate_prints_the_report_of_each_split(trained: Trained, capsys: pyte
 
 def test_evaluate_finds_an_operating_point_of_high(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir, _, config = trained
-    assert run("evaluate", "--run-dir", run_dir, "--recall-of-high", "0.9") == 0
+    assert run("evaluate", "--run-dir", run_dir, "--recall-of-high", "0.4", "--confidence", "0.6") == 0
     shown = capsys.readouterr().out
-    point = evaluate_run(config, run_dir, 0.9).operating_point
+    point = evaluate_run(config, run_dir, 0.4, 0.6).operating_point
     assert point is not None
-    assert f"P(상) >= {point.threshold:.6g}, chosen on val for a recall of 상 of at least 0.9" in shown
+    assert f"P(상) >= {point.threshold:.6g}, chosen on val for a recall of 상 of at least 0.4" in shown
     val, test_figures = point.splits["val"], point.splits["test"]
     assert f"recall {val.recall:.3f} ({val.num_found} of {val.num_high})" in shown
-    assert val.recall is not None and val.recall >= 0.9
+    assert val.recall is not None and val.recall >= 0.4
     table = pq.read_table(f"{run_dir}/predictions.parquet").to_pandas()
     test = table[table["split"] == "test"]
     flagged = test[test["prob_high"] >= point.threshold]
@@ -123,10 +123,16 @@ def test_evaluate_finds_an_operating_point_of_high(trained: Trained, capsys: pyt
     assert test_figures.num_found == (flagged["urgency"] == 2).sum()
 
 
-@pytest.mark.parametrize("recall", ["0", "1.5", "high", "nan"])
-def test_a_recall_that_cannot_be_asked_for_is_refused(recall: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("evaluate", "--run-dir", "r", "--recall-of-high", recall) == 2
-    assert one_line(capsys) == f"error: --recall-of-high: must be a number > 0 and <= 1 but got '{recall}'"
+@pytest.mark.parametrize("flag", ["--recall-of-high", "--confidence"])
+@pytest.mark.parametrize("share", ["0", "1", "1.5", "high", "nan"])
+def test_a_promise_that_cannot_be_asked_for_is_refused(flag: str, share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("evaluate", "--run-dir", "r", flag, share) == 2
+    assert one_line(capsys) == f"error: {flag}: must be a number > 0 and < 1 but got '{share}'"
+
+
+def test_a_confidence_needs_a_recall(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("evaluate", "--run-dir", "r", "--confidence", "0.8") == 2
+    assert one_line(capsys) == "error: --confidence: says how sure to be of a recall: give --recall-of-high, too"
 
 
 def test_evaluate_prints_both_tasks(extracted: Extracted, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -68,12 +68,16 @@ def _tune(config: Config, options: argparse.Namespace) -> None:
 
 
 def _evaluate(config: Config, options: argparse.Namespace) -> None:
-    recall = None if options.recall_of_high is None else _parse_recall(options.recall_of_high)
-    from urgency_ray.commands.evaluate import evaluate_run
+    asked = {"--recall-of-high": options.recall_of_high, "--confidence": options.confidence}
+    shares = {flag: _parse_share(flag, text) for flag, text in asked.items() if text is not None}
+    if "--confidence" in shares and "--recall-of-high" not in shares:
+        raise RequestError("--confidence: says how sure to be of a recall: give --recall-of-high, too")
+    from urgency_ray.commands.evaluate import CONFIDENCE, evaluate_run
     from urgency_ray.scoring.calibration import format_operating_point
     from urgency_ray.scoring.metrics import format_report
 
-    evaluation = evaluate_run(config, options.run_dir, recall)
+    recall, confidence = shares.get("--recall-of-high"), shares.get("--confidence", CONFIDENCE)
+    evaluation = evaluate_run(config, options.run_dir, recall, confidence)
     for split, tasks in evaluation.splits.items():
         for task, block in tasks.items():
             print(f"{task} on {split}\n{format_report(block)}\n")
@@ -81,11 +85,11 @@ def _evaluate(config: Config, options: argparse.Namespace) -> None:
         print(format_operating_point(evaluation.operating_point))
 
 
-def _parse_recall(text: str) -> float:
+def _parse_share(flag: str, text: str) -> float:
     with contextlib.suppress(ValueError):
-        if 0.0 < float(text) <= 1.0:
+        if 0.0 < float(text) < 1.0:
             return float(text)
-    raise RequestError(f"--recall-of-high: must be a number > 0 and <= 1 but got {text!r}")
+    raise RequestError(f"{flag}: must be a number > 0 and < 1 but got {text!r}")
 
 
 def _predict(config: Config, options: argparse.Namespace) -> None:
@@ -124,7 +128,8 @@ OPTIONS = {
     "output": "file to write: .parquet or .csv, a local path or a URI",
     "metadata": "metadata.csv (UrgencySense) or processed_data.csv (UrgencyDetect): a local path or a URI",
     "embeddings": "embeddings.npz (UrgencySense) or wav2vec2_embeddings.npy (UrgencyDetect): a local path or a URI",
-    "recall_of_high": "also find the threshold on P(상) that reaches this recall of 상 on val, and what it costs (0.95, say)",
+    "recall_of_high": "also find the threshold on P(상) for this recall of 상 among new calls (0.95, say), and what it costs",
+    "confidence": "how sure to be of --recall-of-high (0.9 by default)",
     "resume": "go on with the run folder's last search, with the config that it began with (tune.num_trials may grow)",
 }
 
@@ -135,7 +140,7 @@ COMMANDS = {
     "train": Command("train a classifier on a run folder's embeddings and score it", ("run_dir",), _train),
     "tune": Command("search for the best validation macro-F1 and score the winner", ("run_dir",), _tune, switches=("resume",)),
     "evaluate": Command(
-        "print the classification report of a run folder's model", ("run_dir",), _evaluate, ("recall_of_high",)
+        "print the classification report of a run folder's model", ("run_dir",), _evaluate, ("recall_of_high", "confidence")
     ),
     "predict": Command("classify the calls below --data.root with a saved model", ("model", "output"), _predict),
     "report": Command("write a run folder's report.html", ("run_dir",), _report),

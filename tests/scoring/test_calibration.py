@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import log_loss, precision_recall_curve, precision_score, recall_score
+from scipy.stats import beta
+from sklearn.metrics import log_loss, precision_score, recall_score
 
 from urgency_ray.scoring.calibration import (
     TEMPERATURE_RANGE,
@@ -19,6 +20,7 @@ from urgency_ray.scoring.calibration import (
     fit_temperature,
     format_operating_point,
     operating_point,
+    rows_needed,
     threshold_figures,
 )
 from urgency_ray.scoring.metrics import expected_calibration_error
@@ -77,26 +79,47 @@ def test_a_temperature_divides_the_logits_and_can_be_taken_back() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10_000), size=st.integers(3, 60), recall=st.sampled_from([0.05, 0.5, 0.8, 0.9, 0.95, 1.0]))
-def test_the_threshold_is_the_highest_of_scikit_learn_s_curve_that_reaches_the_recall(
-    seed: Any, size: Any, recall: Any
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.integers(3, 200),
+    recall=st.sampled_from([0.05, 0.5, 0.8, 0.95]),
+    confidence=st.sampled_from([0.1, 0.5, 0.9, 0.99]),
+)
+def test_the_threshold_is_the_highest_whose_clopper_pearson_bound_is_the_recall(
+    seed: Any, size: Any, recall: Any, confidence: Any
 ) -> None:
     rng = np.random.default_rng(seed)
-    probs = (rng.integers(0, 20, size) / 20).astype(np.float32)  # with ties
+    probs = (rng.integers(0, 50, size) / 50).astype(np.float32)  # with ties
     truth = rng.integers(0, 3, size)
     truth[0] = 2
-    precisions, recalls, thresholds = precision_recall_curve(truth == 2, probs)
-    reached = recalls[:-1] >= recall - 1e-12
-    threshold = choose_threshold(probs, truth, recall)
-    assert threshold is not None
-    # scikit-learn's thresholds are all scores; ours is one at which a row of the class lies.
-    assert threshold == pytest.approx(thresholds[reached].max())
-    figures = threshold_figures(probs, truth, threshold)
-    called = probs >= threshold
-    assert figures.recall == pytest.approx(recall_score(truth == 2, called))
-    assert figures.precision == pytest.approx(precision_score(truth == 2, called))
-    assert figures.recall == pytest.approx(recalls[:-1][thresholds == thresholds[reached].max()][0])
-    assert figures.precision == pytest.approx(precisions[:-1][thresholds == thresholds[reached].max()][0])
+    of_high = np.sort(probs[truth == 2])[::-1]
+    num_high = len(of_high)
+    # The lower bound of k found in n, as a quantile of the beta distribution.
+    bounds = {k: beta.ppf(1 - confidence, k, num_high - k + 1) for k in range(1, num_high + 1)}
+    reached = [k for k, bound in bounds.items() if bound >= recall]
+    threshold = choose_threshold(probs, truth, recall, confidence)
+    assert (threshold is None) == (num_high < rows_needed(recall, confidence)) == (not reached)
+    if threshold is not None:
+        assert threshold == of_high[min(reached) - 1]
+        figures, called = threshold_figures(probs, truth, threshold), probs >= threshold
+        assert figures.recall == pytest.approx(recall_score(truth == 2, called))
+        assert figures.precision == pytest.approx(precision_score(truth == 2, called))
+
+
+def test_the_recall_on_new_calls_is_as_promised_as_often_as_promised() -> None:
+    rng, recall, confidence = np.random.default_rng(0), 0.9, 0.9
+    kept = empirical = 0
+    for _ in range(2000):
+        # P(상) of 80 rows of 상, uniform: the true recall at a threshold t is 1 - t.
+        probs = rng.random(80)
+        threshold = choose_threshold(probs, np.full(80, 2), recall, confidence)
+        assert threshold is not None
+        kept += 1 - threshold >= recall
+        empirical += 1 - np.sort(probs)[8] >= recall
+    # 0.9 within noise (a standard error of 0.007), or more: there are steps between ranks.
+    assert 0.88 < kept / 2000 < 0.96
+    # The quantile of the rows themselves keeps its word about half of the time.
+    assert 0.4 < empirical / 2000 < 0.6
 
 
 @settings(max_examples=60, deadline=None)
@@ -104,19 +127,22 @@ def test_the_threshold_is_the_highest_of_scikit_learn_s_curve_that_reaches_the_r
 def test_the_threshold_as_printed_reaches_the_recall_on_val(seed: int, scale: Any) -> None:
     rng = np.random.default_rng(seed)
     truth, probs = np.append(rng.integers(0, 3, 40), 2), (scale * rng.random(41)).astype(np.float32)
-    point = operating_point(probs, truth, {"val": np.arange(41)}, 0.9)
+    point = operating_point(probs, truth, {"val": np.arange(41)}, recall=0.3, confidence=0.7)
     printed = re.search(r">= (\S+),", format_operating_point(point))
     recall = point.splits["val"].recall
     assert printed is not None and recall is not None
     assert recall_score(truth == 2, probs >= float(printed.group(1))) == pytest.approx(recall)
-    assert recall >= 0.9
+    assert recall >= 0.3
 
 
 def test_the_operating_point_by_hand() -> None:
     truth = np.array([2, 2, 2, 2, 0, 1, 1, 2, 2, 0, 0, 0])
     probs = np.array([0.9, 0.8, 0.6, 0.2, 0.7, 0.3, 0.1, 0.65, 0.5, 0.7, 0.61, 0.1])
-    point = operating_point(probs, truth, {"val": np.arange(7), "test": np.arange(7, 12)}, 0.75)
-    assert (point.recall_of_high, point.threshold) == (0.75, 0.6)
+    splits = {"val": np.arange(7), "test": np.arange(7, 12)}
+    # P(Binomial(4, 0.5) < 3) = 11 / 16: three of the four, for a confidence of 0.6; two would give 5 / 16.
+    point = operating_point(probs, truth, splits, recall=0.5, confidence=0.6)
+    assert (point.recall_of_high, point.confidence, point.threshold) == (0.5, 0.6, 0.6)
+    assert (point.num_high, point.num_high_needed) == (4, 2)
     assert {name: figures.model_dump() for name, figures in point.splits.items()} == {
         "val": {
             "num_rows": 7,
@@ -139,19 +165,24 @@ def test_the_operating_point_by_hand() -> None:
             "false_alarms_per_high": 2 / 2,
         },
     }
+    asked = "recall of 상 of at least 0.5 among new calls, with 60 % confidence"
     assert format_operating_point(point).splitlines() == [
-        "operating point: call 상 where P(상) >= 0.6, chosen on val for a recall of 상 of at least 0.75",
+        f"operating point: call 상 where P(상) >= 0.6, chosen on val for a {asked}",
         "  val   recall 0.750 (3 of 4), precision 0.750, flagged 57.1 % of 7 rows, 0.250 false alarms for each 상",
         "  test  recall 0.500 (1 of 2), precision 0.333, flagged 60.0 % of 5 rows, 1.000 false alarms for each 상",
     ]
 
 
-def test_twenty_rows_at_95_percent_may_miss_one() -> None:
-    assert choose_threshold(np.arange(20) / 20, np.full(20, 2), 0.95) == 1 / 20
-
-
-def test_a_recall_without_rows_of_the_class_is_unreachable_and_says_so() -> None:
-    truth = np.array([0, 1, 1, 2])
-    point = operating_point(np.array([0.1, 0.2, 0.3, 0.4]), truth, {"val": np.arange(3), "test": np.arange(3, 4)}, 0.95)
-    assert point.model_dump() == {"recall_of_high": 0.95, "threshold": None, "splits": {}}
-    assert format_operating_point(point).endswith("cannot be reached: no row of val is 상")
+def test_too_few_rows_for_a_promise_say_how_many_it_takes() -> None:
+    # 0.95 ** 44 is 0.105, 0.95 ** 45 is 0.0994.
+    assert rows_needed(0.95, 0.9) == 45
+    assert choose_threshold(np.linspace(0, 1, 44), np.full(44, 2), 0.95, 0.9) is None
+    assert choose_threshold(np.linspace(0, 1, 45), np.full(45, 2), 0.95, 0.9) == 0.0
+    truth = np.array([0, 1, 2, 2])
+    probs, splits = np.array([0.1, 0.2, 0.3, 0.4]), {"val": np.arange(3), "test": np.arange(3, 4)}
+    point = operating_point(probs, truth, splits, recall=0.95, confidence=0.9)
+    assert (point.threshold, point.splits) == (None, {})
+    assert format_operating_point(point) == (
+        "operating point: a recall of 상 of at least 0.95 among new calls, with 90 % confidence, cannot be promised: "
+        "that takes at least 45 rows of 상, and val has 1"
+    )

@@ -18,6 +18,8 @@ from urgency_ray.scoring.scores import score_splits
 from urgency_ray.training.members import all_validated, cross_predict
 from urgency_ray.training.run import open_run, read_transcripts
 
+CONFIDENCE = 0.9
+
 
 class Evaluation(NamedTuple):
     """`splits` as in metrics.json, and the operating point where one was asked for."""
@@ -26,13 +28,16 @@ class Evaluation(NamedTuple):
     operating_point: OperatingPoint | None
 
 
-def evaluate_run(config: Config, run_dir: str, recall_of_high: float | None = None) -> Evaluation:
+def evaluate_run(
+    config: Config, run_dir: str, recall_of_high: float | None = None, confidence: float = CONFIDENCE
+) -> Evaluation:
     """Score `<run_dir>/model` on the val and test splits of the run's embeddings.
 
     Args:
         config: its split section must be the one of the training.
         run_dir: run folder.
-        recall_of_high: the least recall of 상 on val to find an operating point for; None finds none.
+        recall_of_high: the least recall of 상 among new calls to find an operating point for; None finds none.
+        confidence: how sure to be of it.
 
     Raises:
         RequestError: the run folder holds no model or no embeddings.
@@ -55,5 +60,6 @@ def evaluate_run(config: Config, run_dir: str, recall_of_high: float | None = No
     point = None
     if recall_of_high is not None:
         parts = {"val": splits.val, "test": splits.test}
-        point = operating_point(probabilities["urgency"][:, -1], examples.urgency, parts, recall_of_high)
+        probs_high = probabilities["urgency"][:, -1]
+        point = operating_point(probs_high, examples.urgency, parts, recall=recall_of_high, confidence=confidence)
     return Evaluation(blocks, point)

@@ -156,11 +156,15 @@ class OperatingPoint(Figures):
     """A threshold on P(상), chosen on val for a recall of 상, and its figures by split.
 
     Attributes:
-        recall_of_high: as asked.
-        threshold: rounded down to six digits; None where val holds no 상, and then there are no figures.
+        recall_of_high, confidence: as asked: the least recall among new calls, and how sure to be of it.
+        num_high, num_high_needed: rows of 상 in val, and how many a promise takes.
+        threshold: rounded down to six digits; None where val has too few, and then there are no figures.
     """
 
     recall_of_high: float
+    confidence: float
+    num_high: int
+    num_high_needed: int
     threshold: float | None
     splits: dict[str, ThresholdFigures]
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from scipy.stats import binom
 
 from urgency_ray.schema import URGENCY_LABELS
 from urgency_ray.scoring.blocks import OperatingPoint, ThresholdFigures
@@ -48,16 +49,32 @@ def apply_temperature(probs: NDArray[np.floating[Any]], temperature: float) -> N
     return np.asarray(np.exp(log_softmax(scores, axis=1)), np.float64)
 
 
-def choose_threshold(probs_high: NDArray[np.floating[Any]], truth: NDArray[np.int64], recall: float) -> float | None:
-    """The highest t such that calling 상 where P(상) >= t finds at least `recall`, in (0, 1], of the rows of 상.
+def choose_threshold(
+    probs_high: NDArray[np.floating[Any]], truth: NDArray[np.int64], recall: float, confidence: float
+) -> float | None:
+    """The highest t such that calling 상 where P(상) >= t finds at least `recall` of the 상 among new calls, with `confidence`.
 
-    None where no row is 상: no threshold reaches a recall then.
+    With t the k-th largest of the P(상) of n rows of 상, the recall on calls like them is at least r with the confidence
+    P(Binomial(n, r) < k), whatever their distribution (Wilks 1941; the Clopper-Pearson bound of k in n): k is the least that
+    comes to `confidence`. The share of these n rows alone, k = r n, would be missed by new calls half of the time. Rows are
+    taken for independent draws.
+
+    Args:
+        probs_high, truth: of N rows that the model was not trained on.
+        recall, confidence: both in (0, 1).
+
+    Returns:
+        None where there are fewer rows of 상 than `rows_needed`.
     """
     of_high = np.sort(probs_high[truth == len(URGENCY_LABELS) - 1])[::-1]
-    if not len(of_high):
-        return None
-    # 0.95 * 20 is 19 rows, also where rounding makes it a little more.
-    return float(of_high[math.ceil(recall * len(of_high) - 1e-9) - 1])
+    ranks = np.arange(1, len(of_high) + 1)
+    kept = np.flatnonzero(binom.cdf(ranks - 1, len(of_high), recall) >= confidence)
+    return float(of_high[kept[0]]) if len(kept) else None
+
+
+def rows_needed(recall: float, confidence: float) -> int:
+    """The least number of rows of 상 by which a recall can be promised: even all of them found, fewer would not show it."""
+    return math.ceil(math.log1p(-confidence) / math.log(recall) - 1e-9)
 
 
 def threshold_figures(probs_high: NDArray[np.floating[Any]], truth: NDArray[np.int64], threshold: float) -> ThresholdFigures:
@@ -79,24 +96,39 @@ def threshold_figures(probs_high: NDArray[np.floating[Any]], truth: NDArray[np.i
 
 
 def operating_point(
-    probs_high: NDArray[np.floating[Any]], truth: NDArray[np.int64], splits: dict[str, NDArray[np.int64]], recall: float
+    probs_high: NDArray[np.floating[Any]],
+    truth: NDArray[np.int64],
+    splits: dict[str, NDArray[np.int64]],
+    *,
+    recall: float,
+    confidence: float,
 ) -> OperatingPoint:
     """The threshold that `choose_threshold` finds on the rows of `splits["val"]`, and its `threshold_figures` on each split."""
-    threshold = choose_threshold(probs_high[splits["val"]], truth[splits["val"]], recall)
+    of_val = truth[splits["val"]]
+    threshold = choose_threshold(probs_high[splits["val"]], of_val, recall, confidence)
+    found = OperatingPoint(
+        recall_of_high=recall,
+        confidence=confidence,
+        num_high=int((of_val == len(URGENCY_LABELS) - 1).sum()),
+        num_high_needed=rows_needed(recall, confidence),
+        threshold=None,
+        splits={},
+    )
     if threshold is None:
-        return OperatingPoint(recall_of_high=recall, threshold=None, splits={})
+        return found
     # As it is printed. Rounded up, the row that it stands for would no longer be found.
     printed = float(f"{threshold:.6g}")
     threshold = printed if printed <= threshold else float(Context(prec=6, rounding=ROUND_FLOOR).create_decimal(threshold))
     figures = {name: threshold_figures(probs_high[rows], truth[rows], threshold) for name, rows in splits.items()}
-    return OperatingPoint(recall_of_high=recall, threshold=threshold, splits=figures)
+    return found.model_copy(update={"threshold": threshold, "splits": figures})
 
 
 def format_operating_point(point: OperatingPoint) -> str:
     """An `operating_point` as lines of text."""
-    asked = f"recall of 상 of at least {point.recall_of_high:g}"
+    asked = f"recall of 상 of at least {point.recall_of_high:g} among new calls, with {100 * point.confidence:g} % confidence"
     if point.threshold is None:
-        return f"operating point: a {asked} cannot be reached: no row of val is 상"
+        rows = f"{point.num_high_needed:,} rows of 상, and val has {point.num_high:,}"
+        return f"operating point: a {asked}, cannot be promised: that takes at least {rows}"
 
     def show(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
