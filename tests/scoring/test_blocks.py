@@ -90,7 +90,7 @@ def test_a_figure_that_is_not_defined_is_null_and_one_that_nobody_worked_out_is_
 
 def test_more_than_is_known_is_passed_over() -> None:
     more = json.loads(dump(METRICS)) | {"cost": {"majority": {"macro_f1": 0.2}}}
-    more["splits"]["test"]["urgency"]["brier"] = 0.3
+    more["splits"]["test"]["urgency"]["cost"] = 0.3
     assert Metrics.model_validate_json(dump(more)) == Metrics.model_validate_json(dump(METRICS))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 import tracemalloc
@@ -96,8 +97,10 @@ def loop_macro_f1(y_true: Any, y_pred: Any, num_classes: int = 3) -> Any:
 
 def test_block_by_hand() -> None:
     block = block_of(Y_TRUE, Y_PRED).model_dump(exclude_unset=True)
-    interval = block.pop("macro_f1_interval")
-    assert interval[0] < block["macro_f1"] < interval[1]
+    for figure in ("macro_f1", "quadratic_kappa"):
+        interval = block.pop(f"{figure}_interval")
+        assert interval[0] < block[figure] < interval[1]
+    curve = block.pop("net_benefit")
     # By chance: rows (3, 2, 3), columns (3, 2, 3); squared distances 1 beside the diagonal and 4 in the corners.
     by_chance = (1 * (3 * 2 + 2 * 3 + 2 * 3 + 3 * 2) + 4 * (3 * 3 + 3 * 3)) / 8
     assert block == {
@@ -114,8 +117,27 @@ def test_block_by_hand() -> None:
         "ordinal_mae": (1 + 1 + 2) / 8,
         "recall_high": 2 / 3,
         "high_called_low": 1 / 3,
+        "under_triage": 1 / 8,
+        "over_triage": 2 / 8,
+        # Of 3 x 5 pairs of a 상 and another row, 2 x 4 are in order and 2 x 1 + 1 x 4 are ties.
+        "auroc_high": pytest.approx((8 + 6 / 2) / 15),
+        # Three rows are flagged at P(상) = 1, two of them rightly; at 0 all eight.
+        "auprc_high": pytest.approx(2 / 3 * 2 / 3 + 1 / 3 * 3 / 8),
+        "log_loss": pytest.approx(-3 * math.log(np.finfo(np.float32).tiny) / 8),
+        "brier": 3 * 2 / 8,
         "expected_calibration_error": 3 / 8,  # certain of every row, wrong on three
     }
+    assert curve["thresholds"] == pytest.approx([0.05 * number for number in range(1, 20)])
+    # Certain rows are flagged at every threshold: two found, one false alarm, of eight.
+    assert curve["model"] == pytest.approx([(2 - t / (1 - t)) / 8 for t in curve["thresholds"]])
+    assert curve["flag_all"] == pytest.approx([(3 - 5 * t / (1 - t)) / 8 for t in curve["thresholds"]])
+
+
+def test_what_cannot_be_told_apart_has_no_rank() -> None:
+    for y_true in (np.array([2, 2]), np.array([0, 1])):
+        block = block_of(y_true, np.array([2, 0]))
+        assert (block.auroc_high, block.auprc_high) == (None, None)
+    assert block_of(np.array([1, 1]), np.array([1, 1])).quadratic_kappa_interval is None
 
 
 @settings(max_examples=60, deadline=None)
@@ -150,7 +172,8 @@ def test_block_agrees_with_scikit_learn(pairs: Any) -> None:
 def test_sentiment_has_no_ordinal_figures_and_the_same_keys() -> None:
     y_true = np.array([0, 1, 3, 0, 1], np.int8)
     block = block_of(y_true, np.array([0, 1, 3, 1, 1]), labels=SENTIMENT_LABELS, ordinal=False)
-    for name in ("quadratic_kappa", "ordinal_mae", "recall_high", "high_called_low"):
+    ordinal = ("quadratic_kappa", "ordinal_mae", "recall_high", "high_called_low", "under_triage", "over_triage", "auroc_high")
+    for name in (*ordinal, "auprc_high", "net_benefit", "quadratic_kappa_interval"):
         assert getattr(block, name) is None
     assert list(block.model_dump(exclude_unset=True)) == list(block_of(Y_TRUE, Y_PRED).model_dump(exclude_unset=True))
     assert list(block.per_class) == list(SENTIMENT_LABELS)

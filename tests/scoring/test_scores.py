@@ -9,12 +9,15 @@ import torch
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
     accuracy_score,
+    average_precision_score,
     cohen_kappa_score,
     confusion_matrix,
     f1_score,
+    log_loss,
     mean_absolute_error,
     precision_recall_fscore_support,
     recall_score,
+    roc_auc_score,
 )
 
 from urgency_ray.config import ModelConfig
@@ -74,6 +77,7 @@ def test_every_figure_is_scikit_learn_s(scored: Any, split: str, task: str) -> N
     assert list(per_class) == list(TASKS[task])
     for row, *expected in zip(per_class.values(), *columns, strict=True):
         assert [row[name] for name in ("precision", "recall", "f1", "support")] == pytest.approx(expected)
+    exact = probs / probs.astype(np.float64).sum(axis=1, keepdims=True)
     temperature = {"urgency": 2.5, "sentiment": 0.5}[task]
     raw = torch.from_numpy(probs).log().mul(temperature).softmax(-1).numpy()
     ordinal = {
@@ -81,13 +85,27 @@ def test_every_figure_is_scikit_learn_s(scored: Any, split: str, task: str) -> N
         "ordinal_mae": pytest.approx(mean_absolute_error(truth, called)),
         "recall_high": pytest.approx(recall_score(truth, called, labels=[2], average=None)[0]),
         "high_called_low": pytest.approx(confusion_matrix(truth, called, normalize="true", labels=classes)[2, 0]),
+        "under_triage": pytest.approx(np.mean(called < truth)),
+        "over_triage": pytest.approx(np.mean(called > truth)),
+        "auroc_high": pytest.approx(roc_auc_score(truth == 2, probs[:, 2])),
+        "auprc_high": pytest.approx(average_precision_score(truth == 2, probs[:, 2])),
     }
+    curve, kappas = block.pop("net_benefit"), block.pop("quadratic_kappa_interval")
+    if task == "urgency":
+        assert kappas[0] < block["quadratic_kappa"] < kappas[1]
+        flagged = probs[:, 2] >= 0.25
+        benefit = np.mean(flagged & (truth == 2)) - np.mean(flagged & (truth != 2)) / 3
+        assert dict(zip(np.round(curve["thresholds"], 2), curve["model"], strict=True))[0.25] == pytest.approx(benefit)
+    else:
+        assert (curve, kappas) == (None, None)
     assert block == {
         "num_rows": len(rows),
         "accuracy": pytest.approx(accuracy_score(truth, called)),
-        "macro_f1": pytest.approx(f1_score(truth, called, labels=classes, average="macro", zero_division=0)),
+        "macro_f1": pytest.approx(f1_score(truth, called, average="macro")),
         "confusion": confusion_matrix(truth, called, labels=classes).tolist(),
         **(ordinal if task == "urgency" else dict.fromkeys(ordinal)),
+        "log_loss": pytest.approx(log_loss(truth, exact, labels=classes), rel=1e-5),
+        "brier": pytest.approx(np.mean(((probs - np.eye(len(classes))[truth]) ** 2).sum(axis=1))),
         "expected_calibration_error": pytest.approx(calibration_error(truth, probs)),
         "expected_calibration_error_uncalibrated": pytest.approx(calibration_error(truth, raw)),
         "temperature": temperature,

@@ -47,6 +47,10 @@ MEASURES = (
         "상 called 하",
         "share of the 상 rows taken for the lowest class: the costly error, best at 0",
     ),
+    ("under_triage", "share", "Under-triage", "share of the rows called less urgent than they are"),
+    ("over_triage", "share", "Over-triage", "share of the rows called more urgent than they are"),
+    ("auroc_high", "score", "AUROC of 상", "how often a 상 row has a higher P(상) than another row; 0.5 is chance"),
+    ("auprc_high", "score", "AUPRC of 상", "mean precision over all recalls of 상; chance is the share of 상"),
     ("ordinal_mae", "score", "Ordinal MAE", "mean number of classes between the true and the predicted one; best 0, worst 2"),
     (
         "quadratic_kappa",
@@ -54,6 +58,8 @@ MEASURES = (
         "Quadratic kappa",
         "agreement beyond chance, where far misses weigh more; 1 is perfect, 0 is chance",
     ),
+    ("log_loss", "score", "Log loss", "mean of −log of the probability of what was true; best 0, 1.099 says nothing"),
+    ("brier", "score", "Brier score", "squared distance of the probabilities from the truth; best 0, worst 2"),
     (
         "expected_calibration_error",
         "share",

@@ -32,6 +32,22 @@ class ClassFigures(Figures):
     support: int
 
 
+class NetBenefit(Figures):
+    """Decision curve (Vickers and Elkin 2006): net benefit of flagging 상 where P(상) reaches each threshold.
+
+    At a threshold t it is (found - false alarms * t / (1 - t)) / rows: a false alarm counts the odds at which somebody would
+    just flag. Flagging none has 0.
+
+    Attributes:
+        thresholds: ascending.
+        model, flag_all: at each of them.
+    """
+
+    thresholds: list[float]
+    model: list[float]
+    flag_all: list[float]
+
+
 class ClassificationBlock(Figures):
     """One task's figures on N rows of C classes; `scoring.metrics` says how each is worked out, and where it is None.
 
@@ -39,6 +55,11 @@ class ClassificationBlock(Figures):
         macro_f1_interval: that of a bootstrap which resamples calls.
         per_class: by label, in the order of the classes.
         confusion: C x C counts, a row for each true class.
+        log_loss, brier: of the probabilities as they are; Brier's score sums over the classes (0 to 2).
+        auroc_high, auprc_high: of P(상) as a score of 상 (average precision); None where 상 or the rest has no rows.
+        under_triage, over_triage: shares of the rows called less, more urgent than they are.
+        quadratic_kappa_interval: of the bootstrap behind the macro-F1's.
+        net_benefit: of flagging 상; None where the order of the classes has no meaning.
         expected_calibration_error: of the probabilities as they are, at `temperature`.
         expected_calibration_error_uncalibrated: of those at temperature 1; like `temperature` only known of one model's rows.
     """
@@ -53,6 +74,14 @@ class ClassificationBlock(Figures):
     ordinal_mae: float | None = None
     recall_high: float | None = None
     high_called_low: float | None = None
+    under_triage: float | None = None
+    over_triage: float | None = None
+    quadratic_kappa_interval: Interval | None = None
+    auroc_high: float | None = None
+    auprc_high: float | None = None
+    net_benefit: NetBenefit | None = None
+    log_loss: float | None = None
+    brier: float | None = None
     expected_calibration_error: float
     expected_calibration_error_uncalibrated: float | None = None
     temperature: float | None = None

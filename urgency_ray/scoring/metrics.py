@@ -1,7 +1,7 @@
 """Macro-F1, figures per class, ordinal distance, calibration, and intervals that resample calls. Pure functions of arrays.
 
 A confusion matrix has a row for each true class and a column for each predicted one. Macro-F1 is the mean over the classes that
-occur in truth or predictions, as in scikit-learn's `f1_score(average="macro")`; of a resample, over those that occur there.
+occur in truth or predictions, as in scikit-learn's `f1_score(average="macro")`; in resamples, over those of the whole sample.
 
 Everywhere below: N rows, at least one; `y_true` and predictions are (N,), of C classes numbered from 0; `probs` is (N, C);
 `groups` (N,) names each row's call (or group of calls) by an integer or a string. Rows of one call are not independent draws,
@@ -19,11 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urgency_ray.schema import URGENCY_LABELS
-from urgency_ray.scoring.blocks import ClassFigures, ClassificationBlock, Interval
+from urgency_ray.scoring.blocks import ClassFigures, ClassificationBlock, Interval, NetBenefit
 
 Classes = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
 
+THRESHOLDS: Floats = np.arange(1, 20) / 20
+"""On P(상), of the decision curve."""
+LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
+"""What log loss takes a probability of 0 for, lest one row make it infinite."""
 OPTIMISM = 0.03
 """What the choice of the best epoch flatters val by, at most, on some hundred rows."""
 MAX_WEIGHTS = 4_000_000
@@ -45,9 +49,14 @@ def _occurrences(confusion: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(confusion.sum(axis=-1) + confusion.sum(axis=-2))
 
 
-def macro_f1_from_confusion(confusion: NDArray[Any]) -> Floats:
-    """Mean F1 over the classes that occur, (...), of confusion matrices (..., C, C) of counts."""
-    occurs = _occurrences(confusion) > 0
+def macro_f1_from_confusion(confusion: NDArray[Any], whole: NDArray[Any] | None = None) -> Floats:
+    """Mean F1 over the classes that occur, (...), of confusion matrices (..., C, C) of counts.
+
+    Args:
+        confusion: the matrices.
+        whole: those that say which classes occur, where it is not these: of the sample that they were drawn from.
+    """
+    occurs = _occurrences(confusion if whole is None else whole) > 0
     return np.asarray(_f1_from_confusion(confusion).sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1))
 
 
@@ -126,7 +135,8 @@ def paired_macro_f1_difference(
     """
     cells = _group_cells(y_true, (pred_a, pred_b), groups, num_classes)
     sums = np.vstack([cells.sum(axis=0), _resample(cells, num_resamples, seed)])
-    scores = macro_f1_from_confusion(sums.reshape(-1, 2, num_classes, num_classes))
+    confusions = sums.reshape(-1, 2, num_classes, num_classes)
+    scores = macro_f1_from_confusion(confusions, confusions[:1])
     differences = scores[:, 0] - scores[:, 1]
     return float(differences[0]), _interval(differences[1:])
 
@@ -143,19 +153,56 @@ def expected_calibration_error(y_true: Classes, probs: NDArray[np.floating[Any]]
     return float(np.abs(np.bincount(bins, weights=excess)).sum() / len(y_true))
 
 
-def _ordinal_figures(confusion: NDArray[np.int64]) -> dict[str, float | None]:
-    """Quadratic kappa (Cohen 1968), mean distance in classes, and what became of the highest class."""
-    classes = np.arange(len(confusion))
-    distance = np.abs(classes[:, None] - classes)
-    by_chance = np.outer(confusion.sum(axis=1), confusion.sum(axis=0)) / confusion.sum()
-    expected = float((distance**2 * by_chance).sum())
+def _quadratic_kappas(confusions: NDArray[Any]) -> Floats:
+    """Quadratic kappa (Cohen 1968) of confusion matrices (..., C, C); NaN where truth and predictions are all of one class."""
+    classes = np.arange(confusions.shape[-1])
+    squares = (classes[:, None] - classes) ** 2
+    by_chance = confusions.sum(axis=-1)[..., :, None] * confusions.sum(axis=-2)[..., None, :]
+    expected = (squares * by_chance).sum(axis=(-2, -1)) / np.maximum(confusions.sum(axis=(-2, -1)), 1)
+    seen = (squares * confusions).sum(axis=(-2, -1))
+    return np.asarray(1.0 - np.divide(seen, expected, out=np.full(seen.shape, np.nan), where=expected > 0))
+
+
+def _ordinal_figures(confusion: NDArray[np.int64], resampled: Floats) -> dict[str, Any]:
+    """Quadratic kappa, mean distance in classes, what became of the highest class, and rows called too low or too high."""
+    classes, num_rows = np.arange(len(confusion)), confusion.sum()
     highest, num_highest = confusion[-1], int(confusion[-1].sum())
+    kappa, kappas = float(_quadratic_kappas(confusion)), _quadratic_kappas(resampled)
+    known = kappas[np.isfinite(kappas)]
     return {
-        "quadratic_kappa": 1.0 - float((distance**2 * confusion).sum()) / expected if expected else None,
-        "ordinal_mae": float((distance * confusion).sum() / confusion.sum()),
+        "quadratic_kappa": kappa if math.isfinite(kappa) else None,
+        "ordinal_mae": float((np.abs(classes[:, None] - classes) * confusion).sum() / num_rows),
         "recall_high": float(highest[-1] / num_highest) if num_highest else None,
         "high_called_low": float(highest[0] / num_highest) if num_highest else None,
+        "under_triage": float(np.tril(confusion, -1).sum() / num_rows),
+        "over_triage": float(np.triu(confusion, 1).sum() / num_rows),
+        "quadratic_kappa_interval": _interval(known) if math.isfinite(kappa) and len(known) else None,
     }
+
+
+def _figures_of_high(y_true: Classes, probs_high: Floats) -> dict[str, Any]:
+    """Ranking and decision curve of P(상); ranks are None where there is nothing to tell apart."""
+    # An import of a second, and training's workers, who need the macro-F1 alone, import this module.
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    high = y_true == len(URGENCY_LABELS) - 1
+    both = 0 < high.sum() < len(high)
+    return {
+        "auroc_high": float(roc_auc_score(high, probs_high)) if both else None,
+        "auprc_high": float(average_precision_score(high, probs_high)) if both else None,
+        "net_benefit": net_benefit(high, probs_high),
+    }
+
+
+def net_benefit(high: NDArray[np.bool_], probs_high: Floats) -> NetBenefit:
+    """The decision curve of N rows: which of them are 상, and P(상)."""
+    odds = THRESHOLDS / (1 - THRESHOLDS)
+    flagged = probs_high[:, None] >= THRESHOLDS
+    found, alarms = (flagged & high[:, None]).mean(axis=0), (flagged & ~high[:, None]).mean(axis=0)
+    flag_all = high.mean() - (~high).mean() * odds
+    return NetBenefit(
+        thresholds=THRESHOLDS.tolist(), model=(found - alarms * odds).tolist(), flag_all=np.asarray(flag_all).tolist()
+    )
 
 
 def classification_block(
@@ -171,15 +218,15 @@ def classification_block(
 ) -> ClassificationBlock:
     """One task's block of metrics.json, without its temperature; a figure that these rows do not define is None.
 
-    Not defined are `quadratic_kappa` where truth and predictions are all of one class, and `recall_high` and `high_called_low`
-    (shares of the highest class's rows) where that class has no rows. The interval of a single group is a point.
+    Not defined are `quadratic_kappa` where truth and predictions are all of one class, and what is said of the highest class
+    where it has no rows, or no others are there. The interval of a single group is a point.
 
     Args:
-        y_true, y_pred, probs, groups: as on top of the module; `probs` is for the calibration error alone.
+        y_true, y_pred, probs, groups: as on top of the module; `probs` is for what is said of probabilities.
         labels: names of the C classes, in their order.
         num_resamples: at least 1, behind the interval of the macro-F1.
         seed: of the resamples.
-        ordinal: whether the order of the classes has a meaning; false leaves these three and `ordinal_mae` None.
+        ordinal: whether the order of the classes has a meaning; false leaves all that follows from it None.
 
     Raises:
         ValueError: no rows, lengths that differ, a class out of range, or probabilities that are not finite.
@@ -195,18 +242,22 @@ def classification_block(
     hits, support = confusion.diagonal(), confusion.sum(axis=1)
     columns = (_ratio(hits, confusion.sum(axis=0)), _ratio(hits, support), _f1_from_confusion(confusion), support)
     rows = zip(labels, *(column.tolist() for column in columns), strict=True)
-    ordinal_figures = _ordinal_figures(confusion)
+    certain = np.asarray(probs, np.float64)
+    ordinal_figures = _ordinal_figures(confusion, resampled) | _figures_of_high(y_true, certain[:, -1])
+    likelihood = certain[np.arange(num_rows), y_true]
     return ClassificationBlock(
         num_rows=num_rows,
         accuracy=float(hits.sum() / num_rows),
         macro_f1=float(macro_f1_from_confusion(confusion)),
-        macro_f1_interval=_interval(macro_f1_from_confusion(resampled)),
+        macro_f1_interval=_interval(macro_f1_from_confusion(resampled, confusion)),
         per_class={
             label: ClassFigures(precision=precision, recall=recall, f1=f1, support=count)
             for label, precision, recall, f1, count in rows
         },
         confusion=confusion.tolist(),
         **(ordinal_figures if ordinal else dict.fromkeys(ordinal_figures)),
+        log_loss=float(-np.log(np.maximum(likelihood, LEAST_PROBABILITY)).mean()),
+        brier=float(((certain - np.eye(num_classes)[y_true]) ** 2).sum(axis=1).mean()),
         expected_calibration_error=expected_calibration_error(y_true, probs),
     )
 
