@@ -40,8 +40,8 @@ def fit_here(changes: dict[str, Any], data: TrainingData) -> Any:
 class EvenPriors(LinearDiscriminantAnalysis):  # type: ignore[misc]
     """With `priors`, scikit-learn's own would also weigh the classes' covariances by them."""
 
-    def decision_function(self, X: Any) -> Any:
-        return super().decision_function(X) - np.log(self.priors_)
+    def decision_function(self, rows: Any) -> Any:
+        return super().decision_function(rows) - np.log(self.priors_)
 
 
 # Fewer rows than inputs, and more: two ways to the same inverse.
