@@ -29,9 +29,11 @@ def build(**changes: Any) -> Any:
     return UrgencyClassifier(ModelConfig(**{**SMALL, **changes}), 10, 7, with_sentiment, {"unit": "call"}).eval()
 
 
-@pytest.mark.parametrize("name", ["cross_attention", "concat", "cross_modal"])
+@pytest.mark.parametrize("name", ["cross_attention", "concat", "cross_modal", "linear", "discriminant"])
 @pytest.mark.parametrize(("modalities", "urgency_head"), [("fused", "softmax"), ("audio", "corn"), ("text", "softmax")])
 def test_a_saved_model_gives_the_same_logits(tmp_path: Path, name: str, modalities: str, urgency_head: str) -> None:
+    if name in ("linear", "discriminant"):
+        urgency_head = "softmax"
     model = build(name=name, modalities=modalities, urgency_head=urgency_head, with_sentiment=True)
     model.standardize_acoustic.set_statistics(np.arange(5, dtype=np.float32), np.full(5, 2.0, np.float32))
     model.save_pretrained(tmp_path)
@@ -111,6 +113,17 @@ def test_a_modality_that_is_left_out_has_no_say(modalities: str, heard: bool, re
     deaf = model(batch._replace(audio=torch.zeros(4, 10), acoustic=torch.ones(4, 5)))["urgency"]
     blind = model(batch._replace(text=torch.zeros(4, 7)))["urgency"]
     assert (not torch.equal(base, deaf), not torch.equal(base, blind)) == (heard, read)
+
+
+def test_without_a_head_concat_adds_up_what_audio_and_text_say() -> None:
+    model = build(name="concat", head_dim=None)
+    batch = make_batch()
+    other = Batch(batch.audio.roll(1, dims=0), batch.text.roll(1, dims=0), batch.acoustic.roll(1, dims=0))
+    mixed = batch._replace(text=other.text)
+    swapped = other._replace(text=batch.text)
+    one, two, three, four = (model(rows)["urgency"] for rows in (batch, other, mixed, swapped))
+    torch.testing.assert_close(one + two, three + four)
+    assert not torch.allclose(one, three)
 
 
 def test_cross_modal_hears_and_reads() -> None:

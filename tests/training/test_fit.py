@@ -9,7 +9,7 @@ import torch
 from fitting import NO_DROPOUT, SMALL, check_two_workers_are_one, rounding_noise, run
 from sklearn.metrics import f1_score
 
-from urgency_ray.config import Config
+from urgency_ray.config import Config, load_config
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.inference import predict_probabilities
 from urgency_ray.training.data import TrainingData
@@ -17,6 +17,8 @@ from urgency_ray.training.fit import _clip_in_step, build_model
 from urgency_ray.training.trainer import calibrate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def make_data(size: int = 203, seed: int = 0, noise: float = 0.5) -> TrainingData:
@@ -86,6 +88,33 @@ def test_early_stop_counts_epochs_without_a_better_macro_f1() -> None:
     scores = [epoch.metrics["val_macro_f1"] for epoch, _ in run(config, make_data(noise=3.0))]
     best = int(np.argmax(scores))
     assert len(scores) == best + 1 + 4 < 50
+
+
+def test_the_best_epoch_is_of_the_greatest_likelihood_where_that_is_asked_for() -> None:
+    changes = {"train.select_by": "urgency_likelihood", "train.learning_rate": 1e-2, "train.early_stop_epochs": 3}
+    epochs = run(Config().replace(SMALL | changes | {"train.epochs": 50}), make_data(noise=2.0))
+    losses = [epoch.metrics["val_loss"] for epoch, _ in epochs]
+    np.testing.assert_allclose([epoch.metrics["val_score"] for epoch, _ in epochs], np.exp(-np.array(losses)))
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 1 + 3 < 50
+    assert epochs[-1][0].metrics["best_val_macro_f1"] == epochs[best][0].metrics["val_macro_f1"]
+    kept = epochs[-1][0].state()["best_model"]
+    assert all(torch.equal(kept[name], value) for name, value in epochs[best][1].items())
+
+
+# What version 0.2.0 gave: training loss, validation loss and validation macro-F1 of each epoch.
+RECIPE_FIGURES = [(1.269452, 1.091017, 0.217054), (1.024293, 1.02947, 0.553247), (0.790715, 0.992602, 0.569561)]
+
+
+def test_the_recipe_s_figures_are_what_they_were() -> None:
+    rng = np.random.default_rng(0)
+    urgency = rng.choice(3, size=90, p=[0.5, 0.3, 0.2])
+    audio, text = ((rng.standard_normal((3, d))[urgency] + rng.standard_normal((90, d))).astype(np.float32) for d in (6, 5))
+    acoustic, order = rng.normal(40, 9, (90, 5)).astype(np.float32), rng.permutation(90)
+    data = TrainingData(audio, text, acoustic, urgency, np.full(90, -1), order[30:], order[:30])
+    config = load_config(CONFIGS / "urgency_sense.yaml").replace(SMALL)
+    figures = [[epoch.metrics[n] for n in ("train_loss", "val_loss", "val_macro_f1")] for epoch, _ in run(config, data)]
+    np.testing.assert_allclose(figures, RECIPE_FIGURES, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,11 @@ class SplitConfig(Section, role=Role.SETUP):
 
 
 class ModelConfig(Section, role=Role.RECIPE):
-    name: Literal["cross_attention", "concat", "cross_modal", "hierarchical", "linear"] = "cross_attention"
+    name: Literal["cross_attention", "concat", "cross_modal", "hierarchical", "linear", "discriminant"] = "cross_attention"
     """UrgencySense's transformer over both modalities, plain concatenation, UrgencyDetect's text-queries-audio attention,
     UrgencySense's transformer over each utterance of a call and attention over the utterances (wants data.unit utterance), or
-    logistic regression on the standardised inputs, as scikit-learn fits it."""
+    a linear model of the standardised inputs: logistic regression, as scikit-learn fits it, or discriminant analysis with a
+    shrunken covariance."""
     modalities: Literal["fused", "audio", "text"] = "fused"
     """What the classifier may use; audio and text alone run through the same trunk."""
     standardize_embeddings: bool = False
@@ -51,8 +52,9 @@ class ModelConfig(Section, role=Role.RECIPE):
     """Dropout of the projections and of the head."""
     encoder_dropout: Fraction = 0.2
     """Dropout inside the transformer."""
-    head_dim: Annotated[int, Field(ge=4, le=8192)] = 512
-    """Width of the classification head's hidden layer."""
+    head_dim: Annotated[int, Field(ge=4, le=8192)] | None = 512
+    """Width of the classification head's hidden layer; null classifies what the trunk gives: with concat, the evidence of
+    audio and that of text then add up."""
     urgency_head: Literal["softmax", "corn"] = "softmax"
     """A logit for each urgency class, or CORN's conditional logits of being more urgent than each class but the last."""
     text_encoder: Annotated[str | None, Role.SETUP] = None
@@ -67,6 +69,11 @@ class ModelConfig(Section, role=Role.RECIPE):
     gradient_checkpointing: Annotated[bool, Role.SPEED] = False
     """Compute text_encoder's activations again in the backward pass: less memory, about a third more time."""
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether there is nothing between the standardised inputs and the logits."""
+        return self.name in ("linear", "discriminant")
+
     @model_validator(mode="after")
     def _encoder_has_its_trunk(self) -> Self:
         if self.text_encoder is not None and self.name != "cross_modal":
@@ -79,8 +86,8 @@ class ModelConfig(Section, role=Role.RECIPE):
 
     @model_validator(mode="after")
     def _linear_has_one_head(self) -> Self:
-        if self.name == "linear" and self.urgency_head != "softmax":
-            raise ValueError(f"urgency_head {self.urgency_head} needs a trunk, but name is linear: set it to softmax")
+        if self.is_linear and self.urgency_head != "softmax":
+            raise ValueError(f"urgency_head {self.urgency_head} needs a trunk, but name is {self.name}: set it to softmax")
         return self
 
     @model_validator(mode="after")
@@ -146,6 +153,8 @@ class TrainConfig(Section):
     """Floor of the cosine schedules (eta_min)."""
     linear_c: Annotated[PositiveFloat | None, Role.RECIPE] = None
     """Inverse strength of a linear model's ridge penalty (scikit-learn's C); null chooses it by grouped cross-validation."""
+    shrinkage: Annotated[Annotated[float, Field(gt=0.0, le=1.0)] | None, Role.RECIPE] = None
+    """Share of the mean variance in the covariance of a discriminant model; null chooses it by grouped cross-validation."""
     early_stop_epochs: Annotated[PositiveInt | None, Role.RECIPE] = 10
     """Stop after this many epochs without a better one by select_by; null never stops early."""
     clip_norm: Annotated[PositiveFloat | None, Role.RECIPE] = 1.0
@@ -162,8 +171,9 @@ class TrainConfig(Section):
     """A checkpoint is written when an epoch is the best by select_by, every so many epochs, and at the end."""
     keep_checkpoints: Annotated[PositiveInt, Role.SPEED] = 1
     """Checkpoints kept, the latest ones; each also holds the best epoch's weights."""
-    select_by: Annotated[Literal["urgency_macro_f1", "mean_of_tasks"], Role.RECIPE] = "urgency_macro_f1"
-    """What picks the best epoch on validation: urgency's macro-F1, or its mean with sentiment's (UrgencyDetect)."""
+    select_by: Annotated[Literal["urgency_macro_f1", "mean_of_tasks", "urgency_likelihood"], Role.RECIPE] = "urgency_macro_f1"
+    """What picks the best epoch on validation: urgency's macro-F1, its mean with sentiment's (UrgencyDetect), or the likelihood
+    of urgency's labels (their mean log-probability), which is less a matter of luck where validation is small."""
     precision: Annotated[Literal["auto", "float32", "bfloat16"], Role.RECIPE] = "auto"
     """Arithmetic of the forward pass, by autocast; auto is bfloat16 where a text encoder is trained on a GPU, else float32."""
     seed: Annotated[Seed, Role.SETUP] = 0
@@ -177,6 +187,8 @@ class TrainConfig(Section):
     """Also fit a linear model on each fold of an ensemble; the rows that neither has seen say how much each counts."""
     baselines: Annotated[bool, Role.REPORT] = True
     """Also fit the majority class and linear models on the same rows, in seconds, and say whether the model beats them."""
+    discriminant_member: Annotated[bool, Role.RECIPE] = False
+    """Likewise a discriminant model."""
     folds: Annotated[Folds | None, Role.REPORT] = None
     """Also cross-validate: as many models, each scored on its fold of the rows outside the provider's test; null does not."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000), Role.REPORT] = 1000
@@ -184,8 +196,9 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _members_fit_the_rest(self) -> Self:
-        if self.linear_member and self.members is None:
-            raise ValueError("linear_member needs members, whose ensemble it joins, but that is null")
+        for name in ("linear_member", "discriminant_member"):
+            if getattr(self, name) and self.members is None:
+                raise ValueError(f"{name} needs members, whose ensemble it joins, but that is null")
         if self.folds is not None and self.members is not None:
             raise ValueError(
                 "folds cross-validates one model, and members is its own cross-validation: set one of them to null"

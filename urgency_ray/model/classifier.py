@@ -186,7 +186,7 @@ class UrgencyClassifier(
         self.reads = model.modalities != "audio"
         in_dim = audio_dim + (len(ACOUSTIC_FEATURES) if model.acoustic_features else 0)
         self.trunk: KoElectraCrossModal | CrossAttention | Concat | CrossModal | None = None
-        if model.name == "linear":
+        if model.is_linear:
             self.head: nn.Module = nn.Identity()
             width = self.hears * in_dim + self.reads * text_dim
         elif model.text_encoder is not None:
@@ -199,8 +199,9 @@ class UrgencyClassifier(
             if self.reads:
                 self.project_text = _project(text_dim, model.hidden_dim, model.dropout)
             self.trunk = TRUNKS[model.name](model, num_tokens=self.hears + self.reads)
-            self.head = _project(self.trunk.out_dim, model.head_dim, model.dropout)
-            width = model.head_dim
+            self.head, width = nn.Identity(), self.trunk.out_dim
+            if model.head_dim is not None:
+                self.head, width = _project(self.trunk.out_dim, model.head_dim, model.dropout), model.head_dim
         self.attention = None
         if model.name == "hierarchical" and self.trunk is not None:
             self.attention = CallAttention(model, self.trunk.out_dim)

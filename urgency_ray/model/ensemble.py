@@ -94,7 +94,7 @@ class UrgencyEnsemble(
         options: dict[str, Any] = {"architecture": architecture}
         self.members = nn.ModuleList(
             UrgencyClassifier(
-                member.model, audio_dim, text_dim, with_sentiment and member.model.name != "linear", transform, **options
+                member.model, audio_dim, text_dim, with_sentiment and not member.model.is_linear, transform, **options
             )
             for member in ensemble.members
         )

@@ -91,7 +91,7 @@ def build_model(config: Config, data: TrainingData, transform: Transform | None 
         model.tokenizer = load_tokenizer(config.model)
     rows = data.rows(data.train)
     model.standardize_acoustic.set_statistics(*column_statistics(data.acoustic, rows))
-    if config.model.standardize_embeddings or config.model.name == "linear":
+    if config.model.standardize_embeddings or config.model.is_linear:
         model.standardize_audio.set_statistics(*column_statistics(data.audio, rows))
         model.standardize_text.set_statistics(*column_statistics(data.text, rows))
     return model
@@ -160,7 +160,7 @@ def epochs(
     if config.train.select_by == "mean_of_tasks" and not (data.sentiment[data.val] >= 0).any():
         raise RequestError("train.select_by: mean_of_tasks, but no row of the val split has a sentiment; set urgency_macro_f1")
     worker = Worker.current(device or torch.device("cpu"))
-    if config.model.name == "linear":
+    if config.model.is_linear:
         yield from _linear_epoch(config, data, worker, resume)
         return
     model, loss_fn, optimizer, schedule = _build_learner(config, data, worker.device)
@@ -184,7 +184,7 @@ def epochs(
         train_loss = _train_epoch(config, data, wrapped, loss_fn, optimizer, epoch=epoch, worker=worker)
         val_loss, confusions = _validate(config, data, model, worker)
         schedule.step()
-        scores = _val_scores(config, confusions)
+        scores = _val_scores(config, confusions, val_loss)
         improved = scores["val_score"] > best
         if not np.isfinite(val_loss):
             raise FloatingPointError(f"epoch {epoch}: the validation loss is {val_loss}; try a lower train.learning_rate")
@@ -215,8 +215,9 @@ def epochs(
 
 
 def _linear_epoch(config: Config, data: TrainingData, worker: Worker, resume: State | None) -> Iterator[Epoch]:
-    """A linear model's training as an epoch: scikit-learn's fit, the same on every rank."""
+    """A linear model's training as an epoch, the same on every rank."""
     # An import of a second that no other model needs.
+    from urgency_ray.training.discriminant import fit_discriminant
     from urgency_ray.training.linear import fit_linear
 
     if config.loss.sentiment_weight > 0:
@@ -226,13 +227,18 @@ def _linear_epoch(config: Config, data: TrainingData, worker: Worker, resume: St
     started = time.monotonic()
     model = build_model(config, data)
     balanced = config.loss.class_weights == "balanced"
-    fitted = fit_linear(model, data, data.train, c=config.train.linear_c, balanced=balanced, seed=config.train.seed)
+    if config.model.name == "linear":
+        fitted = fit_linear(model, data, data.train, c=config.train.linear_c, balanced=balanced, seed=config.train.seed)
+        train_loss = fitted.loss
+    else:
+        shrinkage, seed = config.train.shrinkage, config.train.seed
+        train_loss = fit_discriminant(model, data, data.train, shrinkage=shrinkage, balanced=balanced, seed=seed)
     val_loss, confusions = _validate(config, data, model.to(worker.device), worker)
-    scores = _val_scores(config, confusions)
+    scores = _val_scores(config, confusions, val_loss)
     row = {
         "modalities": config.model.modalities,
         "epoch": 1,
-        "train_loss": fitted.loss,
+        "train_loss": train_loss,
         "val_loss": val_loss,
         **scores,
         "learning_rate": 0.0,
@@ -324,7 +330,7 @@ def _validate(
     }
 
 
-def _val_scores(config: Config, confusions: dict[str, NDArray[np.int64]]) -> dict[str, float]:
+def _val_scores(config: Config, confusions: dict[str, NDArray[np.int64]], val_loss: float) -> dict[str, float]:
     """Macro-F1 and accuracy of each task that has rows, by their names in history.json, and what picks the best epoch."""
     scores = {}
     for task, prefix in (("urgency", "val_"), ("sentiment", "val_sentiment_")):
@@ -332,5 +338,10 @@ def _val_scores(config: Config, confusions: dict[str, NDArray[np.int64]]) -> dic
             scores[f"{prefix}macro_f1"] = float(macro_f1_from_confusion(confusion))
             scores[f"{prefix}accuracy"] = float(np.trace(confusion) / confusion.sum())
     by_task = [value for name, value in scores.items() if name.endswith("macro_f1")]
-    score = float(np.mean(by_task)) if config.train.select_by == "mean_of_tasks" else scores["val_macro_f1"]
-    return scores | {"val_score": score}
+    # exp(-loss), the geometric mean of the labels' probabilities: between 0 and 1, and the higher the better, as the others.
+    picks = {
+        "urgency_macro_f1": scores["val_macro_f1"],
+        "mean_of_tasks": float(np.mean(by_task)),
+        "urgency_likelihood": float(np.exp(-val_loss)),
+    }
+    return scores | {"val_score": picks[config.train.select_by]}

@@ -82,7 +82,7 @@ def fit_linear(
         balanced: whether classes weigh the same, whatever their rows.
         seed: of the folds, and of the sample where there are more than `MAX_ROWS` rows.
     """
-    rows = _sample(data, rows, seed)
+    rows = sample_rows(data, rows, seed)
     inputs, labels = linear_inputs(model, data, rows), data.urgency[rows]
     groups = rows if data.groups is None else data.groups[rows]
     penalty = choose_penalty(inputs, labels, groups, balanced=balanced, seed=seed) if c is None else None
@@ -114,14 +114,10 @@ def choose_penalty(
     Returns:
         None where a class is missing, or has too few groups to be on both sides.
     """
-    counts = [len(np.unique(groups[labels == label])) for label in np.unique(labels)]
-    num_folds = min(FOLDS, *counts)
-    if num_folds < 2 or len(counts) < 2:
+    folds = grouped_folds(labels, groups, seed)
+    if folds is None:
         return None
-    folds = list(StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed).split(inputs, labels, groups))
     models = [_unfitted(balanced) for _ in folds]
-    if any(len(np.unique(labels[fitted])) < len(counts) for fitted, _ in folds):
-        return None
     tried: list[tuple[float, Penalty]] = []
     for c in PENALTIES:
         told = np.zeros((len(labels), NUM_CLASSES))
@@ -133,6 +129,21 @@ def choose_penalty(
         if len(tried) > PATIENCE and all(loss > min(tried, key=_loss)[0] for loss, _ in tried[-PATIENCE:]):
             break
     return min(tried, key=_loss)[1]
+
+
+def grouped_folds(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]] | None:
+    """(fitted, held out) of up to `FOLDS` stratified folds that keep groups together, each with all classes among the fitted.
+
+    None where a class is missing, or has too few groups to be on both sides.
+    """
+    counts = [len(np.unique(groups[labels == label])) for label in np.unique(labels)]
+    num_folds = min(FOLDS, *counts)
+    if num_folds < 2 or len(counts) < 2:
+        return None
+    folds = list(StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed).split(labels, labels, groups))
+    return None if any(len(np.unique(labels[fitted])) < len(counts) for fitted, _ in folds) else folds
 
 
 def linear_inputs(model: UrgencyClassifier, data: TrainingData, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -153,7 +164,8 @@ def _loss(tried: tuple[float, Penalty]) -> float:
     return tried[0]
 
 
-def _sample(data: TrainingData, rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+def sample_rows(data: TrainingData, rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """The examples that are fitted: all, or a stratified sample of `MAX_ROWS` of them."""
     if len(rows) <= MAX_ROWS:
         return rows
     log.info("the linear model is fitted on a stratified sample of %d of %d rows", MAX_ROWS, len(rows))
