@@ -21,7 +21,7 @@ from urgency_ray.examples.dataset import NUM_CLASSES, class_counts
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.scoring.calibration import fit_temperature
 from urgency_ray.training.data import TrainingData
-from urgency_ray.training.linear import NEVER, grouped_folds, linear_inputs, sample_rows
+from urgency_ray.training.linear import NEVER, few_threads, grouped_folds, linear_inputs, sample_rows
 
 SHRINKAGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Candidates for s: the more dimensions for a row, the more of it."""
@@ -57,8 +57,9 @@ def fit_discriminant(
     rows = sample_rows(data, rows, seed)
     inputs, labels = linear_inputs(model, data, rows).astype(np.float64), data.urgency[rows]
     groups = rows if data.groups is None else data.groups[rows]
-    shrinkage, temperature = _choose(inputs, labels, groups, shrinkage=shrinkage, balanced=balanced, seed=seed)
-    weights, bias = _Moments.of(inputs, labels).weights(shrinkage, balanced)
+    with few_threads(len(rows)):
+        shrinkage, temperature = _choose(inputs, labels, groups, shrinkage=shrinkage, balanced=balanced, seed=seed)
+        weights, bias = _Moments.of(inputs, labels).weights(shrinkage, balanced)
     with torch.no_grad():
         model.urgency.weight.copy_(torch.from_numpy(weights / temperature))
         # A class that is not there stays away at any temperature.

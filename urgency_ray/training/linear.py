@@ -160,6 +160,11 @@ def linear_inputs(model: UrgencyClassifier, data: TrainingData, rows: NDArray[np
     return inputs
 
 
+def few_threads(num_rows: int) -> threadpool_limits:
+    """One thread, until the rows are many: threads that wait for each other cost more than they bring to small products."""
+    return threadpool_limits(1 if num_rows < MANY_ROWS else None)
+
+
 def _loss(tried: tuple[float, Penalty]) -> float:
     return tried[0]
 
@@ -180,9 +185,7 @@ def _unfitted(balanced: bool, tol: float = 1e-4) -> LogisticRegression:
 def _regress(inputs: NDArray[np.float32], labels: NDArray[np.int64], c: float, model: LogisticRegression) -> LogisticRegression:
     """Fit the model, from the weights that it has."""
     model.C = c
-    # Products of a few columns: threads that wait for each other cost more than they bring until the rows are many.
-    threads = 1 if len(labels) < MANY_ROWS else None
-    with warnings.catch_warnings(), threadpool_limits(threads):
+    with warnings.catch_warnings(), few_threads(len(labels)):
         # The weak penalties that need more steps lose anyway.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(inputs, labels)
