@@ -269,7 +269,7 @@ def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(
     first = load_study(run_dir).trials[0]
     assert Path(run_dir, "tune", "metrics.json").exists()
     with monkeypatch.context() as patch:
-        patch.setattr("urgency_ray.commands.tune._score", Mock(side_effect=RuntimeError("killed")))
+        patch.setattr("urgency_ray.commands.tune._retrain", Mock(side_effect=RuntimeError("killed")))
         with pytest.raises(RuntimeError, match="killed"):
             tune(config, run_dir, resume=True)
     assert not Path(run_dir, "tune", "metrics.json").exists(), "figures of one trial are none of three"

@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from urgency_ray import lease, storage
 from urgency_ray.config import Config
 from urgency_ray.examples.dataset import NUM_CLASSES, Examples, Splits, label_counts
-from urgency_ray.examples.splits import fold_splits, val_folds
+from urgency_ray.examples.splits import fold_splits
 from urgency_ray.fingerprint import Transform
 from urgency_ray.model.card import save_model
 from urgency_ray.model.classifier import UrgencyClassifier
-from urgency_ray.model.ensemble import describe_members
 from urgency_ray.model.inference import predict_examples
-from urgency_ray.model.load import Model
 from urgency_ray.model.text_trunk import load_tokenizer
 from urgency_ray.run_folder import RunFolder, write_json
 from urgency_ray.scoring.blocks import ClassificationBlock, CrossValidation, FoldScore, Metrics, SplitBlocks
 from urgency_ray.scoring.metrics import describe_absent, describe_gap
-from urgency_ray.scoring.scores import predictions_table, score_pooled, score_splits
-from urgency_ray.training.baselines import Baseline, compare, fit_baselines, format_against
+from urgency_ray.scoring.scores import predictions_table, score_pooled
+from urgency_ray.training.baselines import compare, fit_baselines, format_against, penalty
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.history import EpochRow
-from urgency_ray.training.members import all_validated, cross_predict, join_members, member_jobs
 from urgency_ray.training.run import check_examples, open_run, read_transcripts
 from urgency_ray.training.shared import SharedInputs
 from urgency_ray.training.tensorboard import write_events
 from urgency_ray.training.trainer import Job, Trained, train_models
+from urgency_ray.training.whole import Whole, member_folds
 
 log = logging.getLogger(__name__)
 
@@ -55,18 +52,12 @@ def train(config: Config, run_dir: str) -> Metrics:
     """
     folder, inputs = RunFolder(run_dir), SharedInputs(config.ray)
     config, examples, splits = open_run(config, run_dir, inputs.keep)
-    folds = _folds(config, examples, splits)
+    member_folds(config, examples, splits)
+    folds = fold_splits(examples, config.split, config.train.folds) if config.train.folds is not None else []
     examples = read_transcripts(examples, run_dir, load_tokenizer(config.model), inputs.keep)
     warnings = check_examples(config, examples, splits)
     with lease.hold(folder.lease("train"), f"train in {run_dir}"):
         return _train(config, folder, examples, splits, folds=folds, inputs=inputs, warnings=warnings)
-
-
-def _folds(config: Config, examples: Examples, splits: Splits) -> list[Splits]:
-    """Of an ensemble, those of train and val, each with its val part; of a cross-validation, those with their test part."""
-    if config.train.members is not None:
-        return val_folds(examples, splits, config.split, config.train.members, "train.members")
-    return fold_splits(examples, config.split, config.train.folds) if config.train.folds is not None else []
 
 
 def _train(
@@ -86,29 +77,37 @@ def _train(
         variants |= {name: config.replace({"model.modalities": name}) for name in MODALITIES if name != wanted}
     wants_baselines = config.train.baselines or config.train.linear_member
     baselines = fit_baselines(config, examples, splits) if wants_baselines else {}
-    jobs = _plan_jobs(variants, examples, [splits, *folds], inputs, baselines)
-    if config.train.members is not None:
-        splits = all_validated(splits)
+    whole = Whole.of(config, examples, splits, inputs)
+    jobs = {name: whole.jobs(name, variant, penalty(baselines, name)) for name, variant in variants.items()}
+    for number, fold in enumerate(folds, start=1):
+        data = TrainingData.from_examples(examples, fold)
+        jobs[f"fold-{number}"] = [Job(f"fold-{number}", config, data, inputs.share(data))]
     transform = Transform.of(config, examples.fingerprint)
     trained = iter(train_models([job for group in jobs.values() for job in group], folder.location, transform))
     found = {name: [next(trained) for _ in group] for name, group in jobs.items()}
-    models = {name: _judge(name, found[name], examples, splits=splits, folds=folds, config=config) for name in variants}
-    metrics = Metrics(splits=models[wanted].blocks, warnings=[*warnings, *_suspicions(models[wanted].blocks)])
+    models = {name: whole.judge(name, found[name]) for name in variants}
+    chosen = models[wanted]
+    metrics = Metrics(splits=chosen.blocks, warnings=[*warnings, *_suspicions(chosen.blocks)])
     if config.train.ablation:
         tested = {name: model.blocks["test"]["urgency"] for name, model in models.items()}
         metrics = metrics.model_copy(update={"ablation": tested})
-    if config.train.folds is not None:
+    if folds:
         held_out = [fold.model for name in found if name not in variants for fold in found[name]]
         metrics = metrics.model_copy(update={"folds": _score_folds(held_out, folds, examples, config)})
     if config.train.baselines:
         blocks = {name: baseline.block for name, baseline in baselines.items()}
-        against = compare(models[wanted].probs.argmax(axis=1), baselines, examples, splits, config)
+        against = compare(chosen.called, baselines, examples, splits, config)
         metrics = metrics.model_copy(update={"baselines": blocks, "against_baseline": against})
     history = [row for name in variants for pair in zip(jobs[name], found[name], strict=True) for row in _rows(name, *pair)]
     # All at the end: an interrupted run leaves the former model beside the former figures.
-    save_model(models[wanted].model, folder.model, metrics.model_dump(exclude_unset=True), label_counts(examples, splits))
+    save_model(
+        models[wanted].model,
+        folder.model,
+        metrics.model_dump(exclude_unset=True),
+        label_counts(examples, models[wanted].splits),
+    )
     write_events(history, folder.tensorboard)
-    storage.write_table(folder.predictions, predictions_table(models[wanted].probs, examples, splits))
+    storage.write_table(folder.predictions, predictions_table(chosen.probs, examples, chosen.splits))
     storage.write_text(folder.config, config.to_yaml())
     write_json(folder.history, history)
     write_json(folder.metrics, metrics)
@@ -123,65 +122,10 @@ def _suspicions(blocks: SplitBlocks) -> Iterator[str]:
         yield line
 
 
-def _plan_jobs(
-    variants: Mapping[str, Config],
-    examples: Examples,
-    parts: Sequence[Splits],
-    inputs: SharedInputs,
-    baselines: Mapping[str, Baseline],
-) -> dict[str, list[Job]]:
-    """What to train for each variant: a model, or the members of an ensemble; then, by other names, the models of `folds`.
-
-    Args:
-        variants: configs by modality, the wanted one first.
-        examples: the rows of the run.
-        parts: the model's own splits, then the folds.
-        inputs: takes what the workers share.
-        baselines: whose penalty the linear members take.
-    """
-    first = next(iter(variants.values()))
-    is_ensemble = first.train.members is not None
-    data = [TrainingData.from_examples(examples, part) for part in parts[is_ensemble:]]
-    prepared = list(zip(data, map(inputs.share, data), strict=True))
-    if is_ensemble:
-        penalties = {name: baselines[f"linear_{name}"].c for name in variants} if first.train.linear_member else {}
-        return {name: member_jobs(name, variant, prepared, penalties.get(name)) for name, variant in variants.items()}
-    jobs = {name: [Job(name, variant, *prepared[0])] for name, variant in variants.items()}
-    return jobs | {name: [Job(name, first, *fold)] for name, fold in ((f"fold-{k}", prepared[k]) for k in range(1, len(parts)))}
-
-
 def _rows(name: str, job: Job, trained: Trained) -> list[EpochRow]:
     """The rows of history.json of a model, or of a member of the ensemble `name`."""
     member = {} if job.name == name else {"member": job.name.removeprefix(f"{name}-")}
     return [row.model_copy(update=member) for row in trained.history]
-
-
-class Judged(NamedTuple):
-    """A model, its blocks of metrics.json, and its P(urgency class) of each example, (N, C)."""
-
-    model: Model
-    blocks: SplitBlocks
-    probs: NDArray[np.float32]
-
-
-def _judge(
-    name: str, trained: list[Trained], examples: Examples, *, splits: Splits, folds: list[Splits], config: Config
-) -> Judged:
-    """Make one model of what was trained for a variant, and score it."""
-    if config.train.members is None:
-        (one,) = trained
-        best = max(one.history, key=lambda row: row.val_score)
-        words = f"{len(one.history)} epochs, the best is of validation macro-F1 {best.val_macro_f1:.3f}, epoch {best.epoch}"
-        log.info("%s: %s", name, words)
-        model: Model = one.model
-        probabilities = predict_examples(model, examples)
-    else:
-        model = join_members(trained, examples, folds)
-        log.info("%s: %s", name, describe_members(model))
-        probabilities = cross_predict(model, examples, folds)
-    num_resamples, seed = config.train.bootstrap_samples, config.split.seed
-    blocks = score_splits(model, probabilities, examples, splits, num_resamples=num_resamples, seed=seed)
-    return Judged(model, blocks, probabilities["urgency"])
 
 
 def _score_folds(models: list[UrgencyClassifier], folds: list[Splits], examples: Examples, config: Config) -> CrossValidation:

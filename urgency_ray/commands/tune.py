@@ -10,13 +10,10 @@ import logging
 import math
 import time
 from dataclasses import replace
-from typing import NamedTuple
 
-import numpy as np
 import optuna
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from urgency_ray import cluster, lease, storage
@@ -26,21 +23,20 @@ from urgency_ray.examples.dataset import Examples, Splits, label_counts
 from urgency_ray.examples.splits import group_examples, val_folds
 from urgency_ray.fingerprint import Transform
 from urgency_ray.model.card import save_model
-from urgency_ray.model.classifier import UrgencyClassifier
-from urgency_ray.model.inference import predict_examples
 from urgency_ray.model.text_trunk import load_tokenizer
 from urgency_ray.run_folder import RunFolder, SearchFolder, write_json
-from urgency_ray.scoring.blocks import Difference, Metrics, SearchSummary, SplitBlocks, UrgencyBlocks
+from urgency_ray.scoring.blocks import AgainstBaseline, Difference, Metrics, SearchSummary, UrgencyBlocks
 from urgency_ray.scoring.metrics import paired_macro_f1_difference
-from urgency_ray.scoring.scores import score_splits
 from urgency_ray.search.engine import num_concurrent, run_search
 from urgency_ray.search.journal import Journal, open_journal
 from urgency_ray.search.space import check_space
 from urgency_ray.search.study import begin_study, ended_trials, history_table, trials_table
+from urgency_ray.training.baselines import compare, fit_baselines, format_against, penalty
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.run import check_examples, open_run, read_transcripts
 from urgency_ray.training.shared import SharedInputs
-from urgency_ray.training.trainer import Job, train_models
+from urgency_ray.training.trainer import train_models
+from urgency_ray.training.whole import Judged, Whole, member_folds
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +63,7 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
         if config.tune.folds is not None
         else [splits]
     )
+    member_folds(config, examples, splits)
     examples = read_transcripts(examples, run_dir, load_tokenizer(config.model), inputs.keep)
     cluster.connect(config.ray)
     num_concurrent(config)
@@ -88,12 +85,10 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
         storage.write_text(folder.best, best.to_yaml())
         with lease.hold(RunFolder(run_dir).lease("train"), f"training of the winner in {run_dir}"):
             configs = {"winner": best} if best == config else {"winner": best, "defaults": config}
-            jobs = [Job(name, chosen, data, shared) for name, chosen in configs.items()]
-            trained = train_models(jobs, run_dir, Transform.of(config, examples.fingerprint))
-            found, *others = [_score(model.model, examples, splits, config) for model in trained]
+            (found, *others), against = _retrain(configs, run_dir, examples, splits, inputs)
             defaults = others[0] if others else found
         metrics = Metrics(splits=found.blocks, warnings=warnings)
-        save_model(found.model, folder.model, metrics.model_dump(exclude_unset=True), label_counts(examples, splits))
+        save_model(found.model, folder.model, metrics.model_dump(exclude_unset=True), label_counts(examples, found.splits))
         summary = _summarize(
             study.study_name,
             trials,
@@ -102,6 +97,7 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
             found=found.urgency(),
             defaults=defaults.urgency(),
             difference=_difference(found, defaults, examples, splits, config),
+            against=against,
             wall_sec=searched_sec + time.monotonic() - started,
         )
         write_json(folder.metrics, summary)
@@ -128,6 +124,8 @@ def format_verdict(summary: SearchSummary) -> list[str]:
     assert difference is not None and defaults is not None, "only files of earlier versions lack them"
     scores = f"validation macro-F1 {summary.best_score:.3f}, test {summary.test.macro_f1:.3f}"
     lines = [f"best of {summary.num_trials} trials: {scores}"]
+    if summary.against_baseline is not None:
+        lines.append(format_against(summary.against_baseline))
     if difference.verdict == "defaults":
         return [*lines, "the best trial is that of the config's own values: the search found nothing better"]
     low, high = difference.interval
@@ -136,23 +134,22 @@ def format_verdict(summary: SearchSummary) -> list[str]:
     return [*lines, f"against the config's own values, at {defaults.test.macro_f1:.3f}: {words}, {amount}"]
 
 
-class TrainedScores(NamedTuple):
-    """A trained model, its blocks of metrics.json, and the urgency class that it gives to each example, (N,)."""
-
-    model: UrgencyClassifier
-    blocks: SplitBlocks
-    called: NDArray[np.int64]
-
-    def urgency(self) -> UrgencyBlocks:
-        """The blocks that a search is judged by."""
-        return UrgencyBlocks(val=self.blocks["val"]["urgency"], test=self.blocks["test"]["urgency"])
-
-
-def _score(model: UrgencyClassifier, examples: Examples, splits: Splits, config: Config) -> TrainedScores:
-    probabilities = predict_examples(model, examples)
-    num_resamples, seed = config.train.bootstrap_samples, config.split.seed
-    blocks = score_splits(model, probabilities, examples, splits, num_resamples=num_resamples, seed=seed)
-    return TrainedScores(model, blocks, probabilities["urgency"].argmax(axis=1))
+def _retrain(
+    configs: dict[str, Config], run_dir: str, examples: Examples, splits: Splits, inputs: SharedInputs
+) -> tuple[list[Judged], AgainstBaseline | None]:
+    """The models of some configs, trained as `train` does, and how the first one stands against the baselines."""
+    first = next(iter(configs.values()))
+    wants_baselines = first.train.baselines or any(config.train.linear_member for config in configs.values())
+    baselines = fit_baselines(first, examples, splits) if wants_baselines else {}
+    wholes = {name: Whole.of(config, examples, splits, inputs) for name, config in configs.items()}
+    jobs = {
+        name: wholes[name].jobs(name, config, penalty(baselines, config.model.modalities)) for name, config in configs.items()
+    }
+    transform = Transform.of(first, examples.fingerprint)
+    trained = iter(train_models([job for group in jobs.values() for job in group], run_dir, transform))
+    judged = [wholes[name].judge(name, [next(trained) for _ in group]) for name, group in jobs.items()]
+    against = compare(judged[0].called, baselines, examples, splits, first) if first.train.baselines else None
+    return judged, against
 
 
 def _summarize(
@@ -164,6 +161,7 @@ def _summarize(
     found: UrgencyBlocks,
     defaults: UrgencyBlocks,
     difference: Difference,
+    against: AgainstBaseline | None,
     wall_sec: float,
 ) -> SearchSummary:
     assert winner.value is not None
@@ -182,6 +180,7 @@ def _summarize(
         selection_optimism=winner.value - found.test.macro_f1,
         defaults=defaults,
         difference=difference,
+        **({} if against is None else {"against_baseline": against}),
         wall_sec=round(wall_sec, 3),
         seed=best.tune.seed,
     )
@@ -217,9 +216,7 @@ def _best_config(config: Config, winner: FrozenTrial) -> Config:
     return config if same else config.replace(fields)
 
 
-def _difference(
-    found: TrainedScores, defaults: TrainedScores, examples: Examples, splits: Splits, config: Config
-) -> Difference:
+def _difference(found: Judged, defaults: Judged, examples: Examples, splits: Splits, config: Config) -> Difference:
     """`difference` of tune/metrics.json: what the winner's test macro-F1 is worth beside that of the defaults."""
     if found is defaults:
         return Difference(macro_f1=0.0, interval=(0.0, 0.0), verdict="defaults")

@@ -228,6 +228,7 @@ class SearchSummary(Figures):
         val, test: the winner's urgency block, trained again.
         selection_optimism: `best_score` less the macro-F1 on test.
         defaults: blocks of the config's own values; earlier versions had neither these nor the `difference`.
+        against_baseline: the winner beside the best baseline; earlier versions had none.
         wall_sec: of the whole search, its interrupted parts included.
     """
 
@@ -244,5 +245,6 @@ class SearchSummary(Figures):
     selection_optimism: float
     defaults: UrgencyBlocks | None = None
     difference: Difference | None = None
+    against_baseline: AgainstBaseline | None = None
     wall_sec: float
     seed: int

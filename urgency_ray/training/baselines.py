@@ -74,6 +74,12 @@ def best_baseline(baselines: Mapping[str, Baseline]) -> str:
     return max(baselines, key=lambda name: baselines[name].cv_macro_f1)
 
 
+def penalty(baselines: Mapping[str, Baseline], modalities: str) -> float | None:
+    """What cross-validation chose for the linear model of these modalities, where it was fitted."""
+    baseline = baselines.get(f"linear_{modalities}")
+    return None if baseline is None else baseline.c
+
+
 def compare(
     called: NDArray[np.int64], baselines: Mapping[str, Baseline], examples: Examples, splits: Splits, config: Config
 ) -> AgainstBaseline:
