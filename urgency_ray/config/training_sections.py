@@ -168,7 +168,8 @@ class TrainConfig(Section):
     max_failures: Annotated[int, Field(ge=0), Role.SPEED] = 1
     """Times that the worker group is restarted from its last checkpoint before the run fails."""
     checkpoint_epochs: Annotated[PositiveInt, Role.SPEED] = 5
-    """A checkpoint is written when an epoch is the best by select_by, every so many epochs, and at the end."""
+    """A checkpoint is written every so many epochs, at the end, and, where the last is some seconds old, when an epoch is the
+    best by select_by."""
     keep_checkpoints: Annotated[PositiveInt, Role.SPEED] = 1
     """Checkpoints kept, the latest ones; each also holds the best epoch's weights."""
     select_by: Annotated[Literal["urgency_macro_f1", "mean_of_tasks", "urgency_likelihood"], Role.RECIPE] = "urgency_macro_f1"

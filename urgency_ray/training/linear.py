@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,10 +30,13 @@ PENALTIES = tuple(10.0 ** (power / 2) for power in range(-9, 5))
 FOLDS = 5
 MAX_ROWS = 50_000
 """Of more rows a stratified sample is fitted: the figures of a linear model have long settled there."""
+CHOICE_ROWS = 5_000
+"""Of more rows a stratified sample chooses C: a prior's width, which more rows do not change, and nearly all of the time."""
 MANY_ROWS = 10_000
 MAX_STEPS = 500
 FALLBACK = 0.01
 """C where it cannot be chosen: the middle of what other data chose."""
+TOLERANCE = 1e-4
 FINAL_TOLERANCE = 1e-6
 """Of the last fit's gradient: probabilities are then those of the optimum to 1e-4."""
 NEVER = -30.0
@@ -60,7 +64,7 @@ class LinearFit:
 
     Attributes:
         loss: mean log loss on the rows that were fitted.
-        rows: their numbers: a sample where there were more than `MAX_ROWS`.
+        rows: numbers of those that chose C: a sample where there were more than `CHOICE_ROWS`.
         penalty: how C was chosen; None where it was given, or where there was too little to choose it by.
     """
 
@@ -82,21 +86,26 @@ def fit_linear(
         balanced: whether classes weigh the same, whatever their rows.
         seed: of the folds, and of the sample where there are more than `MAX_ROWS` rows.
     """
+    choosing, penalty = sample_rows(data, rows, seed, CHOICE_ROWS), None
+    if c is None:
+        groups = choosing if data.groups is None else data.groups[choosing]
+        few = linear_inputs(model, data, choosing)
+        penalty = choose_penalty(few, data.urgency[choosing], groups, balanced=balanced, seed=seed)
+        c = FALLBACK if penalty is None else penalty.c
     rows = sample_rows(data, rows, seed)
     inputs, labels = linear_inputs(model, data, rows), data.urgency[rows]
-    groups = rows if data.groups is None else data.groups[rows]
-    penalty = choose_penalty(inputs, labels, groups, balanced=balanced, seed=seed) if c is None else None
-    if c is None:
-        c = FALLBACK if penalty is None else penalty.c
-    fresh = _unfitted(balanced, tol=FINAL_TOLERANCE)
-    fitted = _regress(inputs.astype(np.float64), labels, c, fresh) if len(np.unique(labels)) > 1 else None
+    # The last digits are for tests against other libraries; of many rows they would take minutes.
+    precise = len(rows) < MANY_ROWS
+    fresh = _unfitted(balanced, tol=FINAL_TOLERANCE if precise else TOLERANCE)
+    exact = inputs.astype(np.float64) if precise else inputs
+    fitted = _regress(exact, labels, c, fresh) if len(np.unique(labels)) > 1 else None
     weights, bias = _all_classes(fitted, inputs.shape[1], labels)
     with torch.no_grad():
         model.urgency.weight.copy_(torch.from_numpy(weights))
         model.urgency.bias.copy_(torch.from_numpy(bias))
         logits = model.urgency(torch.from_numpy(inputs))
         loss = float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)))
-    return LinearFit(loss, rows, penalty)
+    return LinearFit(loss, choosing, penalty)
 
 
 def choose_penalty(
@@ -169,20 +178,21 @@ def _loss(tried: tuple[float, Penalty]) -> float:
     return tried[0]
 
 
-def sample_rows(data: TrainingData, rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """The examples that are fitted: all, or a stratified sample of `MAX_ROWS` of them."""
-    if len(rows) <= MAX_ROWS:
+def sample_rows(data: TrainingData, rows: NDArray[np.int64], seed: int, most: int = MAX_ROWS) -> NDArray[np.int64]:
+    """All of some labelled examples, or a stratified sample of `most` of them."""
+    if len(rows) <= most:
         return rows
-    log.info("the linear model is fitted on a stratified sample of %d of %d rows", MAX_ROWS, len(rows))
-    kept, _ = train_test_split(rows, train_size=MAX_ROWS, stratify=data.urgency[rows], random_state=seed)
+    kept, _ = train_test_split(rows, train_size=most, stratify=data.urgency[rows], random_state=seed)
     return np.sort(kept)
 
 
-def _unfitted(balanced: bool, tol: float = 1e-4) -> LogisticRegression:
+def _unfitted(balanced: bool, tol: float = TOLERANCE) -> LogisticRegression:
     return LogisticRegression(max_iter=MAX_STEPS, tol=tol, warm_start=True, class_weight="balanced" if balanced else None)
 
 
-def _regress(inputs: NDArray[np.float32], labels: NDArray[np.int64], c: float, model: LogisticRegression) -> LogisticRegression:
+def _regress(
+    inputs: NDArray[np.floating[Any]], labels: NDArray[np.int64], c: float, model: LogisticRegression
+) -> LogisticRegression:
     """Fit the model, from the weights that it has."""
     model.C = c
     with warnings.catch_warnings(), few_threads(len(labels)):

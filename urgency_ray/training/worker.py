@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import ray.train
 import ray.train.torch
 import torch
+import torch.distributed as dist
 from ray.train import Checkpoint
 
 from urgency_ray import storage
@@ -20,6 +22,9 @@ from urgency_ray.training.fit import Epoch, State, fit
 from urgency_ray.training.shared import SharedData
 
 STATE_FILE = "state.pt"
+SAVE_SEC = 5.0
+"""A better epoch that comes sooner after a checkpoint is not worth the wait for another: small models improve many times a
+second."""
 RESULT = ("best_model", "history")
 """What stays of the last epoch's state once a model has come to its end."""
 
@@ -80,8 +85,26 @@ def train_worker(orders: Orders) -> str | None:
     return None
 
 
+class Clock:
+    """Says when a checkpoint is due for the time that has passed since the last, the same on all workers."""
+
+    def __init__(self) -> None:
+        self.saved = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether rank 0's last checkpoint is more than `SAVE_SEC` old."""
+        passed = torch.tensor(time.monotonic() - self.saved, device=ray.train.torch.get_device())
+        if dist.is_initialized():
+            dist.broadcast(passed, 0)
+        return float(passed) > SAVE_SEC
+
+    def note(self) -> None:
+        """A checkpoint was written."""
+        self.saved = time.monotonic()
+
+
 def _train(task: Task, send: Callable[[tuple[str, dict[str, Any]]], None], resume: State | None) -> None:
-    first = ray.train.get_context().get_world_rank() == 0
+    first, clock = ray.train.get_context().get_world_rank() == 0, Clock()
 
     def report(epoch: Epoch) -> None:
         if first:
@@ -91,12 +114,14 @@ def _train(task: Task, send: Callable[[tuple[str, dict[str, Any]]], None], resum
             kept = io.BytesIO()
             torch.save({name: epoch.state()[name] for name in RESULT}, kept)
             storage.write_bytes(task.result, kept.getvalue())
-        if epoch.improved or epoch.last or epoch.metrics["epoch"] % task.config.train.checkpoint_epochs == 0:
+        regular = epoch.last or epoch.metrics["epoch"] % task.config.train.checkpoint_epochs == 0
+        if regular or (epoch.improved and clock.is_due()):
             # Every rank must report, with or without a checkpoint: the call is a barrier.
             with tempfile.TemporaryDirectory() as folder:
                 if first:
                     torch.save(epoch.state() | {"task": task.name}, Path(folder) / STATE_FILE)
                 ray.train.report(epoch.metrics, checkpoint=Checkpoint.from_directory(folder) if first else None)
+            clock.note()
 
     fit(task.config, task.data.get(), report, device=ray.train.torch.get_device(), resume=resume)
 
