@@ -50,12 +50,16 @@ def ray_session() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def demo_config() -> Config:
-    """configs/demo.yaml with training cut short."""
+    """configs/demo.yaml's encoders and search, and one small fusion model by UrgencySense's losses, its training cut short."""
     from urgency_ray.config import load_config
 
-    return load_config(
-        ROOT / "configs" / "demo.yaml", {"train.epochs": "4", "train.ablation": "false", "extract.rows_per_block": "16"}
-    )
+    model = {"name": "cross_attention", "hidden_dim": "64", "num_layers": "1", "num_heads": "4", "feedforward_dim": "128"}
+    loss = {"kl_weight": "0.25", "focal_weight": "0.4", "cross_entropy_weight": "0.35"}
+    one = {"members": "null", "linear_member": "false", "discriminant_member": "false", "select_by": "urgency_macro_f1"}
+    recipe = {"weight_decay": "0.01", "schedule": "cosine_warm_restarts", "epochs": "4", "ablation": "false"}
+    sections = {"model": model | {"head_dim": "64"}, "loss": loss, "train": one | recipe}
+    fields = {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
+    return load_config(ROOT / "configs" / "demo.yaml", fields | {"extract.rows_per_block": "16"})
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,9 @@ OPTIONS = {
     "train.epochs": 60,
     "train.early_stop_epochs": "null",
     "tune.grace_epochs": 20,
+    "train.members": "null",
+    "train.linear_member": "false",
+    "train.discriminant_member": "false",
     "train.bootstrap_samples": 100,
 }
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"

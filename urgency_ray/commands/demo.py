@@ -16,6 +16,7 @@ from urgency_ray.report.page import write_report
 from urgency_ray.run_folder import RunFolder
 from urgency_ray.scoring.blocks import ClassificationBlock
 from urgency_ray.synthesize.corpus import synthesize
+from urgency_ray.training.baselines import format_against
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,9 @@ def demo(config: Config, run_dir: str) -> None:
     search = _timed("tune", lambda: tune(config, run_dir))
     report = _timed("report", lambda: write_report(run_dir))
     assert metrics.ablation is not None, "train.ablation is set"
-    print(format_table(metrics.ablation, corpus.ceiling.model_dump()))
+    print(format_table(metrics.ablation, metrics.baselines or {}, corpus.ceiling.model_dump()))
+    if metrics.against_baseline is not None:
+        print("", format_against(metrics.against_baseline), sep="\n")
     print("", *format_verdict(search), sep="\n")
     print(f"run folder: {run_dir}\nreport: {report}")
 
@@ -46,13 +49,18 @@ def _timed(name: str, stage: Callable[[], Result]) -> Result:
     return result
 
 
-def format_table(ablation: Mapping[str, ClassificationBlock], ceiling: Mapping[str, float]) -> str:
-    """Macro-F1 on test by modality, with its interval, beside the best that any classifier could reach on this corpus."""
-    lines = ["", f"{'model':<8}{'test macro-F1':>15}{'95 % interval':>18}{'ceiling':>10}"]
+def format_table(
+    ablation: Mapping[str, ClassificationBlock], baselines: Mapping[str, ClassificationBlock], ceiling: Mapping[str, float]
+) -> str:
+    """Macro-F1 on test by modality, with its interval, between that of a linear model and the best that any classifier could
+    reach on this corpus.
+    """
+    lines = ["", f"{'model':<8}{'test macro-F1':>15}{'95 % interval':>18}{'linear':>10}{'ceiling':>10}"]
     for name in ("audio", "text", "fused"):
         block = ablation[name]
         low, high = block.macro_f1_interval
-        lines.append(f"{name:<8}{block.macro_f1:>15.3f}{f'{low:.3f} to {high:.3f}':>18}{ceiling[name]:>10.3f}")
+        linear = f"{baselines[key].macro_f1:.3f}" if (key := f"linear_{name}") in baselines else "-"
+        lines.append(f"{name:<8}{block.macro_f1:>15.3f}{f'{low:.3f} to {high:.3f}':>18}{linear:>10}{ceiling[name]:>10.3f}")
     lines.append(
         f"n = {ablation['fused'].num_rows} test calls; the ceiling is a population figure: a sample scatters around it"
     )
