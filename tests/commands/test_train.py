@@ -258,7 +258,8 @@ def test_a_leak_is_logged_and_kept_with_the_figures(unmoved: Any) -> None:
 @pytest.fixture(scope="module")
 def ensemble(ray_session: None, extracted: Extracted, share: Share) -> Trained:
     """(run folder, metrics, config) of an ensemble of two folds, of a fusion model and a linear one each; read only."""
-    config = extracted[2].replace({"train.epochs": 2, "train.members": 2, "train.linear_member": True})
+    members = {"train.members": 2, "train.linear_member": True, "train.baselines": True}
+    config = extracted[2].replace({"train.epochs": 2} | members)
     return *share("ensemble", train, lambda run_dir: train(config, run_dir), copy_of=extracted[0]), config
 
 
