@@ -82,10 +82,11 @@ def test_a_class_that_is_not_there_is_never_called() -> None:
         assert set(probs.argmax(axis=1)) <= set(classes)
 
 
-def test_what_it_cannot_do_is_said_in_one_line() -> None:
-    data = make_data()
-    with pytest.raises(RequestError, match=r"loss\.sentiment_weight: a linear model learns urgency alone; set it to 0"):
-        fit_here({"loss.sentiment_weight": 0.4}, data)
+def test_a_sentiment_that_it_cannot_learn_is_refused() -> None:
+    with pytest.raises(
+        RequestError, match=r"loss\.sentiment_weight: 0\.4, but model\.name linear learns urgency alone: set it to 0"
+    ):
+        Config().replace({"model.name": "linear", "loss.sentiment_weight": 0.4})
 
 
 def test_where_there_is_too_little_to_choose_the_penalty_by_it_is_still_fitted() -> None:

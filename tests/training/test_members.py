@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,13 @@ from fitting import SMALL, run
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from urgency_ray.config import Config
+from urgency_ray.config import Config, load_config
 from urgency_ray.examples.dataset import Examples, Splits
 from urgency_ray.examples.splits import val_folds
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import build_model
 from urgency_ray.training.history import EpochRow
-from urgency_ray.training.members import all_validated, cross_predict, fit_shares, join_members, member_jobs
+from urgency_ray.training.members import all_validated, cross_predict, fit_shares, join_members, linear_config, member_jobs
 from urgency_ray.training.shared import SharedData
 from urgency_ray.training.trainer import Trained, calibrate
 
@@ -131,3 +132,16 @@ def test_members_begin_differently_and_see_their_own_folds() -> None:
     merged = all_validated(splits)
     assert merged.train.tolist() == merged.val.tolist() == list(range(100))
     assert dataclasses.astuple(merged)[2].tolist() == list(range(100, 150))
+
+
+RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("changes", [{}, {"model.urgency_head": "corn", "loss.corn_weight": "0.5"}], ids=["as it is", "corn"])
+def test_every_recipe_has_a_linear_model_beside_it(path: Path, changes: dict[str, str]) -> None:
+    recipe = load_config(path, changes)
+    found = linear_config(recipe)
+    assert found.model.is_linear and found.model.text_encoder is None
+    assert (found.split, found.loss.class_weights) == (recipe.split, recipe.loss.class_weights)
+    assert found.model.modalities == recipe.model.modalities

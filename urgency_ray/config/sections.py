@@ -172,6 +172,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _linear_learns_urgency_alone(self) -> Self:
+        if self.model.is_linear and self.loss.sentiment_weight > 0:
+            weight = f"{self.loss.sentiment_weight:g}"
+            raise ValueError(
+                f"loss.sentiment_weight: {weight}, but model.name {self.model.name} learns urgency alone: set it to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _corn_loss_has_its_head(self) -> Self:
         if self.loss.corn_weight > 0 and self.model.urgency_head != "corn":
             raise ValueError(

@@ -220,8 +220,6 @@ def _linear_epoch(config: Config, data: TrainingData, worker: Worker, resume: St
     from urgency_ray.training.discriminant import fit_discriminant
     from urgency_ray.training.linear import fit_linear
 
-    if config.loss.sentiment_weight > 0:
-        raise RequestError("loss.sentiment_weight: a linear model learns urgency alone; set it to 0")
     if resume is not None and resume["ended"]:
         return
     started = time.monotonic()

@@ -39,15 +39,11 @@ def member_configs(config: Config, linear_c: float | None = None) -> dict[str, C
 def linear_config(config: Config) -> Config:
     """The config of a linear model of the same rows and modalities: of urgency alone, on the run's own embeddings."""
     encoder = dict.fromkeys(("model.text_encoder", "model.text_encoder_revision", "model.trainable_layers"))
-    return config.replace(
-        {
-            "model.name": "linear",
-            "model.urgency_head": "softmax",
-            "model.gradient_checkpointing": False,
-            "loss.sentiment_weight": 0.0,
-            **encoder,
-        }
-    )
+    head = {"model.name": "linear", "model.urgency_head": "softmax", "model.gradient_checkpointing": False}
+    # What only a head of its own could learn, or be picked by.
+    weights = ("kl_weight", "focal_weight", "corn_weight", "emd_weight", "sentiment_weight")
+    loss = {f"loss.{name}": 0.0 for name in weights} | {"loss.cross_entropy_weight": 1.0}
+    return config.replace({**encoder, **head, **loss, "train.select_by": "urgency_macro_f1"})
 
 
 def member_jobs(
