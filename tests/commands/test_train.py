@@ -257,9 +257,13 @@ def test_a_leak_is_logged_and_kept_with_the_figures(unmoved: Any) -> None:
 
 @pytest.fixture(scope="module")
 def ensemble(ray_session: None, extracted: Extracted, share: Share) -> Trained:
-    """(run folder, metrics, config) of an ensemble of two folds, of a fusion model and a linear one each; read only."""
+    """(run folder, metrics, config) of an ensemble of two folds, of a fusion model and a linear one each; read only.
+
+    The fusion models learn both tasks and are picked by both, as UrgencyDetect's are; linear ones learn urgency alone.
+    """
     members = {"train.members": 2, "train.linear_member": True, "train.baselines": True}
-    config = extracted[2].replace({"train.epochs": 2} | members)
+    both_tasks = {"loss.sentiment_weight": 0.4, "train.select_by": "mean_of_tasks", "train.epochs": 2}
+    config = extracted[2].replace(both_tasks | members)
     return *share("ensemble", train, lambda run_dir: train(config, run_dir), copy_of=extracted[0]), config
 
 

@@ -107,7 +107,7 @@ def train_models(jobs: Sequence[Job], run_dir: str, transform: Transform) -> lis
         transform: goes into the models.
 
     Raises:
-        RequestError: the workers do not fit the cluster.
+        RequestError: the workers do not fit the cluster, or a model cannot be trained as asked for.
         FloatingPointError: a loss is not finite.
     """
     placement = plan_workers(jobs[0].config.train, cluster.nodes())
@@ -145,7 +145,7 @@ def _run_workers(jobs: Sequence[Job], checkpoints: Checkpoints, use_gpu: bool, c
         ).fit()
     if result.return_value is not None:
         checkpoints.discard()
-        raise FloatingPointError(result.return_value)
+        raise result.return_value
 
 
 @torch.inference_mode()

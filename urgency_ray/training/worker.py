@@ -18,6 +18,7 @@ from ray.train import Checkpoint
 
 from urgency_ray import storage
 from urgency_ray.config import Config
+from urgency_ray.errors import RequestError
 from urgency_ray.training.fit import Epoch, State, fit
 from urgency_ray.training.shared import SharedData
 
@@ -66,11 +67,11 @@ def read_result(location: str) -> State:
     return _read_state(storage.read_bytes(location))
 
 
-def train_worker(orders: Orders) -> str | None:
+def train_worker(orders: Orders) -> FloatingPointError | RequestError | None:
     """What each Ray Train worker runs: `fit` for each model, with reports and checkpoints through Ray Train.
 
     Returns:
-        Why the training could not go on, the same on all workers; None where it came to its end.
+        Why the training could not go on, for the driver to raise, the same on all workers; None where it came to its end.
     """
     torch.set_num_threads(max(1, int(orders.cpus)))
     resume = _load_checkpoint()
@@ -79,9 +80,9 @@ def train_worker(orders: Orders) -> str | None:
             continue
         try:
             _train(task, orders.send, resume if resume is not None and resume["task"] == task.name else None)
-        except FloatingPointError as error:
+        except (FloatingPointError, RequestError) as error:
             # Raised here, it would be tried again `train.max_failures` times, and come to the same end.
-            return str(error)
+            return error
     return None
 
 
