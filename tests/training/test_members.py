@@ -111,6 +111,9 @@ def test_kinds_share_the_say_by_the_least_log_loss() -> None:
     )
     assert sum(found) == pytest.approx(1)
     np.testing.assert_allclose(found, best.x, atol=5e-3)
+    # One that is wrong about every row keeps a say that changes nothing.
+    worse = np.eye(3)[(truth + 1) % 3]
+    assert 0 < fit_shares(np.stack([probabilities[0], worse]).astype(np.float32), truth)[1] < 2e-4
 
 
 def test_members_begin_differently_and_see_their_own_folds() -> None:

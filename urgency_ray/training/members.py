@@ -19,6 +19,7 @@ from urgency_ray.training.shared import SharedData
 from urgency_ray.training.trainer import Job, Trained
 
 EM_STEPS = 200
+LEAST_SHARE = 1e-4
 LEAST_PROBABILITY = 1e-9
 """A model that rules out what was true is not weighed by an infinite loss."""
 
@@ -117,4 +118,6 @@ def fit_shares(probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> 
     for _ in range(EM_STEPS):
         parts = shares[:, None] * told
         shares = (parts / parts.sum(axis=0)).mean(axis=1)
+    # No kind is left without any: what it alone has learnt, the sentiment, is a mean over its own shares.
+    shares = np.maximum(shares, LEAST_SHARE)
     return [float(share) for share in shares / shares.sum()]
