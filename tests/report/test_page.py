@@ -28,8 +28,8 @@ from urgency_ray.report.page import write_report
 from urgency_ray.report.tuning import cost, importances, rungs, search_seconds
 from urgency_ray.report.words import EXPLANATIONS, fusion_verdict, tuning_verdict, value
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_LABELS
-from urgency_ray.scoring.blocks import ClassificationBlock, Difference, SearchSummary
-from urgency_ray.scoring.metrics import expected_calibration_error
+from urgency_ray.scoring.blocks import ClassificationBlock, Difference, NetBenefit, SearchSummary
+from urgency_ray.scoring.metrics import expected_calibration_error, net_benefit
 from urgency_ray.training.history import EpochRow
 
 SPACE = {
@@ -643,6 +643,35 @@ def test_the_epoch_that_the_run_picked_is_marked() -> None:
     for figures, marked in ((by_macro_f1, "2"), (by_another, "1")):
         history = [EpochRow.model_construct(**row) for row in figures]
         assert re.findall(r"<text[^>]*(?:700|bold)[^>]*>([^<]*)</text>", charts.macro_f1_curves(history)) == [marked]
+
+
+def test_the_decision_curve_is_drawn_between_flagging_all_and_none() -> None:
+    # By hand: of ten calls three are 상; the model finds two of them at every threshold, with one false alarm.
+    thresholds = [0.25, 0.5]
+    curve = NetBenefit(thresholds=thresholds, model=[0.2 - 0.1 / 3, 0.1], flag_all=[0.3 - 0.7 / 3, -0.4])
+    assert net_benefit(np.arange(10) < 3, np.array([0.9, 0.8, 0.1, 0.7, *[0.0] * 6])).model[4:10:5] == pytest.approx(
+        curve.model
+    )
+    svg = charts.net_benefit(curve)
+    assert "flag all" in svg and "flag none" in svg and "threshold on P(상)" in svg
+
+
+def test_members_are_summed_up_by_kind(tmp_path: Path) -> None:
+    def row(member: str | None, epoch: int, macro_f1: float) -> dict[str, Any]:
+        figures = {"train_loss": 0.5, "val_loss": 0.6, "val_macro_f1": macro_f1, "val_accuracy": 0.7, "val_score": macro_f1}
+        return {"modalities": "fused", "member": member, "epoch": epoch, **figures, "learning_rate": 0.1, "seconds": 1.5}
+
+    history = [row("concat-0", 1, 0.5), row("concat-0", 2, 0.6), row("concat-1", 1, 0.8), row("linear-0", 1, 0.9)]
+    (tmp_path / "history.json").write_text(json.dumps(history), encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(
+        Config().replace({"train.select_by": "urgency_likelihood"}).to_yaml(), encoding="utf-8"
+    )
+    page = Path(write_report(str(tmp_path))).read_text(encoding="utf-8")
+    assert "The epoch with the best likelihood of the validation labels" in page
+    # Of two members: (2 + 1) / 2 epochs, the best being the second and the first, macro-F1 (0.6 + 0.8) / 2, 4.5 s in all.
+    (line,) = re.findall(r"<tr><th>fused, concat<small>means of 2 members.*?</tr>", page)
+    assert re.findall(r">([^<>]+)</td>", line) == ["1.5", "1.5", "0.700", "70.0 %", "4.5 s"]
+    assert "<tr><th>fused, linear</th>" in page
 
 
 def test_reliability_dots_explain_the_calibration_error() -> None:

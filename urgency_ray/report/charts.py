@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from urgency_ray.report.svg import BLUE, CARD, INK, MUTED, WIDTH, chart, legend
-from urgency_ray.scoring.blocks import ClassificationBlock
+from urgency_ray.scoring.blocks import ClassificationBlock, NetBenefit
 from urgency_ray.training.history import EpochRow
 
 MODALITIES = ("audio", "text", "fused")
@@ -93,6 +93,20 @@ def _wilson(right: float, total: int) -> tuple[float, float]:
     z = 1.96
     center, spread = right + z * z / 2, z * math.sqrt(right * (total - right) / total + z * z / 4)
     return (center - spread) / (total + z * z), (center + spread) / (total + z * z)
+
+
+@chart(WIDTH, 230)
+def net_benefit(figure: Figure, curve: NetBenefit) -> str:
+    """The decision curve of the model, between those of flagging every call and none."""
+    axes = figure.subplots()
+    axes.plot(curve.thresholds, curve.model, color=MODALITY_COLORS["fused"], label="model")
+    axes.plot(curve.thresholds, curve.flag_all, color=MUTED, linestyle=(0, (3, 2)), linewidth=1.2, label="flag all")
+    axes.axhline(0.0, color=MUTED, linestyle=(0, (1, 1.5)), linewidth=1.2, label="flag none")
+    # Flagging all falls without bound as the threshold nears 1.
+    highest = max(*curve.model, *curve.flag_all, 0.01)
+    axes.set(xlabel="threshold on P(상)", ylabel="net benefit", xlim=(0, 1), ylim=(-0.25 * highest, 1.08 * highest))
+    legend(figure)
+    return "Net benefit of flagging 상 by threshold"
 
 
 @chart(WIDTH, 275)

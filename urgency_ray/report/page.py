@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
+from itertools import groupby
 
 import jinja2
 import numpy as np
@@ -86,7 +87,8 @@ def _settings_view(tree: Tree) -> View:
     config = _DEFAULTS | _flatten(tree)
     hidden = ("data.root", "ray.address", "tune.space")  # where things lie is nobody's business, the space is in the panels
     changed = {key: value for key, value in config.items() if key not in hidden and value != _DEFAULTS.get(key)}
-    return {"config": config, "defaults": _DEFAULTS, "changed": changed}
+    selected_by = words.SELECTED_BY.get(config["train.select_by"], config["train.select_by"])
+    return {"config": config, "defaults": _DEFAULTS, "changed": changed, "selected_by": selected_by}
 
 
 def _extract_view(accounts: ExtractAccounts | None) -> View:
@@ -107,6 +109,8 @@ def _result_view(metrics: Metrics | None, ceiling: Mapping[str, float] | None) -
     head_split = "test" if "test" in tasks["urgency"] else "val"
     view: View = {"tasks": tasks, "head_split": head_split, "head": tasks["urgency"][head_split], "ceiling": ceiling}
     view |= {"warnings": metrics.warnings, "folds": metrics.folds}
+    if (curve := view["head"].net_benefit) is not None:
+        view["net_benefit_chart"] = _markup(charts.net_benefit(curve))
     if (against := metrics.against_baseline) is not None:
         view |= {"baselines": metrics.baselines, "best_baseline": against.baseline}
         view |= {"baseline_verdict": words.baseline_verdict(against), "beats_baseline": against.verdict == "better"}
@@ -129,11 +133,34 @@ def _calibration_view(predictions: Sequence[Row] | None) -> View:
     }
 
 
+def _kinds(history: Sequence[EpochRow]) -> dict[str, list[list[EpochRow]]]:
+    """Rows of each model by its name, those of an ensemble's members by their kind."""
+    found: dict[str, list[list[EpochRow]]] = {}
+    for (modality, member), rows in groupby(history, key=lambda row: (row.modalities, row.member)):
+        name = modality if member is None else f"{modality}, {member.rpartition('-')[0].replace('_', ' ')}"
+        found.setdefault(name, []).append(list(rows))
+    return found
+
+
+def _summarize_kind(name: str, members: Sequence[Sequence[EpochRow]]) -> View:
+    """A line of the table of models: means over members, and the time of all of them."""
+    best = [max(rows, key=lambda row: row.val_score) for rows in members]
+    return {
+        "name": name,
+        "num_members": len(members),
+        "num_epochs": float(np.mean([len(rows) for rows in members])),
+        "best_epoch": float(np.mean([row.epoch for row in best])),
+        "macro_f1": float(np.mean([row.val_macro_f1 for row in best])),
+        "accuracy": float(np.mean([row.val_accuracy for row in best])),
+        "seconds": sum(row.seconds for rows in members for row in rows),
+    }
+
+
 def _training_view(history: Sequence[EpochRow] | None) -> View:
     if not history:
         return {}
     return {
-        "models": charts.by_modality(history),
+        "models": [_summarize_kind(name, members) for name, members in _kinds(history).items()],
         "loss_chart": _markup(charts.loss_curves(history)),
         "f1_chart": _markup(charts.macro_f1_curves(history)),
     }

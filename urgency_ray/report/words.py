@@ -37,6 +37,13 @@ EXPLANATIONS: dict[Reason, str] = {
 }
 """What a reader is told about each reason."""
 
+SELECTED_BY = {
+    "urgency_macro_f1": "validation macro-F1",
+    "mean_of_tasks": "mean of both tasks’ validation macro-F1",
+    "urgency_likelihood": "likelihood of the validation labels",
+}
+"""What picks the best epoch, by `train.select_by`."""
+
 MEASURES = (
     ("accuracy", "share", "Accuracy", "share of the rows given the right class"),
     ("macro_f1", "score", "Macro-F1", "mean of the classes’ F1, so that a rare class counts as much as a common one"),
