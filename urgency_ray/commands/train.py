@@ -40,6 +40,7 @@ def train(config: Config, run_dir: str) -> Metrics:
     """Train on a run folder; write model/, tensorboard/, metrics.json, history.json and predictions.parquet.
 
     The best epoch is chosen on the validation split; the test split is scored once, with that epoch's weights. With
+    `train.members` the model is an ensemble, and each row of train and val is judged by the members that have not seen it. With
     `train.ablation` the audio-only and text-only models of the same trunk are trained and scored as well, with `train.folds`
     the model is cross-validated too.
 
@@ -52,6 +53,7 @@ def train(config: Config, run_dir: str) -> Metrics:
     """
     folder, inputs = RunFolder(run_dir), SharedInputs(config.ray)
     config, examples, splits = open_run(config, run_dir, inputs.keep)
+    # Too few calls for so many members are said before the work.
     member_folds(config, examples, splits)
     folds = fold_splits(examples, config.split, config.train.folds) if config.train.folds is not None else []
     examples = read_transcripts(examples, run_dir, load_tokenizer(config.model), inputs.keep)
@@ -100,12 +102,7 @@ def _train(
         metrics = metrics.model_copy(update={"baselines": blocks, "against_baseline": against})
     history = [row for name in variants for pair in zip(jobs[name], found[name], strict=True) for row in _rows(name, *pair)]
     # All at the end: an interrupted run leaves the former model beside the former figures.
-    save_model(
-        models[wanted].model,
-        folder.model,
-        metrics.model_dump(exclude_unset=True),
-        label_counts(examples, models[wanted].splits),
-    )
+    save_model(chosen.model, folder.model, metrics.model_dump(exclude_unset=True), label_counts(examples, chosen.splits))
     write_events(history, folder.tensorboard)
     storage.write_table(folder.predictions, predictions_table(chosen.probs, examples, chosen.splits))
     storage.write_text(folder.config, config.to_yaml())

@@ -63,6 +63,7 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
         if config.tune.folds is not None
         else [splits]
     )
+    # Too few calls for so many members are said before the search.
     member_folds(config, examples, splits)
     examples = read_transcripts(examples, run_dir, load_tokenizer(config.model), inputs.keep)
     cluster.connect(config.ray)
