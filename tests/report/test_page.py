@@ -669,7 +669,7 @@ def test_members_are_summed_up_by_kind(tmp_path: Path) -> None:
     page = Path(write_report(str(tmp_path))).read_text(encoding="utf-8")
     assert "The epoch with the best likelihood of the validation labels" in page
     # Of two members: (2 + 1) / 2 epochs, the best being the second and the first, macro-F1 (0.6 + 0.8) / 2, 4.5 s in all.
-    (line,) = re.findall(r"<tr><th>fused, concat<small>means of 2 members.*?</tr>", page)
+    (line,) = re.findall(r"<tr><th>fused, concat<br><small>means of 2 members.*?</tr>", page)
     assert re.findall(r">([^<>]+)</td>", line) == ["1.5", "1.5", "0.700", "70.0 %", "4.5 s"]
     assert "<tr><th>fused, linear</th>" in page
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -18,6 +19,8 @@ MODALITIES = ("audio", "text", "fused")
 MODALITY_COLORS = {"audio": "#1b9e77", "text": "#b565a7", "fused": BLUE}
 """Kept apart from the urgency classes' colours, told apart by colour-blind readers, legible on a light and a dark card."""
 
+MEMBER_WIDTH = 0.8
+
 
 def by_modality(history: Sequence[EpochRow]) -> dict[str, list[EpochRow]]:
     """Rows of `history.json` by model, in the order of `MODALITIES`."""
@@ -25,22 +28,32 @@ def by_modality(history: Sequence[EpochRow]) -> dict[str, list[EpochRow]]:
     return {name: rows for name, rows in groups.items() if rows}
 
 
-def _curves(history: Sequence[EpochRow]) -> Iterator[tuple[tuple[str, str | None], list[EpochRow]]]:
-    """(Modality, label) and rows of each model; of an ensemble's members, which share a colour, only the first has a label."""
+class Curve(NamedTuple):
+    """The epochs of a model, or of one of an ensemble's members, which share a colour and of which one has the label."""
+
+    modality: str
+    rows: list[EpochRow]
+    label: str | None
+    is_member: bool
+
+
+def _curves(history: Sequence[EpochRow]) -> Iterator[Curve]:
     for name, rows in by_modality(history).items():
         members = [list(group) for _, group in groupby(rows, key=lambda row: row.member)]
-        yield from (((name, None if number else name), member) for number, member in enumerate(members))
+        for number, member in enumerate(members):
+            yield Curve(name, member, None if number else name, is_member=len(members) > 1)
 
 
 @chart(WIDTH, 210)
 def loss_curves(figure: Figure, history: Sequence[EpochRow]) -> str:
     """Training (dashed) and validation (solid) loss of each model in `history.json`."""
     axes = figure.subplots()
-    for (name, label), rows in _curves(history):
+    for name, rows, label, is_member in _curves(history):
         epochs, color = [row.epoch for row in rows], MODALITY_COLORS[name]
         marker = "." if len(rows) == 1 else None  # one point makes no line
         axes.plot(epochs, [row.train_loss for row in rows], color=color, linestyle=(0, (3, 2)), linewidth=1.1, marker=marker)
-        axes.plot(epochs, [row.val_loss for row in rows], color=color, label=label, marker=marker)
+        width = MEMBER_WIDTH if is_member else None
+        axes.plot(epochs, [row.val_loss for row in rows], color=color, label=label, marker=marker, linewidth=width)
     axes.set(xlabel="epoch", ylabel="loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(figure)
@@ -51,10 +64,11 @@ def loss_curves(figure: Figure, history: Sequence[EpochRow]) -> str:
 def macro_f1_curves(figure: Figure, history: Sequence[EpochRow]) -> str:
     """Validation macro-F1 of each model in `history.json`, the epoch that was picked marked."""
     axes = figure.subplots()
-    for (name, label), rows in _curves(history):
+    for name, rows, label, is_member in _curves(history):
         epochs, scores, color = [row.epoch for row in rows], [row.val_macro_f1 for row in rows], MODALITY_COLORS[name]
-        axes.plot(epochs, scores, color=color, label=label)
-        if not np.all(np.isnan(scores)):
+        axes.plot(epochs, scores, color=color, label=label, linewidth=MEMBER_WIDTH if is_member else None)
+        # Of many members the table has the mean: as many marks hide the curves.
+        if not is_member and not np.all(np.isnan(scores)):
             best = int(np.nanargmax([row.val_score for row in rows]))
             axes.plot(epochs[best], scores[best], "o", markersize=7, color=color, markeredgecolor=CARD)
             number = f"{epochs[best]:g}"
