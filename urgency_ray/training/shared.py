@@ -18,6 +18,9 @@ from urgency_ray.training.data import TrainingData
 
 T = TypeVar("T")
 
+DERIVED = frozenset({"groups"})
+"""Fields that say nothing which the others do not: a study that was begun before they were there knows the data by the rest."""
+
 
 @dataclass(frozen=True)
 class SharedData:
@@ -59,7 +62,7 @@ class SharedInputs:
         """A handle on data whose large fields are those kept here; the others are put into the store with it."""
         names = [field.name for field in dataclasses.fields(data) if field.name not in self.refs]
         rest = {name: getattr(data, name) for name in names}
-        digests = self.digests | {name: digest(value) for name, value in rest.items()}
+        digests = self.digests | {name: digest(value) for name, value in rest.items() if name not in DERIVED}
         whole = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
         return SharedData(dict(self.refs), ray.put(rest), whole)
 
