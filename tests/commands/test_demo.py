@@ -59,4 +59,4 @@ def check_the_example_in_python(run_dir: Path) -> None:
     # The other rows are there as the members see them that were not trained on them.
     tested = (known["split"] == "test").to_numpy()
     shown = known.loc[tested, ["prob_low", "prob_mid", "prob_high"]]
-    np.testing.assert_allclose(names["shown"][tested], shown, atol=1e-5)
+    np.testing.assert_allclose(names["shown"].numpy()[tested], shown, atol=1e-5)
