@@ -58,13 +58,7 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
     check_space(config)
     inputs = SharedInputs(config.ray)
     config, examples, splits = open_run(config, run_dir, inputs.keep)
-    folds = (
-        val_folds(examples, splits, config.split, config.tune.folds, "tune.folds")
-        if config.tune.folds is not None
-        else [splits]
-    )
-    # Too few calls for so many members are said before the search.
-    member_folds(config, examples, splits)
+    folds = _trial_folds(config, examples, splits)
     examples = read_transcripts(examples, run_dir, load_tokenizer(config.model), inputs.keep)
     cluster.connect(config.ray)
     num_concurrent(config)
@@ -107,6 +101,14 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
     for line in (*format_verdict(summary), f"retrain it with --config {folder.best}"):
         log.info("%s", line)
     return summary
+
+
+def _trial_folds(config: Config, examples: Examples, splits: Splits) -> list[Splits]:
+    """The splits whose mean scores a trial; too few calls for them, or for the members of an ensemble, are refused."""
+    member_folds(config, examples, splits)
+    if config.tune.folds is None:
+        return [splits]
+    return val_folds(examples, splits, config.split, config.tune.folds, "tune.folds")
 
 
 def _with_tables(journal: Journal, study: optuna.Study, config: Config, folder: SearchFolder) -> Journal:
