@@ -20,8 +20,8 @@ from urgency_ray.model.inference import predict_examples
 from urgency_ray.model.text_trunk import load_tokenizer
 from urgency_ray.run_folder import RunFolder, write_json
 from urgency_ray.scoring.blocks import ClassificationBlock, CrossValidation, FoldScore, Metrics, SplitBlocks
-from urgency_ray.scoring.metrics import describe_absent, describe_gap
 from urgency_ray.scoring.scores import predictions_table, score_pooled
+from urgency_ray.scoring.suspicions import describe_absent, describe_gap
 from urgency_ray.training.baselines import compare, fit_baselines, format_against, penalty
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.history import EpochRow

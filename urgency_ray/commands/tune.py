@@ -20,13 +20,13 @@ from urgency_ray import cluster, lease, storage
 from urgency_ray.config import Config, read_field
 from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.examples.dataset import Examples, Splits, label_counts
-from urgency_ray.examples.splits import group_examples, val_folds
+from urgency_ray.examples.splits import val_folds
 from urgency_ray.fingerprint import Transform
 from urgency_ray.model.card import save_model
 from urgency_ray.model.text_trunk import load_tokenizer
 from urgency_ray.run_folder import RunFolder, SearchFolder, write_json
 from urgency_ray.scoring.blocks import AgainstBaseline, Difference, Metrics, SearchSummary, UrgencyBlocks
-from urgency_ray.scoring.metrics import paired_macro_f1_difference
+from urgency_ray.scoring.scores import compare_called
 from urgency_ray.search.engine import num_concurrent, run_search
 from urgency_ray.search.journal import Journal, open_journal
 from urgency_ray.search.space import check_space
@@ -223,14 +223,9 @@ def _difference(found: Judged, defaults: Judged, examples: Examples, splits: Spl
     """`difference` of tune/metrics.json: what the winner's test macro-F1 is worth beside that of the defaults."""
     if found is defaults:
         return Difference(macro_f1=0.0, interval=(0.0, 0.0), verdict="defaults")
-    rows = splits.test
-    difference, interval = paired_macro_f1_difference(
-        examples.urgency[rows],
-        found.called[rows],
-        defaults.called[rows],
-        group_examples(examples.keys)[rows],
-        num_resamples=config.train.bootstrap_samples,
-        seed=config.split.seed,
+    num_resamples, seed = config.train.bootstrap_samples, config.split.seed
+    difference, interval = compare_called(
+        found.called, defaults.called, examples, splits.test, num_resamples=num_resamples, seed=seed
     )
     return Difference(macro_f1=difference, interval=interval, verdict="better" if interval[0] > 0 else "not_better")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,6 @@ THRESHOLDS: Floats = np.arange(1, 20) / 20
 """On P(상), of the decision curve."""
 LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
 """What log loss takes a probability of 0 for, lest one row make it infinite."""
-OPTIMISM = 0.03
-"""What the choice of the best epoch flatters val by, at most, on some hundred rows."""
 MAX_WEIGHTS = 4_000_000
 """Bootstrap weights in memory at once (64 MB), however many groups and resamples there are."""
 
@@ -58,28 +56,6 @@ def macro_f1_from_confusion(confusion: NDArray[Any], whole: NDArray[Any] | None 
     """
     occurs = _occurrences(confusion if whole is None else whole) > 0
     return np.asarray(_f1_from_confusion(confusion).sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1))
-
-
-def describe_absent(block: ClassificationBlock, split: str) -> Iterator[str]:
-    """Says of a `classification_block` which classes have no rows, where there are such."""
-    absent = ", ".join(label for label, figures in block.per_class.items() if not figures.support)
-    if absent:
-        yield f"no row of {split} is {absent}: macro-F1 is the mean over the classes that occur in truth or predictions"
-
-
-def describe_gap(val: ClassificationBlock, test: ClassificationBlock) -> Iterator[str]:
-    """Says where val and test differ by more than chance and the choice of the best epoch on val explain.
-
-    Their intervals, of different calls, give the standard error of the difference (as of independent normal figures); its 95 %
-    interval must stay clear of 0 by `OPTIMISM`.
-    """
-    difference = val.macro_f1 - test.macro_f1
-    variance = sum(((high - low) / 2 / 1.96) ** 2 for low, high in (val.macro_f1_interval, test.macro_f1_interval))
-    if abs(difference) - 1.96 * math.sqrt(variance) > OPTIMISM:
-        yield (
-            f"val and test differ beyond noise (macro-F1 {val.macro_f1:.3f} and {test.macro_f1:.3f}): they are not alike, "
-            "or the embeddings were made by a model that has seen labels of one of them"
-        )
 
 
 def _group_cells(y_true: Classes, predictions: Sequence[Classes], groups: NDArray[Any], num_classes: int) -> Floats:

@@ -11,9 +11,9 @@ from urgency_ray.examples.splits import group_examples
 from urgency_ray.model.classifier import TASKS
 from urgency_ray.model.load import Model
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_KEYS, URGENCY_LABELS
-from urgency_ray.scoring.blocks import ClassificationBlock, SplitBlocks
+from urgency_ray.scoring.blocks import ClassificationBlock, Interval, SplitBlocks
 from urgency_ray.scoring.calibration import apply_temperature
-from urgency_ray.scoring.metrics import classification_block, expected_calibration_error
+from urgency_ray.scoring.metrics import classification_block, expected_calibration_error, paired_macro_f1_difference
 
 
 def score_splits(
@@ -67,6 +67,22 @@ def score_pooled(
     """The `classification_block` of urgency on some labelled rows, whatever models made `probs` (N, C); the rest as above."""
     groups = group_examples(examples.keys)
     return _score(examples.urgency[rows], probs[rows], groups[rows], URGENCY_LABELS, num_resamples=num_resamples, seed=seed)
+
+
+def compare_called(
+    called: NDArray[np.int64],
+    other: NDArray[np.int64],
+    examples: Examples,
+    rows: NDArray[np.int64],
+    *,
+    num_resamples: int,
+    seed: int,
+) -> tuple[float, Interval]:
+    """`paired_macro_f1_difference` of two models on some labelled rows, by the class that each gives to every example, (N,)."""
+    groups = group_examples(examples.keys)[rows]
+    return paired_macro_f1_difference(
+        examples.urgency[rows], called[rows], other[rows], groups, num_resamples=num_resamples, seed=seed
+    )
 
 
 def _score(

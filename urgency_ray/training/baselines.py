@@ -13,11 +13,9 @@ from sklearn.metrics import f1_score
 
 from urgency_ray.config import Config
 from urgency_ray.examples.dataset import NUM_CLASSES, Examples, Splits, class_counts
-from urgency_ray.examples.splits import group_examples
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.scoring.blocks import AgainstBaseline, ClassificationBlock
-from urgency_ray.scoring.metrics import paired_macro_f1_difference
-from urgency_ray.scoring.scores import score_pooled
+from urgency_ray.scoring.scores import compare_called, score_pooled
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import build_model
 from urgency_ray.training.linear import fit_linear
@@ -84,15 +82,9 @@ def compare(
     called: NDArray[np.int64], baselines: Mapping[str, Baseline], examples: Examples, splits: Splits, config: Config
 ) -> AgainstBaseline:
     """Test macro-F1 of a model that calls each example so, less that of the best baseline, on the same resamples."""
-    name, rows = best_baseline(baselines), splits.test
-    difference, interval = paired_macro_f1_difference(
-        examples.urgency[rows],
-        called[rows],
-        baselines[name].called[rows],
-        group_examples(examples.keys)[rows],
-        num_resamples=config.train.bootstrap_samples,
-        seed=config.split.seed,
-    )
+    name, num_resamples, seed = best_baseline(baselines), config.train.bootstrap_samples, config.split.seed
+    other = baselines[name].called
+    difference, interval = compare_called(called, other, examples, splits.test, num_resamples=num_resamples, seed=seed)
     low, high = interval
     verdict: Literal["better", "no_better", "worse"] = "better" if low > 0 else "worse" if high < 0 else "no_better"
     return AgainstBaseline(baseline=name, macro_f1=difference, interval=interval, verdict=verdict)
