@@ -2,6 +2,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fitting import run
@@ -12,10 +13,12 @@ from sklearn.preprocessing import StandardScaler
 
 from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
+from urgency_ray.examples.dataset import Examples, Splits
 from urgency_ray.model.inference import predict_probabilities
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import build_model
 from urgency_ray.training.linear import PENALTIES, choose_penalty
+from urgency_ray.training.run import check_examples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -80,6 +83,17 @@ def test_a_class_that_is_not_there_is_never_called() -> None:
         absent = sorted({0, 1, 2} - set(classes))
         assert (probs[:, absent] < 1e-9).all()
         assert set(probs.argmax(axis=1)) <= set(classes)
+
+
+@pytest.mark.parametrize("name", ["linear", "discriminant"])
+def test_embeddings_of_any_size_are_taken_by_a_model_that_standardises_them(name: str) -> None:
+    data = make_data()
+    keys = pd.DataFrame({"example_id": range(240), "call_id": range(240), "audio_sha256": None, "text_sha256": None})
+    examples = Examples(keys, data.audio * 1e20, data.text, data.acoustic, data.urgency, data.sentiment, None)
+    splits = Splits(data.train, data.val[:30], data.val[30:])
+    assert check_examples(Config().replace({"model.name": name}), examples, splits) == []
+    with pytest.raises(RequestError, match=r"model\.standardize_embeddings: false"):
+        check_examples(Config(), examples, splits)
 
 
 def test_a_sentiment_that_it_cannot_learn_is_refused() -> None:

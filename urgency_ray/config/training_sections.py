@@ -74,6 +74,11 @@ class ModelConfig(Section, role=Role.RECIPE):
         """Whether there is nothing between the standardised inputs and the logits."""
         return self.name in ("linear", "discriminant")
 
+    @property
+    def standardizes(self) -> bool:
+        """Whether the embeddings' size does not matter: a linear model always takes them standardised."""
+        return self.standardize_embeddings or self.is_linear
+
     @model_validator(mode="after")
     def _encoder_has_its_trunk(self) -> Self:
         if self.text_encoder is not None and self.name != "cross_modal":

@@ -91,7 +91,7 @@ def build_model(config: Config, data: TrainingData, transform: Transform | None 
         model.tokenizer = load_tokenizer(config.model)
     rows = data.rows(data.train)
     model.standardize_acoustic.set_statistics(*column_statistics(data.acoustic, rows))
-    if config.model.standardize_embeddings or config.model.is_linear:
+    if config.model.standardizes:
         model.standardize_audio.set_statistics(*column_statistics(data.audio, rows))
         model.standardize_text.set_statistics(*column_statistics(data.text, rows))
     return model

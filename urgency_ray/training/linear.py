@@ -5,7 +5,6 @@ Shapes: N rows, D inputs (those of the modalities in use, side by side), C class
 
 from __future__ import annotations
 
-import logging
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +21,6 @@ from urgency_ray.examples.dataset import NUM_CLASSES
 from urgency_ray.model.batch import ROWS_PER_FORWARD
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.training.data import TrainingData
-
-log = logging.getLogger(__name__)
 
 PENALTIES = tuple(10.0 ** (power / 2) for power in range(-9, 5))
 """Candidates for C, scikit-learn's inverse strength of the ridge penalty: half decades from 3e-5 to 100, strong to weak."""

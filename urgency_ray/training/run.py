@@ -70,8 +70,7 @@ def check_examples(config: Config, examples: Examples, splits: Splits) -> list[s
     Raises:
         RequestError: no model of this config can be trained on them.
     """
-    standardized = config.model.standardize_embeddings or config.model.name == "linear"
-    lines = [*embedding_warnings(examples, standardized=standardized), *leak_warnings(examples, splits)]
+    lines = [*embedding_warnings(examples, standardized=config.model.standardizes), *leak_warnings(examples, splits)]
     for line in lines:
         log.warning("warning: %s", line)
     return lines
