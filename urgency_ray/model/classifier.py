@@ -5,15 +5,12 @@ modalities in use (1 or 2), C classes.
 """
 
 # No `from __future__ import annotations`: the Hub's mixin reads the types of __init__ to decode config.json.
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from huggingface_hub import ModelHubMixin
 from numpy.typing import NDArray
-from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from urgency_ray import __version__
@@ -21,11 +18,9 @@ from urgency_ray.config import ModelConfig
 from urgency_ray.model.batch import Batch
 from urgency_ray.model.call_attention import CallAttention, mean_over_calls
 from urgency_ray.model.layers import FewTokensLayer, SixteenBitDropout
-from urgency_ray.model.text_trunk import KoElectraCrossModal, load_saved_tokenizer
-from urgency_ray.model.weights import SOURCE, WEIGHTS_FILE, find_weights, load_weights
+from urgency_ray.model.saved import SavedModel
+from urgency_ray.model.text_trunk import KoElectraCrossModal
 from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS
-
-TASKS = ("urgency", "sentiment")
 
 
 class Standardize(nn.Module):
@@ -136,7 +131,7 @@ class CornHead(nn.Linear):
 
 
 class UrgencyClassifier(
-    nn.Module,
+    SavedModel,
     ModelHubMixin,
     library_name="urgency_ray",
     coders={ModelConfig: (lambda config: config.model_dump(), ModelConfig.model_validate)},
@@ -153,15 +148,7 @@ class UrgencyClassifier(
         architecture: of the text encoder that is part of the model, where `model` names one: its transformers configuration as
             plain values, so that neither loading nor use needs the checkpoint that training started from.
         urgency_ray_version: the version that made the model; it is only kept.
-
-    Attributes:
-        tokenizer: that text encoder's, saved beside the weights; None without one.
-        temperature: (2,), one for each of `TASKS`: what logits are divided by before they become probabilities, 1 until it is
-            fitted on val (`training.trainer.calibrate`).
     """
-
-    tokenizer: Any = None
-    temperature: Tensor
 
     def __init__(
         self,
@@ -207,12 +194,11 @@ class UrgencyClassifier(
             self.attention = CallAttention(model, self.trunk.out_dim)
         self.urgency = (CornHead if model.urgency_head == "corn" else nn.Linear)(width, len(URGENCY_LABELS))
         self.sentiment = nn.Linear(width, len(SENTIMENT_LABELS)) if with_sentiment else None
-        self.register_buffer("temperature", torch.ones(len(TASKS)))
 
     @property
-    def device(self) -> torch.device:
-        """Where its weights are."""
-        return self.temperature.device
+    def reads_tokens(self) -> bool:
+        """Whether a text encoder is part of the model, so that it takes token ids."""
+        return isinstance(self.trunk, KoElectraCrossModal) and self.reads
 
     @property
     def width(self) -> int:
@@ -228,10 +214,6 @@ class UrgencyClassifier(
     def takes_calls(self) -> bool:
         """Whether an example is a call of several utterances."""
         return self.attention is not None
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Logits by task: `urgency` (B, 3; of CORN's head, log-probabilities) and, with that head, `sentiment` (B, 4)."""
-        return self.explain(batch)[0]
 
     def explain(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
         """`forward`'s logits, and of a hierarchical model the weights (R,) of the utterances, which sum to 1 over a call."""
@@ -265,23 +247,3 @@ class UrgencyClassifier(
         if self.reads:
             tokens.append(self.project_text(self.standardize_text(batch.text)))
         return self.trunk(torch.stack(tokens, dim=1))
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        save_model(self, str(save_directory / WEIGHTS_FILE))
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(save_directory)
-
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
-        source = {key: options.pop(key) for key in SOURCE}
-        path = find_weights(model_id, **source)
-        model = cls(**options)
-        load_weights(model, path)
-        if isinstance(model.trunk, KoElectraCrossModal) and model.reads:
-            model.tokenizer = load_saved_tokenizer(model_id, **source)
-        return model.eval()
-
-    def probabilities(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Calibrated class probabilities by task, float32 (B, C), of what `forward` gave."""
-        temperature = dict(zip(TASKS, self.temperature, strict=True))
-        return {task: (values.float() / temperature[task]).softmax(dim=-1) for task, values in logits.items()}

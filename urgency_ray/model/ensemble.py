@@ -5,22 +5,19 @@ Shapes: B examples, R embedding rows, C classes, K members, as in `model.classif
 
 # No `from __future__ import annotations`: the Hub's mixin reads the types of __init__ to decode config.json.
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import torch
 from huggingface_hub import ModelHubMixin
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from urgency_ray import __version__
 from urgency_ray.config import ModelConfig
 from urgency_ray.model.batch import Batch
-from urgency_ray.model.classifier import TASKS, UrgencyClassifier
-from urgency_ray.model.text_trunk import load_saved_tokenizer
-from urgency_ray.model.weights import SOURCE, WEIGHTS_FILE, find_weights, load_weights
+from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.model.saved import SavedModel
 
 
 class MemberConfig(BaseModel):
@@ -55,7 +52,7 @@ class EnsembleConfig(BaseModel):
 
 
 class UrgencyEnsemble(
-    nn.Module,
+    SavedModel,
     ModelHubMixin,
     library_name="urgency_ray",
     coders={EnsembleConfig: (lambda config: config.model_dump(mode="json"), EnsembleConfig.model_validate)},
@@ -71,11 +68,7 @@ class UrgencyEnsemble(
 
     Attributes:
         members: the K classifiers.
-        temperature: (2,), of the ensemble's own probabilities.
     """
-
-    tokenizer: Any = None
-    temperature: Tensor
 
     def __init__(
         self,
@@ -99,7 +92,6 @@ class UrgencyEnsemble(
             for member in ensemble.members
         )
         self.widths = {"audio": audio_dim, "text": text_dim}
-        self.register_buffer("temperature", torch.ones(len(TASKS)))
 
     @classmethod
     def of(cls, members: Sequence[UrgencyClassifier], folds: Sequence[int], weights: Sequence[float]) -> Self:
@@ -126,9 +118,9 @@ class UrgencyEnsemble(
         return next(iter(self._classifiers())).width
 
     @property
-    def device(self) -> torch.device:
-        """Where its weights are."""
-        return self.temperature.device
+    def reads_tokens(self) -> bool:
+        """Whether a text encoder is part of one of the members."""
+        return any(member.reads_tokens for member in self._classifiers())
 
     @property
     def takes_calls(self) -> bool:
@@ -150,10 +142,6 @@ class UrgencyEnsemble(
         part.temperature.copy_(self.temperature)
         return part
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Logits by task: `urgency` (B, 3) and, where members have that head, `sentiment` (B, 4)."""
-        return self.explain(batch)[0]
-
     def explain(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
         """Logarithms of the mean probabilities, which are logits, and of hierarchical members the mean weights (R,)."""
         told: dict[str, list[tuple[float, Tensor]]] = {}
@@ -166,30 +154,9 @@ class UrgencyEnsemble(
                 weights.append((share, attended))
         return {task: _mean(values).log() for task, values in told.items()}, _mean(weights) if weights else None
 
-    def probabilities(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Calibrated class probabilities by task, float32 (B, C), of what `forward` gave."""
-        temperature = dict(zip(TASKS, self.temperature, strict=True))
-        return {task: (values.float() / temperature[task]).softmax(dim=-1) for task, values in logits.items()}
-
     def _classifiers(self) -> Iterable[UrgencyClassifier]:
         # nn.ModuleList knows no type of its modules.
         return (member for member in self.members if isinstance(member, UrgencyClassifier))
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        save_model(self, str(save_directory / WEIGHTS_FILE))
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(save_directory)
-
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
-        source = {key: options.pop(key) for key in SOURCE}
-        path = find_weights(model_id, **source)
-        model = cls(**options)
-        load_weights(model, path)
-        models = [member.model for member in model.ensemble.members]
-        if any(member.text_encoder is not None and member.modalities != "audio" for member in models):
-            model.tokenizer = load_saved_tokenizer(model_id, **source)
-        return model.eval()
 
 
 def describe_members(ensemble: UrgencyEnsemble) -> str:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from urgency_ray.config import Config
 from urgency_ray.examples.dataset import Examples, Splits
-from urgency_ray.model.classifier import TASKS
 from urgency_ray.model.ensemble import UrgencyEnsemble
 from urgency_ray.model.inference import predict_examples
+from urgency_ray.model.saved import TASKS
 from urgency_ray.scoring.calibration import fit_temperature
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.shared import SharedData

@@ -18,8 +18,9 @@ from urgency_ray.config import Config, TrainConfig
 from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Transform
 from urgency_ray.model.batch import inference_batches
-from urgency_ray.model.classifier import TASKS, UrgencyClassifier
+from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.inference import scoring_device
+from urgency_ray.model.saved import TASKS
 from urgency_ray.run_folder import RunFolder
 from urgency_ray.scoring.calibration import fit_temperature
 from urgency_ray.training.checkpoints import Checkpoints, identify
