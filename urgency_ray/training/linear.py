@@ -61,7 +61,7 @@ class LinearFit:
 
     Attributes:
         loss: mean log loss on the rows that were fitted.
-        rows: numbers of those that chose C: a sample where there were more than `CHOICE_ROWS`.
+        rows: numbers of those that chose C, a sample where there were more than `CHOICE_ROWS`; all of them where it was given.
         penalty: how C was chosen; None where it was given, or where there was too little to choose it by.
     """
 
@@ -83,14 +83,14 @@ def fit_linear(
         balanced: whether classes weigh the same, whatever their rows.
         seed: of the folds, and of the sample where there are more than `MAX_ROWS` rows.
     """
-    choosing, penalty = sample_rows(data, rows, seed, CHOICE_ROWS), None
+    choosing, rows, penalty = rows, sample_rows(data, rows, seed), None
+    inputs, labels = linear_inputs(model, data, rows), data.urgency[rows]
     if c is None:
+        choosing = sample_rows(data, choosing, seed, CHOICE_ROWS)
         groups = choosing if data.groups is None else data.groups[choosing]
-        few = linear_inputs(model, data, choosing)
+        few = inputs if np.array_equal(choosing, rows) else linear_inputs(model, data, choosing)
         penalty = choose_penalty(few, data.urgency[choosing], groups, balanced=balanced, seed=seed)
         c = FALLBACK if penalty is None else penalty.c
-    rows = sample_rows(data, rows, seed)
-    inputs, labels = linear_inputs(model, data, rows), data.urgency[rows]
     # The last digits are for tests against other libraries; of many rows they would take minutes.
     precise = len(rows) < MANY_ROWS
     fresh = _unfitted(balanced, tol=FINAL_TOLERANCE if precise else TOLERANCE)

@@ -75,12 +75,12 @@ def join_members(trained: Sequence[Trained], examples: Examples, folds: Sequence
     starts = range(0, len(trained), len(folds))
     kinds = [[member.model for member in trained[start : start + len(folds)]] for start in starts]
     even = [1 / len(folds)] * len(folds)
-    told = [cross_predict(UrgencyEnsemble.of(models, numbers, even), examples, folds)["urgency"][rows] for models in kinds]
+    told = [predict_unseen(UrgencyEnsemble.of(models, numbers, even), examples, folds)["urgency"][rows] for models in kinds]
     shares = fit_shares(np.stack(told), examples.urgency[rows])
     models = [model for kind in kinds for model in kind]
     ensemble = UrgencyEnsemble.of(models, numbers * len(kinds), [share / len(folds) for share in shares for _ in folds])
     truths = {"urgency": examples.urgency, "sentiment": examples.sentiment}
-    for task, probs in cross_predict(ensemble, examples, folds).items():
+    for task, probs in predict_unseen(ensemble, examples, folds).items():
         known = rows[truths[task][rows] >= 0]
         if len(known):
             scores = np.log(np.maximum(probs[known], LEAST_PROBABILITY))
@@ -94,12 +94,21 @@ def all_validated(splits: Splits) -> Splits:
     return replace(splits, train=both, val=both)
 
 
-def cross_predict(ensemble: UrgencyEnsemble, examples: Examples, folds: Sequence[Splits]) -> Probabilities:
-    """Calibrated probabilities of every example: in a val part by the members that have not seen it, elsewhere by all."""
-    probabilities = predict_examples(ensemble, examples)
+def predict_unseen(ensemble: UrgencyEnsemble, examples: Examples, folds: Sequence[Splits]) -> Probabilities:
+    """Calibrated probabilities of the rows in val parts, by the members that have not seen them; 0 elsewhere."""
+    probabilities: Probabilities = {}
     for number, fold in enumerate(folds):
         for task, probs in predict_examples(ensemble.held_out(number), examples, fold.val).items():
-            probabilities[task][fold.val] = probs
+            probabilities.setdefault(task, np.zeros((len(examples), probs.shape[1]), np.float32))[fold.val] = probs
+    return probabilities
+
+
+def cross_predict(ensemble: UrgencyEnsemble, examples: Examples, folds: Sequence[Splits]) -> Probabilities:
+    """Calibrated probabilities of every example: in a val part by the members that have not seen it, elsewhere by all."""
+    probabilities = predict_unseen(ensemble, examples, folds)
+    others = np.setdiff1d(np.arange(len(examples)), np.concatenate([fold.val for fold in folds]))
+    for task, probs in predict_examples(ensemble, examples, others).items():
+        probabilities[task][others] = probs
     return probabilities
 
 
