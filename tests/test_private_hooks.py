@@ -30,6 +30,7 @@ from urgency_ray.embedding.pipeline import Blocks
 from urgency_ray.encoders.cpu import Int8Linear
 from urgency_ray.errors import RequestError
 from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.model.saved import SavedModel
 from urgency_ray.search.engine import rebuild_scheduler
 from urgency_ray.training.fit import _clip_in_step
 from urgency_ray.training.trainer import Trainer
@@ -57,8 +58,8 @@ HOOKS = (
     Hook("raise_original_map_exception", "cluster.py", "a worker's RequestError reaches the user as one line"),
     Hook("Failed to apply UDF transform after", "cli.py", "the advice that Ray Data adds to that line, which is cut off"),
     Hook("grad_scale", "training/fit.py", "PyTorch's fused AdamW then clips in the same pass over the gradients"),
-    Hook("_save_pretrained", "model/classifier.py", "huggingface_hub's place for what else belongs into a model's folder"),
-    Hook("_from_pretrained", "model/classifier.py", "huggingface_hub's place for reading it back"),
+    Hook("_save_pretrained", "model/saved.py", "huggingface_hub's place for what else belongs into a model's folder"),
+    Hook("_from_pretrained", "model/saved.py", "huggingface_hub's place for reading it back"),
     Hook("conv_layers", "encoders/cpu.py", "the layers of transformers' front end, which runs in tiles instead"),
     Hook("torch.ops.quantized.linear_prepack", "encoders/cpu.py", "PyTorch's int8 kernels, which its own API runs at 7 bits"),
     Hook("torch.ops.quantized.linear_dynamic", "encoders/cpu.py", "likewise"),
@@ -195,19 +196,19 @@ def test_fused_adamw_divides_the_gradients_by_what_clipping_sets(max_norm: float
 def test_huggingface_hub_calls_what_a_model_adds_to_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Any] = []
     for name in ("_save_pretrained", "_from_pretrained"):
-        assert name in vars(ModelHubMixin) and name in vars(UrgencyClassifier)
-    saving, reading = UrgencyClassifier._save_pretrained, vars(UrgencyClassifier)["_from_pretrained"].__func__
+        assert name in vars(ModelHubMixin) and name in vars(SavedModel)
+    saving, reading = SavedModel._save_pretrained, vars(SavedModel)["_from_pretrained"].__func__
 
     def save(*rest: Any) -> None:
         called.append("saved")
         saving(*rest)
 
-    def read(cls: type[UrgencyClassifier], /, **options: Any) -> Any:
+    def read(cls: type[SavedModel], /, **options: Any) -> Any:
         called.append(sorted(options))
         return reading(cls, **options)
 
-    monkeypatch.setattr(UrgencyClassifier, "_save_pretrained", save)
-    monkeypatch.setattr(UrgencyClassifier, "_from_pretrained", classmethod(read))
+    monkeypatch.setattr(SavedModel, "_save_pretrained", save)
+    monkeypatch.setattr(SavedModel, "_from_pretrained", classmethod(read))
     UrgencyClassifier(ModelConfig(), 4, 3).save_pretrained(tmp_path)
     UrgencyClassifier.from_pretrained(str(tmp_path))
     assert called[0] == "saved"
