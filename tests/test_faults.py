@@ -1,15 +1,16 @@
 """What a user can hand in broken, through the command line: one line that names it, exit code 2, before Ray is up."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from odd_checkpoints import ODD
 from safetensors.torch import load_file, save_file
 from shared_runs import KnownCorpus
-from tiny_checkpoints import save_audio_checkpoint, save_text_checkpoint
 
 from urgency_ray import cli, cluster
 from urgency_ray.config import ModelConfig
@@ -25,14 +26,15 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "connect", lambda _: pytest.fail("Ray was started"))
 
 
-def check_one_line(capsys: pytest.CaptureFixture[str], named: str, *arguments: object) -> None:
-    """The command is refused in one line that holds `named`."""
+def check_one_line(capsys: pytest.CaptureFixture[str], named: str, *arguments: object) -> str:
+    """The command is refused in one line that holds `named`; returns it."""
     assert cli.main([str(argument) for argument in arguments]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     (line,) = shown.err.splitlines()
     assert line.startswith("error: ")
     assert named in line
+    return line
 
 
 def put(name: str, content: bytes) -> Damage:
@@ -66,20 +68,18 @@ WEIGHTS: dict[str, tuple[Damage, str]] = {
 }
 
 
-@pytest.mark.parametrize("damage", WEIGHTS)
-@pytest.mark.parametrize("section", ["audio_encoder", "text_encoder"])
-def test_extract_with_a_damaged_encoder(
-    corpus: KnownCorpus, tmp_path: Path, capsys: pytest.CaptureFixture[str], section: str, damage: str
+@pytest.mark.parametrize("case", ODD)
+def test_extract_with_what_is_no_encoder(
+    corpus: KnownCorpus, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
-    save = {"audio_encoder": (save_audio_checkpoint, "wav2vec2_layer"), "text_encoder": (save_text_checkpoint, "electra")}
-    function, architecture = save[section]
-    folder = Path(function(tmp_path, architecture))
-    apply, named = WEIGHTS[damage]
-    apply(folder)
-    run_dir = tmp_path / "run"
-    arguments = ["extract", "--data.root", corpus[0], "--run-dir", run_dir, f"--{section}.name", folder]
+    section, save, damage, said = ODD[case]
+    folder, run_dir = tmp_path / "encoder", tmp_path / "run"
+    save(folder)
+    damage(folder)
+    arguments = ["--data.root", corpus[0], "--run-dir", run_dir, f"--{section}_encoder.name", folder]
     capsys.readouterr()
-    check_one_line(capsys, named, *arguments)
+    line = check_one_line(capsys, str(folder), "extract", *arguments)
+    assert re.search(said, line)
     assert not run_dir.exists(), "nothing is left of a request that was refused"
 
 
