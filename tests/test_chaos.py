@@ -27,7 +27,7 @@ from urgency_ray.config import load_config
 from urgency_ray.scoring.blocks import Metrics, SearchSummary
 
 NIGHTLY_SEC = 600
-LONGEST_SEC = 240
+LONGEST_SEC = 600
 """Of one command, retries of a store that does not answer included."""
 STAGES = ("extract", "train", "tune", "predict")
 NUM_TRIALS = 4

@@ -5,7 +5,10 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from odd_checkpoints import ODD
@@ -130,3 +133,23 @@ def test_a_run_folder_whose_config_cannot_be_read(
 ) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     check_one_line(capsys, "config.yaml", command, "--run-dir", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and no more", LFS])
+@pytest.mark.parametrize("command", ["train", "tune", "export"])
+def test_embeddings_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, content: bytes
+) -> None:
+    labels = pd.DataFrame({"file_id": [f"call{row}" for row in range(60)], "text": "불이야", "urgency_y": np.arange(60) % 3})
+    labels.to_csv(tmp_path / "metadata.csv", index=False)
+    vectors: dict[str, Any] = {name: np.eye(60, 8, dtype=np.float32) for name in ("audio", "text")}
+    np.savez(tmp_path / "embeddings.npz", **vectors)
+    artefacts = ["--metadata", str(tmp_path / "metadata.csv"), "--embeddings", str(tmp_path / "embeddings.npz")]
+    run_dir = tmp_path / "run"
+    assert cli.main(["import", *artefacts, "--run-dir", str(run_dir)]) == 0
+    (path,) = (run_dir / "embeddings").rglob("*.parquet")
+    path.write_bytes(content)
+    capsys.readouterr()
+    options = artefacts if command == "export" else ["--tune.space", "{model.dropout: {type: float, low: 0, high: 0.5}}"]
+    line = check_one_line(capsys, str(path), command, "--run-dir", run_dir, *options)
+    assert "run extract on it again" in line

@@ -170,6 +170,23 @@ def baseline_verdict(against: AgainstBaseline) -> str:
     return f"{'Better' if against.verdict == 'better' else 'Worse'} beyond noise than the best baseline, {name}: {figures}."
 
 
+def search_ensemble(tune: SearchSummary) -> str | None:
+    """What mixing the models of a search came to; None where it was not asked for."""
+    if (mixed := tune.ensemble) is None:
+        return None
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in mixed.shares.items())
+    losses = ", ".join(f"{score(loss)} {name}" for name, loss in mixed.log_loss.items())
+    worth = " and ".join(
+        f"{signed(difference.macro_f1)} against {other} (95 % interval {signed(difference.interval[0])} to "
+        f"{signed(difference.interval[1])})"
+        for other, difference in (("the winner alone", mixed.against_winner), ("the defaults", mixed.against_defaults))
+    )
+    return (
+        f"Their ensemble is made of {shares}: test macro-F1 {score(mixed.test.macro_f1)}, {worth}. Log loss on rows that the "
+        f"models have not seen: {losses}. The model saved is that of {mixed.chosen}."
+    )
+
+
 def tuning_verdict(tune: SearchSummary) -> tuple[str, bool]:
     """Whether the trial picked beats the config as it was before the search, as far as the test rows can tell.
 
@@ -179,11 +196,14 @@ def tuning_verdict(tune: SearchSummary) -> tuple[str, bool]:
     Returns:
         What to say, and whether the winner is better.
     """
-    difference, name = tune.difference, f"trial {tune.best_trial}"
+    difference, mixed = tune.difference, tune.ensemble
+    name = "the ensemble of its models" if mixed is not None and mixed.chosen == "ensemble" else f"trial {tune.best_trial}"
     if difference is None:
         return f"Whether {name}, which the search picked, is better than the recipe’s defaults was not measured.", False
     low, high = difference.interval
     if difference.verdict in ("same", "defaults"):
+        if mixed is not None and mixed.chosen == "defaults":
+            return "The search kept the recipe’s defaults: nothing did better on rows that it had not seen.", False
         return "The search picked the recipe’s defaults themselves: no other trial did better on validation.", False
     scores = score(tune.test.macro_f1)
     if tune.defaults is not None:
