@@ -73,8 +73,8 @@ def test_the_caller_s_words_alone(call: Any) -> None:
 
 def test_utterances_are_rows_cut_from_one_decoded_call(call: Any) -> None:
     *rows, bad = decode(call, unit="utterance")
-    assert [row["utterance_id"] for row in rows] == ["u0", "u1", "u2", "u3", "u4"]
-    assert [row["reason"] for row in rows] == [None, None, "too_short", "no_text", "invalid_span"]
+    assert [row["utterance_id"] for row in rows] == ["u0", "u1", "u2", "u4", "u3"]  # by their starts
+    assert [row["reason"] for row in rows] == [None, None, "too_short", "invalid_span", "no_text"]
     assert bad["reason"] == "empty_audio"
     heard = rows[1]
     assert (heard["start_ms"], heard["end_ms"], heard["duration_sec"], heard["speaker"]) == (1000, 2000, 1.0, 1)
@@ -99,8 +99,49 @@ def test_an_utterance_that_outlasts_the_audio_is_cut_at_its_end(call: Any, tmp_p
     label = json.loads(path.read_text(encoding="utf-8"))
     label["utterances"][3]["text"] = "연기가 많아요"
     path.write_text(json.dumps(label), encoding="utf-8")
-    row = decode(call, unit="utterance")[3]
+    row = decode(call, unit="utterance")[4]
     assert (row["status"], row["start_ms"], row["end_ms"], row["duration_sec"]) == ("embedded", 2500, 3000, 0.5)
+
+
+def change_turns(tmp_path: Path, *turns: Any) -> None:
+    path = tmp_path / "a_1.json"
+    label = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(label | {"utterances": turns}), encoding="utf-8")
+
+
+def test_a_call_needs_words_alone_and_an_utterance_its_span(call: Any, tmp_path: Path) -> None:
+    change_turns(tmp_path, {"text": "불이 났어요"}, {"text": None}, {"text": "빨리요", "startAt": 0, "endAt": 900})
+    assert decode(call)[0]["text"] == "불이 났어요 빨리요"
+    rows = decode(call, unit="utterance")[:3]
+    assert [row["reason"] for row in rows] == ["invalid_span", "invalid_span", None]
+    assert "startAt or endAt" in rows[0]["detail"]
+
+
+def test_an_utterance_that_starts_before_the_audio_is_cut_at_its_start(call: Any, tmp_path: Path) -> None:
+    change_turns(tmp_path, {"text": "불이 났어요", "startAt": -400, "endAt": 700}, {"text": "네", "startAt": -400, "endAt": -1})
+    early, before = decode(call, unit="utterance")[:2]
+    assert (early["status"], early["start_ms"], early["end_ms"], early["duration_sec"]) == (
+        "embedded",
+        0,
+        700,
+        pytest.approx(0.7),
+    )
+    assert before["reason"] == "invalid_span"
+
+
+def test_times_in_seconds_are_noticed(call: Any, tmp_path: Path) -> None:
+    change_turns(tmp_path, {"text": "네", "startAt": 0.0, "endAt": 1.2}, {"text": "불이 났어요", "startAt": 1.2, "endAt": 2.9})
+    (row, _) = decode(call, unit="utterance")
+    assert (row["example_id"], row["reason"]) == ("a_1", "invalid_span")
+    assert "seconds" in row["detail"]
+    assert decode(call)[0]["status"] == "embedded"
+
+
+def test_a_label_that_outlasts_its_audio_is_said(call: Any, tmp_path: Path) -> None:
+    assert decode(call)[0]["detail"] is None
+    change_turns(tmp_path, *({"text": "네", "startAt": 1000 * second, "endAt": 1000 * second + 900} for second in range(6)))
+    row = decode(call)[0]
+    assert (row["status"], row["detail"]) == ("embedded", "3 of 6 utterances start after the audio ends, at 3.0 s")
 
 
 def test_only_the_caller_s_utterances_are_rows(call: Any) -> None:

@@ -138,12 +138,13 @@ def peak_normalize(waveform: Waveform) -> Waveform:
 
 
 def cut(waveform: Waveform, sample_rate_hz: int, start_ms: int, end_ms: int, min_sec: float = 0.0) -> Waveform:
-    """The span from `start_ms` to `end_ms`, or to the end of the audio where that comes first; a view.
+    """What the audio has of the span from `start_ms` to `end_ms`; a view.
 
     Raises:
-        Reject: invalid_span (ends before it starts, or starts outside the audio) or too_short (under `min_sec` once cut).
+        Reject: invalid_span (ends before it starts, or lies outside the audio) or too_short (under `min_sec` once cut).
     """
-    if end_ms <= start_ms or start_ms < 0:
+    start_ms = max(0, start_ms)
+    if end_ms <= start_ms:
         raise Reject(Reason.INVALID_SPAN, f"from {start_ms} to {end_ms} ms")
     # Rounding both down keeps the length of a span the same wherever it starts.
     start, end = (ms * sample_rate_hz // 1000 for ms in (start_ms, end_ms))

@@ -19,8 +19,8 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.UNREADABLE_FILE: "The file is encrypted or damaged, or reading it failed.",
     Reason.UNSAFE_NAME: "The archive gives the file an absolute path, or one with “..” in it.",
     Reason.FILE_TOO_LARGE: "The file is larger than the longest accepted call could be.",
-    Reason.INVALID_JSON: "The label file is not JSON, or not UTF-8.",
-    Reason.INVALID_LABEL: "The label file lacks a field, or a field has the wrong type.",
+    Reason.INVALID_JSON: "The label file is not JSON, or in none of the encodings that are read.",
+    Reason.INVALID_LABEL: "A field of the label file that is used is missing, given twice, or of the wrong type.",
     Reason.MISSING_URGENCY: "The label file states no urgency.",
     Reason.UNKNOWN_URGENCY: "The urgency stated is none of 하, 중, 상.",
     Reason.NO_TEXT: "No words are left in the transcript.",
@@ -33,7 +33,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.TOO_SHORT: "The utterance, cut at the end of the recording, is shorter than data.min_utterance_sec.",
     Reason.INVALID_EMBEDDING: "An encoder gave values that are not finite numbers.",
     Reason.INVALID_PROBABILITY: "The classifier gave values that are not finite numbers, as extreme embeddings make it.",
-    Reason.INVALID_SPAN: "The utterance ends before it starts, or starts after the recording ends.",
+    Reason.INVALID_SPAN: "The utterance has no times, ends before it starts, or lies outside the recording.",
 }
 """What a reader is told about each reason."""
 
