@@ -40,6 +40,8 @@ _NOISE = re.compile(
         )
     )
 )
+# What all of these have: most turns are spared the search.
+_SIGN = re.compile(r"[^\w\s.,?!]|O{3}|X{3}|x{3}|[ＯＸｘ]{3}")
 # (119)/(일일구): as it is written, and as it was said.
 _TWICE = re.compile(r"\(([^()/]{1,80})\)/\([^()/]{1,80}\)")
 # 음/, 그+, 났어요*: a filler, a repeat, hardly understood; the word itself was said.
@@ -87,8 +89,9 @@ def _has_words(text: str) -> bool:
 
 def _take_out_marks(text: str) -> str:
     text = normalize("NFC", text)
-    for pattern, keep in ((_MASK, _few_stars), (_NOISE, _nothing), (_TWICE, _as_written), (_WORD_MARK, _nothing)):
-        text = _take_out(pattern, keep, text)
+    if _SIGN.search(text):
+        for pattern, keep in ((_MASK, _few_stars), (_NOISE, _nothing), (_TWICE, _as_written), (_WORD_MARK, _nothing)):
+            text = _take_out(pattern, keep, text)
     return " ".join(text.split())
 
 
