@@ -129,6 +129,20 @@ def test_an_utterance_that_starts_before_the_audio_is_cut_at_its_start(call: Any
     assert before["reason"] == "invalid_span"
 
 
+def test_a_call_has_a_least_length(call: Any) -> None:
+    assert decode(call, min_call_sec=3.0)[0]["status"] == "embedded"
+    row = decode(call, min_call_sec=3.1)[0]
+    assert (row["reason"], row["detail"]) == ("too_short", "3.000 s; at least 3.1 s")
+
+
+def test_what_was_decided_of_a_recording_is_said_of_each_row(call: Any, tmp_path: Path) -> None:
+    sound = (tmp_path / "a_1.wav").read_bytes()
+    (tmp_path / "a_1.wav").write_bytes(sound[:40] + struct.pack("<I", 16_000) + sound[44:])
+    said = "the header declares 1.0 s and samples follow: all 3.0 s are read"
+    assert (decode(call)[0]["duration_sec"], decode(call)[0]["detail"]) == (3.0, said)
+    assert {row["detail"] for row in decode(call, unit="utterance") if row["status"] == "embedded"} == {said}
+
+
 def test_times_in_seconds_are_noticed(call: Any, tmp_path: Path) -> None:
     change_turns(tmp_path, {"text": "네", "startAt": 0.0, "endAt": 1.2}, {"text": "불이 났어요", "startAt": 1.2, "endAt": 2.9})
     (row, _) = decode(call, unit="utterance")
@@ -226,7 +240,7 @@ def test_hostile_files_are_rejected_in_little_memory(call: Any, tmp_path: Path) 
     content[entry + 24 : entry + 28] = struct.pack("<I", 1000)  # the size that the directory promises
     (tmp_path / "bombs.zip").write_bytes(content)
     files = {
-        "huge_data": sound[:40] + b"\xf0\xff\xff\xff" + sound[44:],
+        "huge_data": sound[:40] + b"\xf0\xff\xfe\x7f" + sound[44:],
         "huge_rate": sound[:24] + b"\xff\xff\xff\xff" + sound[28:],
         "no_rate": sound[:24] + bytes(4) + sound[28:],
         "wide": streamed[:22] + struct.pack("<HIIHH", 16, 384_000, 384_000 * 32, 32, 16) + streamed[36:],
@@ -250,7 +264,7 @@ def test_hostile_files_are_rejected_in_little_memory(call: Any, tmp_path: Path) 
         "huge_data": "truncated_audio",
         "huge_rate": "not_audio",
         "no_rate": "not_audio",
-        "wide": "None",
+        "wide": "too_short",
         "many_channels": "not_audio",
         "streamed": "None",
         "wrong_types": "invalid_label",

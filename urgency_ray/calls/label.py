@@ -84,9 +84,9 @@ def _parse_turn(index: int, turn: Turn) -> tuple[float | None, Utterance]:
     """A turn and its exact start: of times in seconds, whole milliseconds would lose the order."""
     field = f"utterances[{index}]"
     start, end = _parse_time(turn.start, f"{field}.startAt"), _parse_time(turn.end, f"{field}.endAt")
-    times = (None if time is None else round(time) for time in (start, end))
+    start_ms, end_ms = (None if time is None else round(time) for time in (start, end))
     text, speaker = _parse_text(turn.text, f"{field}.text"), _parse_speaker(turn.speaker, f"{field}.speaker")
-    return start, Utterance(_parse_id(turn.id) or str(index), *times, text, speaker)
+    return start, Utterance(_as_text(turn.id) or str(index), start_ms, end_ms, text, speaker)
 
 
 def _parse_time(value: Any, field: str) -> float | None:
@@ -123,10 +123,6 @@ def _parse_text(value: Any, field: str) -> str:
     if text is None:
         raise _wrong(field, "a text")
     return text
-
-
-def _parse_id(value: Any) -> str | None:
-    return _as_text(value) or None
 
 
 def _parse_name(value: Any, field: str) -> str | None:

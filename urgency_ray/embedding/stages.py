@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from urgency_ray.calls.audio import acoustic_features, cut, decode_wav
+from urgency_ray.calls.audio import Heard, acoustic_features, cut, decode_audio
+from urgency_ray.calls.channels import Turn, is_silent
 from urgency_ray.calls.files import max_audio_bytes, read_file
 from urgency_ray.calls.label import MAX_LABEL_BYTES, Label, Utterance, parse_label
 from urgency_ray.calls.transcript import clean, join_transcript, wanted_utterances
@@ -23,7 +24,8 @@ from urgency_ray.encoders.base import SAMPLE_RATE_HZ, AudioEmbeddings, TextEmbed
 from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text_encoder
 from urgency_ray.errors import Reason, Reject
 from urgency_ray.fingerprint import Fingerprint
-from urgency_ray.schema import OUTCOME_FIELDS, ROW_FIELDS, Status, embedding_schema
+from urgency_ray.schema import CALLER, OUTCOME_FIELDS, ROW_FIELDS, Status, embedding_schema
+from urgency_ray.storage import suffix
 
 Row = dict[str, Any]
 """A row of a table, or what is known of one so far: values by column."""
@@ -53,13 +55,30 @@ def _decode_call(call: Row, data: DataConfig) -> list[Row]:
             "disaster_medium": label.disaster_medium,
         }
         content = read_file(call["audio_container"], call["audio_member"], max_audio_bytes(data))
-        waveform = decode_wav(content, SAMPLE_RATE_HZ, data.max_call_sec)
+        heard = _decode(content, call, label, data)
         row["audio_sha256"] = hashlib.sha256(content).hexdigest()
         if data.unit == "call":
-            return [_call_row(row, label, waveform, data)]
-        return _utterance_rows(row, label, waveform, data)
+            return [_call_row(row, label, heard, data)]
+        return _utterance_rows(row, label, heard, data)
     except Reject as reject:
         return [_rejected(row, reject)]
+
+
+def _decode(content: bytes, call: Row, label: Label, data: DataConfig) -> Heard:
+    turns = [
+        Turn(turn.start_ms, turn.end_ms, turn.speaker == CALLER)
+        for turn in label.utterances
+        if turn.start_ms is not None and turn.end_ms is not None and turn.speaker is not None
+    ]
+    return decode_audio(
+        content,
+        SAMPLE_RATE_HZ,
+        data.max_call_sec,
+        name=call["call_id"] + suffix(call["audio_member"] or call["audio_container"]),
+        channel=data.channel,
+        turns=turns,
+        pcm_rate_hz=data.pcm_rate_hz,
+    )
 
 
 def _rejected(row: Row, reject: Reject) -> Row:
@@ -69,17 +88,20 @@ def _rejected(row: Row, reject: Reject) -> Row:
 def _heard(row: Row, text: str, start_ms: int, end_ms: int, waveform: NDArray[np.float32]) -> Row:
     if not text:
         raise Reject(Reason.NO_TEXT, "no words left in the transcript")
-    if not waveform.any():
-        raise Reject(Reason.SILENT_AUDIO, "every sample is zero")
+    if is_silent(waveform):
+        raise Reject(Reason.SILENT_AUDIO, "every sample is zero, or the same")
     features = acoustic_features(waveform, SAMPLE_RATE_HZ)
     span = {"start_ms": start_ms, "end_ms": end_ms}
     return row | span | features | {"text": text, "waveform": waveform.tobytes(), "status": Status.EMBEDDED}
 
 
-def _call_row(row: Row, label: Label, waveform: NDArray[np.float32], data: DataConfig) -> Row:
-    text = join_transcript(label.utterances, data.speakers)
-    row = _heard(row, text, 0, round(1000 * len(waveform) / SAMPLE_RATE_HZ), waveform)
-    return row | {"detail": _describe_late(label.utterances, row["duration_sec"])}
+def _call_row(row: Row, label: Label, heard: Heard, data: DataConfig) -> Row:
+    text, duration_sec = join_transcript(label.utterances, data.speakers), len(heard.waveform) / SAMPLE_RATE_HZ
+    if duration_sec < data.min_call_sec:
+        raise Reject(Reason.TOO_SHORT, f"{duration_sec:.3f} s; at least {data.min_call_sec:g} s")
+    row = _heard(row, text, 0, round(1000 * duration_sec), heard.waveform)
+    notes = filter(None, (heard.note, _describe_late(label.utterances, duration_sec)))
+    return row | {"detail": "; ".join(notes) or None}
 
 
 def _describe_late(utterances: Sequence[Utterance], duration_sec: float) -> str | None:
@@ -91,12 +113,13 @@ def _describe_late(utterances: Sequence[Utterance], duration_sec: float) -> str 
     return f"{late} of {len(starts)} utterances start after the audio ends, at {duration_sec:.1f} s"
 
 
-def _utterance_rows(call: Row, label: Label, waveform: NDArray[np.float32], data: DataConfig) -> list[Row]:
+def _utterance_rows(call: Row, label: Label, heard: Heard, data: DataConfig) -> list[Row]:
     wanted = wanted_utterances(label.utterances, data.speakers)
     if not wanted:
         raise Reject(Reason.NO_TEXT, "no utterances of the wanted speakers")
-    _refuse_seconds(wanted, len(waveform) / SAMPLE_RATE_HZ)
-    return [_utterance_row(call, position, utterance, waveform, data) for position, utterance in enumerate(wanted)]
+    _refuse_seconds(wanted, len(heard.waveform) / SAMPLE_RATE_HZ)
+    call = call | {"detail": heard.note}
+    return [_utterance_row(call, position, utterance, heard.waveform, data) for position, utterance in enumerate(wanted)]
 
 
 def _refuse_seconds(utterances: Sequence[Utterance], duration_sec: float) -> None:
