@@ -9,7 +9,7 @@ from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Fingerprint, refuse_other
 
 WEIGHTS = {"audio_encoder": "built-in", "text_encoder": "built-in"}
-NEWER = {"data.channel": "left", "data.min_call_sec": 1.0, "data.pcm_rate_hz": 8000}
+NEWER = {"data.channel": "left", "data.min_call_sec": 1.0, "data.pcm_rate_hz": 8000, "data.require_text": False}
 
 
 def made_by(**overrides: object) -> Fingerprint:

@@ -20,7 +20,7 @@ from urgency_ray.schema import METADATA_KEY
 Fields = dict[str, Any]
 """A section's fields by name, with the plain values of YAML and JSON."""
 
-_SINCE_0_2_0 = ("channel", "min_call_sec", "pcm_rate_hz")
+_SINCE_0_2_0 = ("channel", "min_call_sec", "pcm_rate_hz", "require_text")
 """Fields of the data section that are left out at their default: what older versions made, they made so."""
 
 IMPORTED: Fields = {"name": "imported"}

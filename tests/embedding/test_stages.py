@@ -129,6 +129,22 @@ def test_an_utterance_that_starts_before_the_audio_is_cut_at_its_start(call: Any
     assert before["reason"] == "invalid_span"
 
 
+def test_without_words_a_call_is_kept_where_none_are_required(call: Any, tmp_path: Path) -> None:
+    change_turns(tmp_path, {"text": "***"})
+    (tmp_path / "c_3.wav").write_bytes((tmp_path / "a_1.wav").read_bytes())
+    assert [row["reason"] for row in decode(call)] == ["no_text", "empty_audio", "missing_label"]
+    wordless = {"require_text": False, "require_urgency": False}
+    assert [row["reason"] for row in decode(call, **wordless)] == [None, "empty_audio", None]
+    assert [row["text"] for row in decode(call, **wordless)] == ["", None, ""]
+    assert decode(call, require_text=False)[2]["reason"] == "missing_label"
+    assert decode(call, **wordless, unit="utterance")[-1]["reason"] == "missing_label"
+    config = DataConfig(**call.model_dump() | wordless)
+    table = EncodeText(TextEncoderConfig(), "cpu", 1, None, print)(
+        EncodeAudio(AudioEncoderConfig(), "cpu", 1)(decode_calls(plan_calls(config), config))
+    )
+    assert table["status"].to_pylist() == ["embedded", "rejected", "embedded"]
+
+
 def test_a_call_has_a_least_length(call: Any) -> None:
     assert decode(call, min_call_sec=3.0)[0]["status"] == "embedded"
     row = decode(call, min_call_sec=3.1)[0]

@@ -100,9 +100,10 @@ def _find_samples(content: bytes, name: str, pcm_rate_hz: int | None) -> tuple[S
     if not content:
         raise Reject(Reason.EMPTY_AUDIO, "zero bytes")
     start = skip_id3(content)
-    kind = format_of(content, start)
-    if kind is None:
-        if not name.lower().endswith(HEADERLESS_SUFFIXES) or pcm_rate_hz is None:
+    kind, is_headerless = format_of(content, start), name.lower().endswith(HEADERLESS_SUFFIXES)
+    # The marks of an MP3 without a tag are eleven bits, which samples can begin with as well: those of a quiet -1 do.
+    if kind is None or (kind == "mp3" and start == 0 and is_headerless):
+        if not is_headerless or pcm_rate_hz is None:
             raise refuse_unknown(content, name)
         how = {"format": "RAW", "subtype": "PCM_16", "endian": "LITTLE", "samplerate": pcm_rate_hz, "channels": 1}
         return Samples(content, len(content)), how
@@ -120,6 +121,8 @@ def _read_samples(found: Samples, how: dict[str, Any], max_sec: float, name: str
             if num_frames >= _UNKNOWN_FRAMES:
                 return rate, _read_to_end(found.content, max_sec)
             _refuse_long(num_frames, rate, file.channels, max_sec)
+            if found.is_open:
+                raise Reject(Reason.TRUNCATED_AUDIO, f"{num_frames / rate:.1f} s, and the end is not marked as such")
             if found.missing * num_frames > _SLACK_SEC * rate * found.available:
                 words = f"{found.available} of {found.available + found.missing} bytes of samples"
                 raise Reject(Reason.TRUNCATED_AUDIO, words)

@@ -45,6 +45,10 @@ class Label:
     disaster_medium: str | None
 
 
+NO_LABEL = Label((), None, None, None, None)
+"""Of a recording without a label file."""
+
+
 def parse_label(content: bytes, require_urgency: bool) -> Label:
     """Read a label file; only the fields that `Label` holds are looked at.
 

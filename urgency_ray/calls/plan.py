@@ -81,7 +81,7 @@ def plan_calls(data: DataConfig) -> pa.Table:
         raise RequestError(f"--data.root {data.root}: holds no calls (no .wav, .json or .zip file, or only empty archives)")
     # A file is given up once it is in a batch: whole columns of Python objects would take more memory than all else.
     rows = (
-        _row(call_id, *(named.get(call_id) or (wavs.pop(call_id, None), labels.pop(call_id, None))))
+        _row(data, call_id, *(named.get(call_id) or (wavs.pop(call_id, None), labels.pop(call_id, None))))
         for call_id in sorted(stems | named.keys())
     )
     batches = []
@@ -96,12 +96,12 @@ def _rank(file: _File) -> tuple[bool, int]:
     return file.fault is not None, AUDIO_SUFFIXES.index(file.suffix) if file.suffix in AUDIO_SUFFIXES else 0
 
 
-def _row(call_id: str, wav: _File | None, label: _File | None) -> tuple[Any, ...]:
+def _row(data: DataConfig, call_id: str, wav: _File | None, label: _File | None) -> tuple[Any, ...]:
     files = [file for file in (wav, label) if file]
     fault = next((file.fault for file in files if file.fault), None)
     if fault is None and wav is None:
         fault = Reason.MISSING_AUDIO, "no WAV has this stem"
-    elif fault is None and label is None:
+    elif fault is None and label is None and (data.require_text or data.unit == "utterance"):
         fault = Reason.MISSING_LABEL, "no JSON has this stem"
     return (
         call_id,

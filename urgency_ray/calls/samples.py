@@ -33,12 +33,14 @@ class Samples:
         content: a file for libsndfile: the one given, or where that is odd, another of the same samples.
         available: bytes of samples that are there.
         missing: bytes that the header declares beyond them.
+        is_open: whether the end of the file is not marked as such, where its format marks it.
         note: what was decided that a user should know; None of an ordinary file.
     """
 
     content: bytes
     available: int
     missing: int = 0
+    is_open: bool = False
     note: str | None = None
 
 
@@ -64,12 +66,12 @@ def find_samples(content: bytes, kind: str, start: int) -> Samples:
         start: where it begins, behind an ID3v2 tag.
 
     Raises:
-        Reject: not_audio, empty_audio or truncated_audio.
+        Reject: not_audio, empty_audio or truncated_audio (before the samples).
     """
     if kind == "riff":
         return _find_in_wav(content, start)
     if kind == "ogg":
-        _refuse_open_end(content)
+        return Samples(content, len(content), is_open=_is_open(content))
     body, declared = _FINDERS[kind](content) if kind in _FINDERS else (0, 0)
     available = max(0, len(content) - body)
     return Samples(content, available, max(0, declared - available) if declared < _NEVER_FILLED_IN else 0)
@@ -87,7 +89,7 @@ def _find_in_wav(content: bytes, start: int) -> Samples:
     available = sum(end - begin for begin, end in walk.spans)
     if not available:
         raise Reject(Reason.EMPTY_AUDIO, "a header without samples")
-    return Samples(_rebuild(content, walk) if walk.is_odd else content, available, walk.missing, walk.note)
+    return Samples(_rebuild(content, walk) if walk.is_odd else content, available, walk.missing, note=walk.note)
 
 
 def _walk_chunks(content: bytes, start: int, walk: _Walk) -> None:
@@ -213,9 +215,8 @@ def _find_in_w64(content: bytes) -> tuple[int, int]:
 _FINDERS = {"au": _find_in_au, "aiff": _find_in_aiff, "w64": _find_in_w64}
 
 
-def _refuse_open_end(content: bytes) -> None:
-    """Reject an OGG file whose last page is not marked as such: nothing else in it says how long it should be."""
+def _is_open(content: bytes) -> bool:
+    """Whether the last page of an OGG file is not whole, or not marked as such: nothing else says how long it should be."""
     last = content.rfind(b"OggS")
     lengths = content[last + 27 : last + 27 + content[last + 26]] if last + 27 <= len(content) else b""
-    if not lengths or not content[last + 5] & 4 or last + 27 + len(lengths) + sum(lengths) > len(content):
-        raise Reject(Reason.TRUNCATED_AUDIO, "the last page is not marked as the end")
+    return not lengths or not content[last + 5] & 4 or last + 27 + len(lengths) + sum(lengths) > len(content)

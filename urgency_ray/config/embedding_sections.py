@@ -21,6 +21,8 @@ class DataConfig(Section, role=Role.EMBEDDING):
     """Whose words make the transcript, and whose utterances are rows."""
     require_urgency: bool = True
     """Reject calls without an urgency label; false keeps them with a null label (predict does)."""
+    require_text: bool = True
+    """Reject calls without words; false keeps them, and recordings without a label (predict does for models of audio)."""
     min_utterance_sec: NonNegativeFloat = 0.5
     """Shortest utterance that becomes a row, in seconds."""
     min_call_sec: NonNegativeFloat = 0.1

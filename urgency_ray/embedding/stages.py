@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from urgency_ray.calls.audio import Heard, acoustic_features, cut, decode_audio
 from urgency_ray.calls.channels import Turn, is_silent
 from urgency_ray.calls.files import max_audio_bytes, read_file
-from urgency_ray.calls.label import MAX_LABEL_BYTES, Label, Utterance, parse_label
+from urgency_ray.calls.label import MAX_LABEL_BYTES, NO_LABEL, Label, Utterance, parse_label
 from urgency_ray.calls.transcript import clean, join_transcript, wanted_utterances
 from urgency_ray.config import AudioEncoderConfig, DataConfig, TextEncoderConfig
 from urgency_ray.embedding.rows import embedded_rows, finite_rows, reject_rows, scatter_counts, scatter_vectors
@@ -47,7 +47,7 @@ def _decode_call(call: Row, data: DataConfig) -> list[Row]:
     try:
         if call["reason"] is not None:
             raise Reject(Reason(call["reason"]), call["detail"] or "")
-        label = parse_label(read_file(call["label_container"], call["label_member"], MAX_LABEL_BYTES), data.require_urgency)
+        label = _read_label(call, data)
         row |= {
             "urgency": label.urgency,
             "sentiment": label.sentiment,
@@ -62,6 +62,14 @@ def _decode_call(call: Row, data: DataConfig) -> list[Row]:
         return _utterance_rows(row, label, heard, data)
     except Reject as reject:
         return [_rejected(row, reject)]
+
+
+def _read_label(call: Row, data: DataConfig) -> Label:
+    if call["label_container"] is None:
+        if data.require_urgency:
+            raise Reject(Reason.MISSING_LABEL, "no label says its urgency")
+        return NO_LABEL
+    return parse_label(read_file(call["label_container"], call["label_member"], MAX_LABEL_BYTES), data.require_urgency)
 
 
 def _decode(content: bytes, call: Row, label: Label, data: DataConfig) -> Heard:
@@ -85,13 +93,13 @@ def _rejected(row: Row, reject: Reject) -> Row:
     return row | {"waveform": b"", "status": Status.REJECTED, "reason": reject.reason, "detail": reject.detail}
 
 
-def _heard(row: Row, text: str, start_ms: int, end_ms: int, waveform: NDArray[np.float32]) -> Row:
-    if not text:
+def _heard(row: Row, text: str, start_ms: int, waveform: NDArray[np.float32], data: DataConfig) -> Row:
+    if not text and data.require_text:
         raise Reject(Reason.NO_TEXT, "no words left in the transcript")
     if is_silent(waveform):
         raise Reject(Reason.SILENT_AUDIO, "every sample is zero, or the same")
     features = acoustic_features(waveform, SAMPLE_RATE_HZ)
-    span = {"start_ms": start_ms, "end_ms": end_ms}
+    span = {"start_ms": start_ms, "end_ms": start_ms + round(1000 * len(waveform) / SAMPLE_RATE_HZ)}
     return row | span | features | {"text": text, "waveform": waveform.tobytes(), "status": Status.EMBEDDED}
 
 
@@ -99,7 +107,7 @@ def _call_row(row: Row, label: Label, heard: Heard, data: DataConfig) -> Row:
     text, duration_sec = join_transcript(label.utterances, data.speakers), len(heard.waveform) / SAMPLE_RATE_HZ
     if duration_sec < data.min_call_sec:
         raise Reject(Reason.TOO_SHORT, f"{duration_sec:.3f} s; at least {data.min_call_sec:g} s")
-    row = _heard(row, text, 0, round(1000 * duration_sec), heard.waveform)
+    row = _heard(row, text, 0, heard.waveform, data)
     notes = filter(None, (heard.note, _describe_late(label.utterances, duration_sec)))
     return row | {"detail": "; ".join(notes) or None}
 
@@ -143,7 +151,7 @@ def _utterance_row(call: Row, position: int, utterance: Utterance, waveform: NDA
             )
         start_ms = max(0, start_ms)
         heard = cut(waveform, SAMPLE_RATE_HZ, start_ms, end_ms, data.min_utterance_sec)
-        return _heard(row, clean(utterance.text), start_ms, start_ms + round(1000 * len(heard) / SAMPLE_RATE_HZ), heard)
+        return _heard(row, clean(utterance.text), start_ms, heard, data)
     except Reject as reject:
         return _rejected(row | {"start_ms": start_ms, "end_ms": end_ms}, reject)
 
