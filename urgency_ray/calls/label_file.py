@@ -59,6 +59,15 @@ def read_label_file(content: bytes) -> LabelFile:
     return label
 
 
+def holds_several(content: bytes) -> bool:
+    """Whether a file that is no label by itself seems to hold those of several calls."""
+    try:
+        content = _to_utf8(content)
+    except Reject:
+        return False
+    return any(content.count(key) > 1 for key in (b'"utterances"', b'"urgencyLevel"'))
+
+
 def _read_otherwise(content: bytes, error: ValidationError) -> LabelFile:
     """The label of a file that is not simply one."""
     fault = _first_fault(error)

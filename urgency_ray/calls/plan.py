@@ -19,6 +19,7 @@ import pyarrow as pa
 from urgency_ray.calls.files import Fault, list_entries, max_audio_bytes
 from urgency_ray.calls.formats import AUDIO_SUFFIXES
 from urgency_ray.calls.label import MAX_LABEL_BYTES
+from urgency_ray.calls.label_collections import name_collections
 from urgency_ray.config import DataConfig
 from urgency_ray.errors import Reason, RequestError
 from urgency_ray.schema import MANIFEST_SCHEMA
@@ -89,7 +90,7 @@ def plan_calls(data: DataConfig) -> pa.Table:
         columns = zip(MANIFEST_SCHEMA, zip(*batch, strict=True), strict=True)
         arrays = [pa.array(values, field.type) for field, values in columns]
         batches.append(pa.record_batch(arrays, schema=MANIFEST_SCHEMA))
-    return pa.Table.from_batches(batches)
+    return name_collections(pa.Table.from_batches(batches))
 
 
 def _rank(file: _File) -> tuple[bool, int]:
