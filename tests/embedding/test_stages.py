@@ -129,6 +129,13 @@ def test_an_utterance_that_starts_before_the_audio_is_cut_at_its_start(call: Any
     assert before["reason"] == "invalid_span"
 
 
+@pytest.mark.parametrize("text", ["***[개인정보]", "(웃음)", ". . ?", "b/ n/", ""])
+def test_signs_and_marks_alone_are_no_text(call: Any, tmp_path: Path, text: str) -> None:
+    change_turns(tmp_path, {"text": text, "startAt": 0, "endAt": 900}, {"text": "?", "startAt": 900, "endAt": 1900})
+    assert decode(call)[0]["reason"] == "no_text"
+    assert [row["reason"] for row in decode(call, unit="utterance")[:2]] == ["no_text", "no_text"]
+
+
 def test_without_words_a_call_is_kept_where_none_are_required(call: Any, tmp_path: Path) -> None:
     change_turns(tmp_path, {"text": "***"})
     (tmp_path / "c_3.wav").write_bytes((tmp_path / "a_1.wav").read_bytes())

@@ -49,13 +49,21 @@ _WORD_MARK = re.compile(r"(?<=[가-힣])[/+*](?!\S)")
 
 
 def clean(text: str) -> str:
-    """The words of a transcript, in NFC, single spaces between them; empty where no letter or digit is left.
+    """The words of a transcript, in NFC, single spaces between them.
 
     What is no word is taken out, full-width or not: privacy masks (`***`, `[개인정보]`, with or without stars, in any brackets)
     and the marks of AI-Hub's, KsponSpeech's and ETRI's transcribers (`(웃음)`, `b/`, `{laughing}`, `&name1&`, `○○○`).
     """
-    words = _take_out_marks(text)
-    return words if _has_words(words) else ""
+    text = normalize("NFC", text)
+    if _SIGN.search(text):
+        for pattern, keep in ((_MASK, _few_stars), (_NOISE, _nothing), (_TWICE, _as_written), (_WORD_MARK, _nothing)):
+            text = _take_out(pattern, keep, text)
+    return " ".join(text.split())
+
+
+def has_words(text: str) -> bool:
+    """Whether a letter or a digit is in a text: signs alone say nothing."""
+    return any(map(str.isalnum, text))
 
 
 def wanted_utterances(utterances: Sequence[Utterance], speakers: Literal["all", "caller"]) -> list[Utterance]:
@@ -74,25 +82,12 @@ def wanted_utterances(utterances: Sequence[Utterance], speakers: Literal["all", 
 
 
 def join_transcript(utterances: Sequence[Utterance], speakers: Literal["all", "caller"]) -> str:
-    """The cleaned texts of the wanted utterances, in their order; empty if no word is left.
+    """The cleaned texts of the wanted utterances, in their order.
 
     Raises:
         Reject: see `wanted_utterances`.
     """
-    text = " ".join(filter(None, (_take_out_marks(utterance.text) for utterance in wanted_utterances(utterances, speakers))))
-    return text if _has_words(text) else ""
-
-
-def _has_words(text: str) -> bool:
-    return any(map(str.isalnum, text))
-
-
-def _take_out_marks(text: str) -> str:
-    text = normalize("NFC", text)
-    if _SIGN.search(text):
-        for pattern, keep in ((_MASK, _few_stars), (_NOISE, _nothing), (_TWICE, _as_written), (_WORD_MARK, _nothing)):
-            text = _take_out(pattern, keep, text)
-    return " ".join(text.split())
+    return " ".join(filter(None, (clean(utterance.text) for utterance in wanted_utterances(utterances, speakers))))
 
 
 def _take_out(pattern: re.Pattern[str], keep: Callable[[re.Match[str]], tuple[int, int]], text: str) -> str:

@@ -17,7 +17,7 @@ from urgency_ray.calls.audio import Heard, acoustic_features, cut, decode_audio
 from urgency_ray.calls.channels import Turn, is_silent
 from urgency_ray.calls.files import max_audio_bytes, read_file
 from urgency_ray.calls.label import MAX_LABEL_BYTES, NO_LABEL, Label, Utterance, parse_label
-from urgency_ray.calls.transcript import clean, join_transcript, wanted_utterances
+from urgency_ray.calls.transcript import clean, has_words, join_transcript, wanted_utterances
 from urgency_ray.config import AudioEncoderConfig, DataConfig, TextEncoderConfig
 from urgency_ray.embedding.rows import embedded_rows, finite_rows, reject_rows, scatter_counts, scatter_vectors
 from urgency_ray.encoders.base import SAMPLE_RATE_HZ, AudioEmbeddings, TextEmbeddings
@@ -94,7 +94,7 @@ def _rejected(row: Row, reject: Reject) -> Row:
 
 
 def _heard(row: Row, text: str, start_ms: int, waveform: NDArray[np.float32], data: DataConfig) -> Row:
-    if not text and data.require_text:
+    if data.require_text and not has_words(text):
         raise Reject(Reason.NO_TEXT, "no words left in the transcript")
     if is_silent(waveform):
         raise Reject(Reason.SILENT_AUDIO, "every sample is zero, or the same")
