@@ -164,6 +164,11 @@ def test_chunks_and_tags_around_the_samples_do_not_matter(content: Any) -> None:
     np.testing.assert_array_equal(decode_audio(content, 8000, 100.0).waveform, decode_audio(riff(), 8000, 100.0).waveform)
 
 
+def test_zeros_are_samples_too_where_no_size_was_filled_in() -> None:
+    assert reason_of(riff(bytes(8000), data_size=0)) == Reason.SILENT_AUDIO
+    assert len(decode_audio(riff(bytes(8000) + SOUND, data_size=0), 8000, 100.0).waveform) == 12_000
+
+
 def test_samples_behind_the_declared_ones_are_read_and_said() -> None:
     half = riff(SOUND, data_size=8000)
     decoded = decode_audio(half, 8000, 100.0)
@@ -250,6 +255,8 @@ def test_other_containers_decode_as_librosa_does_whatever_their_name(container: 
     expected, _ = librosa.load(io.BytesIO(content), sr=RATE_HZ, mono=True)
     decoded = decode_audio(content, RATE_HZ, 100.0, name="a.wav").waveform
     np.testing.assert_allclose(decoded, expected, rtol=0, atol=1e-6)
+    tagged = b"ID3\x03\x00\x00\x00\x00\x00\x0a" + bytes(10) + content
+    np.testing.assert_array_equal(decode_audio(tagged, RATE_HZ, 100.0).waveform, decoded)
     assert reason_of(content, max_sec=2.0) == Reason.TOO_LONG
     assert reason_of(content[: len(content) // 2]) == Reason.TRUNCATED_AUDIO
     assert reason_of(wav(np.zeros((8000, 1)), 8000, container, subtype)) == Reason.SILENT_AUDIO

@@ -238,6 +238,7 @@ def test_a_wrong_field_is_named_and_its_value_is_not(content: Any, field: str) -
         b'{"utterances": [], "address": "' + SECRET.encode() + "서울".encode("cp949") + b'"}',
         label().replace("불".encode(), b"\xed\xa0\x80"),
         label().replace("불".encode(), b"\\ud800"),
+        label().replace("불이".encode(), "불이".encode("iso2022_kr")),
         b"[" * 100_000,
         b'{"utterances": [{"startAt": ' + b"9" * 10_000 + b"}]}",
         f'{{"address": "{SECRET}'.encode(),

@@ -12,8 +12,8 @@ from pydantic import BaseModel, FailFast, Field, TypeAdapter, ValidationError
 from urgency_ray.errors import Reason, Reject
 
 _ASCII = bytes(range(128))
-# Outside of texts, JSON has no control characters but white space: as spaces they change nothing but what a text should escape.
-_CONTROLS_AS_SPACES = bytes.maketrans(bytes(range(32)), b" " * 32)
+# Outside of texts, spaces are as good. Other control characters can be those of an encoding that is not read (ISO-2022-KR).
+_BLANKS_AS_SPACES = bytes.maketrans(b"\t\n\v\f\r", b"     ")
 
 
 class Turn(BaseModel):
@@ -45,7 +45,7 @@ _WRAPPED = TypeAdapter(Annotated[dict[str, LabelFile], Field(min_length=1, max_l
 def read_label_file(content: bytes) -> LabelFile:
     """Read JSON in UTF-8 (with or without a BOM), UTF-16, UTF-32 or cp949: a label, a list of one, or one inside an object.
 
-    Tabs and other control characters in a text are spaces.
+    Tabs and line ends in a text are spaces, NULs behind it nothing.
 
     Raises:
         Reject: invalid_json or invalid_label. The detail names the place or the field, and quotes nothing.
@@ -71,7 +71,7 @@ def holds_several(content: bytes) -> bool:
 def _read_otherwise(content: bytes, error: ValidationError) -> LabelFile:
     """The label of a file that is not simply one."""
     fault = _first_fault(error)
-    spaced = content.translate(_CONTROLS_AS_SPACES).rstrip()
+    spaced = content.translate(_BLANKS_AS_SPACES).rstrip(b" \0")
     if fault["type"] == "json_invalid":
         try:
             return LabelFile.model_validate_json(spaced)
@@ -156,6 +156,6 @@ def _refuse_repeated(content: bytes) -> None:
             repeated.update(key for key in _KEYS if keys.count(key) > 1)
         return dict(pairs)
 
-    json.loads(content.translate(_CONTROLS_AS_SPACES), object_pairs_hook=note, parse_int=float)
+    json.loads(content.translate(_BLANKS_AS_SPACES).rstrip(b" \0"), object_pairs_hook=note, parse_int=float)
     if repeated:
         raise Reject(Reason.INVALID_LABEL, f"{min(repeated)}: given more than once")

@@ -70,6 +70,8 @@ def find_samples(content: bytes, kind: str, start: int) -> Samples:
     """
     if kind == "riff":
         return _find_in_wav(content, start)
+    if kind != "mp3":
+        content = content[start:]
     if kind == "ogg":
         return Samples(content, len(content), is_open=_is_open(content))
     body, declared = _FINDERS[kind](content) if kind in _FINDERS else (0, 0)
@@ -125,7 +127,7 @@ def _take_data(content: bytes, start: int, declared: int, walk: _Walk) -> int:
     available = len(content) - start
     if size > available and size < _NEVER_FILLED_IN:
         walk.missing, size = size - available, available
-    elif size > available or (size == 0 and not _is_end(content, start, walk.order)):
+    elif size > available or (size == 0 and not _is_tag(content, start, walk.order)):
         # libsndfile takes 0xFFFFFFFF by itself for all that there is.
         walk.is_odd |= size != _MAX_SIZE
         size = available
@@ -142,7 +144,9 @@ def _unless_samples_follow(content: bytes, start: int, size: int, walk: _Walk) -
     fmt = walk.fmt or b""
     bytes_per_sec = struct.unpack_from(f"{walk.order}I", fmt, 8)[0] if len(fmt) >= 12 else 0
     rest, end = len(content) - start - size, _next_chunk(content, start, size, walk.order)
-    if not bytes_per_sec or rest <= _SLACK_SEC * bytes_per_sec or _is_end(content, end, walk.order):
+    if not bytes_per_sec or rest <= _SLACK_SEC * bytes_per_sec or _is_tag(content, end, walk.order):
+        return size
+    if content.count(b"\0", end) == len(content) - end:  # padding
         return size
     declared, whole = size / bytes_per_sec, (size + rest) / bytes_per_sec
     walk.is_odd, walk.note = True, f"the header declares {declared:.1f} s and samples follow: all {whole:.1f} s are read"
@@ -164,12 +168,9 @@ def _is_chunk(content: bytes, start: int, order: str) -> bool:
     return name in _KNOWN or start + 8 + int(struct.unpack_from(f"{order}I", content, start + 4)[0]) <= len(content)
 
 
-def _is_end(content: bytes, start: int, order: str) -> bool:
-    """Whether what is at `start` are no samples: a chunk, a tag of another standard, or zeros to the end."""
-    rest = len(content) - start
-    return (
-        rest < 8 or content.startswith(_TAGS, start) or _is_chunk(content, start, order) or content.count(b"\0", start) == rest
-    )
+def _is_tag(content: bytes, start: int, order: str) -> bool:
+    """Whether what is at `start` are no samples: a chunk, a tag of another standard, or next to nothing."""
+    return len(content) < start + 8 or content.startswith(_TAGS, start) or _is_chunk(content, start, order)
 
 
 def _rebuild(content: bytes, walk: _Walk) -> bytes:
