@@ -21,6 +21,7 @@ class ExtractCounts(BaseModel):
     Attributes:
         rejected_by_reason: calls, the most frequent reason first.
         rows_embedded, rows_rejected, rows_rejected_by_reason: the same of rows, which are utterances where a call has several.
+        rows_noted: embedded rows whose `detail` says that recording or label are not as they should be.
         audio_sec: embedded audio, in seconds.
         rows_windowed: recordings that were longer than the audio encoder's window.
         texts_windowed, texts_truncated: texts that were longer than the text encoder reads: read in parts, or cut.
@@ -41,6 +42,7 @@ class ExtractCounts(BaseModel):
     texts_windowed: int
     texts_truncated: int
     tokens_dropped: int
+    rows_noted: int = 0
 
     def line(self) -> str:
         """`1000 calls read = 984 embedded + 16 rejected (2 no_text, ...)`.

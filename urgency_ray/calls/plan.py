@@ -17,7 +17,9 @@ from unicodedata import normalize
 import pyarrow as pa
 
 from urgency_ray.calls.files import Fault, list_entries, max_audio_bytes
+from urgency_ray.calls.formats import AUDIO_SUFFIXES
 from urgency_ray.calls.label import MAX_LABEL_BYTES
+from urgency_ray.calls.label_collections import name_collections
 from urgency_ray.config import DataConfig
 from urgency_ray.errors import Reason, RequestError
 from urgency_ray.schema import MANIFEST_SCHEMA
@@ -60,10 +62,12 @@ def plan_calls(data: DataConfig) -> pa.Table:
         if file.suffix == ".zip":
             extras.append(file)
             continue
-        same = wavs if file.suffix == ".wav" else labels
+        same = labels if file.suffix == ".json" else wavs
         first = same.setdefault(file.stem, file)
-        if first is not file:
-            same[file.stem], extra = (file, first) if first.fault and not file.fault else (first, file)
+        if first is file:
+            continue
+        same[file.stem], extra = (file, first) if _rank(file) < _rank(first) else (first, file)
+        if extra.suffix == same[file.stem].suffix:  # a recording in another format is a copy, and no second call
             extras.append(extra._replace(fault=(Reason.DUPLICATE_STEM, f"the one used is in {same[file.stem].container}")))
     stems = wavs.keys() | labels.keys()
     named: dict[str, tuple[_File | None, _File | None]] = {}
@@ -78,7 +82,7 @@ def plan_calls(data: DataConfig) -> pa.Table:
         raise RequestError(f"--data.root {data.root}: holds no calls (no .wav, .json or .zip file, or only empty archives)")
     # A file is given up once it is in a batch: whole columns of Python objects would take more memory than all else.
     rows = (
-        _row(call_id, *(named.get(call_id) or (wavs.pop(call_id, None), labels.pop(call_id, None))))
+        _row(data, call_id, *(named.get(call_id) or (wavs.pop(call_id, None), labels.pop(call_id, None))))
         for call_id in sorted(stems | named.keys())
     )
     batches = []
@@ -86,15 +90,19 @@ def plan_calls(data: DataConfig) -> pa.Table:
         columns = zip(MANIFEST_SCHEMA, zip(*batch, strict=True), strict=True)
         arrays = [pa.array(values, field.type) for field, values in columns]
         batches.append(pa.record_batch(arrays, schema=MANIFEST_SCHEMA))
-    return pa.Table.from_batches(batches)
+    return name_collections(pa.Table.from_batches(batches))
 
 
-def _row(call_id: str, wav: _File | None, label: _File | None) -> tuple[Any, ...]:
+def _rank(file: _File) -> tuple[bool, int]:
+    return file.fault is not None, AUDIO_SUFFIXES.index(file.suffix) if file.suffix in AUDIO_SUFFIXES else 0
+
+
+def _row(data: DataConfig, call_id: str, wav: _File | None, label: _File | None) -> tuple[Any, ...]:
     files = [file for file in (wav, label) if file]
     fault = next((file.fault for file in files if file.fault), None)
     if fault is None and wav is None:
         fault = Reason.MISSING_AUDIO, "no WAV has this stem"
-    elif fault is None and label is None:
+    elif fault is None and label is None and (data.require_text or data.unit == "utterance"):
         fault = Reason.MISSING_LABEL, "no JSON has this stem"
     return (
         call_id,
@@ -109,7 +117,7 @@ def _row(call_id: str, wav: _File | None, label: _File | None) -> tuple[Any, ...
 
 
 def _find_files(data: DataConfig) -> Iterator[_File]:
-    limits = {".wav": max_audio_bytes(data), ".json": MAX_LABEL_BYTES}
+    limits = dict.fromkeys(AUDIO_SUFFIXES, max_audio_bytes(data)) | {".json": MAX_LABEL_BYTES}
     for path, container, member, num_bytes, version, fault in list_entries(data.root):
         folder, filename = posixpath.split(path)
         stem, suffix = posixpath.splitext(filename)

@@ -48,6 +48,8 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     check_output(output)
     model = load_model(model_location)
     config = repeat_transform(config, model.transform)
+    if not model.reads:
+        config = config.replace({"data.require_text": False})
     probe_encoders(config)
     manifest = plan_calls(config.data)
     cluster.connect(config.ray)
