@@ -203,6 +203,12 @@ def test_the_root_may_itself_be_the_part(tmp_path: Path) -> None:
     assert plan(tmp_path / "Validation")["c"]["provider_split"] == "validation"
 
 
+@pytest.mark.parametrize(("above", "split"), [("Validation", "validation"), ("val", "unknown"), ("train", "unknown")])
+def test_above_the_root_only_the_provider_s_own_names_count(tmp_path: Path, above: str, split: str) -> None:
+    put_zip(tmp_path / above / "calls" / "a.zip", "c.wav", "c.json")
+    assert plan(tmp_path / above / "calls")["c"]["provider_split"] == split
+
+
 # --- planning: faults
 
 

@@ -106,7 +106,7 @@ def open_archive(
     head = file.read_at(min(512, size), start)
     if not head:
         raise Reject(Reason.UNREADABLE_ARCHIVE, "zero bytes; download it again")
-    if is_tar or head[257:262] == b"ustar":
+    if (is_tar or head[257:262] == b"ustar") and not head.startswith(b"PK\x03\x04"):
         return TarArchive(file, start, size)
     try:
         return ZipArchive(file, start, size)

@@ -12,6 +12,7 @@ _PART_FOLDER = re.compile(
     r"(?:[\s_-]*\(?\d+\)?)?",
     re.IGNORECASE,
 )
+_PART_FOLDER_ABOVE = re.compile(r"(?:\d+\.)?(?:(Training)|(Validation))")
 _PART_ARCHIVE = re.compile(r"([TV])[SL]\d*(?:_(?:([^_]+)_)?|$)")
 _CORRESPONDING = re.compile(r"^([TV])[SL](?=\d*(?:_|$))")
 _ARCHIVE_SUFFIX = re.compile(r"\.(?:zip|tar)$", re.IGNORECASE)
@@ -47,11 +48,13 @@ class Place(NamedTuple):
 def place_of(folder: str, base: str) -> Place:
     """The place of a folder below `base`; where the parts of its path disagree on the split, the innermost counts."""
     split, region = "unknown", None
-    for part in normalize("NFC", folder).split("/"):
+    num_above = base.rstrip("/").count("/")
+    for number, part in enumerate(normalize("NFC", folder).split("/")):
         name = _ARCHIVE_SUFFIX.sub("", part)
         if archive := _PART_ARCHIVE.match(name):
             split, region = ("training" if archive[1] == "T" else "validation"), archive[2]
-        elif named := _PART_FOLDER.fullmatch(name):
+        # Above the root only the provider's own spelling counts: there, `train` and `val` may be anybody's.
+        elif named := (_PART_FOLDER if number >= num_above else _PART_FOLDER_ABOVE).fullmatch(name):
             split = "training" if named[1] else "validation"
     below = normalize("NFC", folder[len(base) :].strip("/"))
     key = tuple(part for name in below.split("/") if (part := _without_kind(_ARCHIVE_SUFFIX.sub("", name))))

@@ -161,7 +161,7 @@ class _Found:
         what = f"; not read: {counts}" if counts else ""
         more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
         start = f"holds no calls (no .wav, .json, .zip or .tar file, or only empty archives){what}"
-        return "; ".join([start, *lines[:_SHOWN], *more])
+        return " ".join("; ".join([start, *lines[:_SHOWN], *more]).split())
 
     def seen(self, calls_by_split: dict[str, int], num_copies: int) -> FilesSeen:
         """All files, counted."""
