@@ -139,6 +139,14 @@ def test_parts_beside_what_was_joined_from_them_are_counted_alone(tmp_path: Path
     assert seen(tmp_path).not_read == {".zip.part": 1}
 
 
+def test_parts_in_a_tar_name_the_tar(tmp_path: Path) -> None:
+    put(tmp_path / "download.tar", tarred({f"119/TS_a.zip.part{number}": b"x" for number in (0, 1)}))
+    put(tmp_path / "c.wav")
+    assert plan(tmp_path)["TS_a.zip"]["detail"].startswith(
+        "in download.tar: unpack it first; 2 parts of TS_a.zip: join all by number"
+    )
+
+
 @pytest.mark.parametrize("suffix", ["md", "txt", "py"])
 def test_an_ordinary_suffix_behind_an_archive_s_makes_no_part(tmp_path: Path, suffix: str) -> None:
     put(tmp_path / "c.wav")

@@ -66,6 +66,17 @@ def test_folders_with_calls_of_their_own_lend_none_to_each_other(tmp_path: Path)
     assert reasons(plan(tmp_path)) == {"a": None, "b": None, "1:0001": "missing_label", "2:0001": "missing_audio"}
 
 
+def test_of_many_days_each_keeps_its_own(tmp_path: Path) -> None:
+    """The WAV of day 1 has no label; there are two others of its stem."""
+    whole = [f"{day}/000{number}.{suffix}" for day in (1, 2, 3) for number in (2, 3) for suffix in ("wav", "json")]
+    for name in (*whole, "1/0001.wav", "2/0001.json", "3/0001.json"):
+        put(tmp_path / name, name.encode())
+    found = reasons(plan(tmp_path))
+    assert len(found) == 9
+    lost = {call_id: reason for call_id, reason in found.items() if reason}
+    assert lost == {"1:0001": "missing_label", "2:0001": "missing_audio", "3:0001": "missing_audio"}
+
+
 @pytest.mark.parametrize(
     ("names", "call_id"),
     [

@@ -100,14 +100,15 @@ class Listing:
             else:
                 yield from self._members(entry, partial(_open_checked, location, None))
 
-    def outermost(self, entry: Entry) -> str | None:
+    def archive_of(self, entry: Entry) -> str | None:
         """What to say of the archive that a file is in."""
+        folder, name = posixpath.split(entry.folder)
+        while entry.member is not None and (folder, name.lower()) not in self.archives:
+            folder, name = posixpath.split(folder)
         if entry.member is None:
             return None
-        folder, name = posixpath.split(entry.folder)
-        if self.archives.get((folder, name.lower())) and not is_tar_name(name):
-            return f"{name} is a tar, whatever its name says"
-        return f"in {name}"
+        is_in_disguise = self.archives[folder, name.lower()] and not is_tar_name(name)
+        return f"{name} is a tar, whatever its name says" if is_in_disguise else f"in {name}"
 
     def _members(self, outer: Entry, open_it: Callable[[], Archive]) -> Iterator[Entry]:
         """What an archive holds; of one inside it, too."""

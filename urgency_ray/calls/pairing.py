@@ -158,29 +158,70 @@ class Stem:
                     depths.update({key: max(shared, depths.get(key, 0)) for key in (one, other)})
         return depths
 
-    def pair_apart(self, may_cross: Callable[[File, File], bool]) -> None:
+    def pair_apart(self, folders: Folders) -> None:
         """Pair what is left, the nearest first, where there is one of each; reject the rest."""
         for depth in range(max((len(file.place.key) for file in self.left), default=0), -1, -1):
             if len({file.is_wav for file in self.left}) < 2:
                 break
             groups, self.left = _group(self.left, lambda place, depth=depth: place.key[:depth]), []  # type: ignore[misc]
             for group in groups:
-                self._pair_group(group, may_cross)
+                self._pair_group(group, folders)
         self.rejects += [_alone(file) for file in self.left]
         self.left = []
 
-    def _pair_group(self, group: list[File], may_cross: Callable[[File, File], bool]) -> None:
+    def _pair_group(self, group: list[File], folders: Folders) -> None:
         wavs, labels = _split(group)
         if not (wavs and labels):
             self.left += group
+            return
+        some = [(wav, label) for wav in wavs[:_MOST_COMPARED] for label in labels[:_MOST_COMPARED]]
+        if all(folders.are_apart(*pair) for pair in some):
+            self._reject_apart(wavs, labels)
         elif _differ(wavs) or _differ(labels):
             self._reject_ambiguous(group)
-        elif any(may_cross(wav, label) for wav in wavs[:_MOST_COMPARED] for label in labels[:_MOST_COMPARED]):
-            self._pair(wavs, labels)
+        elif all(folders.may_be_apart(*pair) for pair in some):
+            self._reject_apart(wavs, labels)
         else:
-            apart = "of this stem lies among other calls, whose stems are used again; put those of a call side by side"
-            self.rejects += [_alone(file, (Reason.MISSING_LABEL, f"a JSON {apart}")) for file in wavs]
-            self.rejects += [_alone(file, (Reason.MISSING_AUDIO, f"a WAV {apart}")) for file in labels]
+            self._pair(wavs, labels)
+
+    def _reject_apart(self, wavs: Sequence[File], labels: Sequence[File]) -> None:
+        apart = "of this stem lies among other calls, whose stems are used again; put those of a call side by side"
+        self.rejects += [_alone(file, (Reason.MISSING_LABEL, f"a JSON {apart}")) for file in wavs]
+        self.rejects += [_alone(file, (Reason.MISSING_AUDIO, f"a WAV {apart}")) for file in labels]
+
+
+class Folders:
+    """Which folders hold calls of their own: a recorder that counts anew each day uses its stems again.
+
+    The WAV of one such day and the label of another are not of one call, though no other has their stem.
+    """
+
+    def __init__(self) -> None:
+        self.complete: set[Key] = set()
+        self._reused: dict[Key, int] = {}
+        self._maybe_reused: dict[Key, int] = {}
+
+    def learn(self, stem: Stem) -> None:
+        """Take note of what the files of a stem say."""
+        self.complete.update(pair.place.key for pair in stem.pairs)
+        for key, depth in stem.reused().items():
+            for known in (self._reused, self._maybe_reused) if stem.pairs else (self._maybe_reused,):
+                known[key] = max(depth, known.get(key, 0))
+
+    def are_apart(self, wav: File, label: File) -> bool:
+        """Whether the two lie where calls of other folders are none of theirs."""
+        return self._are_apart(wav, label, self._reused)
+
+    def may_be_apart(self, wav: File, label: File) -> bool:
+        """Whether they may do so: a stem is used again there, if for files that are no whole calls."""
+        return self._are_apart(wav, label, self._maybe_reused)
+
+    def _are_apart(self, wav: File, label: File, reused: dict[Key, int]) -> bool:
+        keys = wav.place.key, label.place.key
+        if keys[0] == keys[1] or len(_HEX_DIGIT.findall(wav.stem)) >= _HEX_DIGITS_OF_A_UNIQUE_STEM:
+            return False
+        shared = _depth_shared(*keys)
+        return any(shared <= reused.get(key, -1) for key in keys) or all(key in self.complete for key in keys)
 
 
 def pair_stems(by_stem: dict[str, list[File]]) -> dict[str, Stem]:
@@ -189,29 +230,17 @@ def pair_stems(by_stem: dict[str, list[File]]) -> dict[str, Stem]:
     Returns:
         What becomes of the stems that are more than one file, or a WAV and a label side by side.
     """
-    complete: set[Key] = set()
+    folders = Folders()
     stems: dict[str, Stem] = {}
     for stem, files in by_stem.items():
         if is_plain(files):
-            complete.add(files[0].place.key)
+            folders.complete.add(files[0].place.key)
         elif len(files) > 1:
             stems[stem] = Stem(files)
-    reused: dict[Key, int] = {}
     for found in stems.values():
-        complete.update(pair.place.key for pair in found.pairs)
-        for key, depth in found.reused().items():
-            reused[key] = max(depth, reused.get(key, 0))
-
-    def may_cross(wav: File, label: File) -> bool:
-        keys = wav.place.key, label.place.key
-        if keys[0] == keys[1] or len(_HEX_DIGIT.findall(wav.stem)) >= _HEX_DIGITS_OF_A_UNIQUE_STEM:
-            return True
-        # A recorder that counts anew each day: the WAV of one day and the label of another are not of one call.
-        shared = _depth_shared(*keys)
-        return not (any(shared <= reused.get(key, -1) for key in keys) or all(key in complete for key in keys))
-
+        folders.learn(found)
     for found in stems.values():
-        found.pair_apart(may_cross)
+        found.pair_apart(folders)
     return stems
 
 

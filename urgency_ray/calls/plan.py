@@ -140,7 +140,7 @@ class _Found:
                 continue
             first = entries[0]
             names = sorted(entry.filename for entry in entries)
-            words = advice(foreign, names, self._listing.outermost(first))
+            words = advice(foreign, names, self._listing.archive_of(first))
             self._num_foreign += 1
             self._add_row(
                 first, foreign.whole if foreign.kind == "part" else first.filename, (Reason.UNREADABLE_ARCHIVE, words)
