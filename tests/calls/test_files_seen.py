@@ -17,7 +17,7 @@ from urgency_ray.calls import archives
 from urgency_ray.calls.files import read_file
 from urgency_ray.calls.plan import files_seen, plan_calls
 from urgency_ray.config import DataConfig
-from urgency_ray.errors import RequestError
+from urgency_ray.errors import Reject, RequestError
 
 PAIR = {"c.wav": b"audio", "c.json": b"label"}
 
@@ -367,6 +367,8 @@ def test_what_is_no_regular_file_is_never_opened(tmp_path: Path, monkeypatch: py
     rows = plan(root)
     assert reasons(rows) == {"c": "missing_label"} | dict.fromkeys(["fifo", "fifo.zip", "zero", "socket"], "unreadable_file")
     assert rows["fifo"]["detail"] == "a FIFO, not a regular file; it is not opened"
+    with pytest.raises(Reject, match="not a regular file; it is not opened"):
+        read_file(str(root / "fifo.wav"), None, 9)  # it may take a file's place after the plan
     assert seen(root).not_read == {"without suffix": 1, ".zip": 1}
 
 

@@ -154,6 +154,16 @@ def test_the_copy_whose_path_names_a_split_is_used(tmp_path: Path, split: str, o
     assert (rows["c"]["provider_split"], rows["c"]["region"]) == (split.lower(), "서울")
 
 
+def test_a_recording_whose_label_was_edited_stays_one_call_if_its_stem_is_unique(tmp_path: Path) -> None:
+    for stem in (UNIQUE, "0001"):
+        for folder, label in (("Sample", b"pretty"), ("Validation", b"as it was")):
+            put(tmp_path / folder / f"{stem}.wav", stem.encode())
+            put(tmp_path / folder / f"{stem}.json", label)
+    rows = plan(tmp_path)
+    assert reasons(rows) == {UNIQUE: None, f"{UNIQUE}#2": "duplicate_stem", "Sample:0001": None, "Validation:0001": None}
+    assert rows[UNIQUE]["provider_split"] == "validation"
+
+
 def test_calls_of_one_stem_and_one_size_are_two_calls(tmp_path: Path) -> None:
     for region in ("광주", "서울"):
         put_zip(tmp_path / f"TS_{region}_화재.zip", "0001.wav", f"{region}.wav", content=region.encode())

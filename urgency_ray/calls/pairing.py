@@ -109,13 +109,17 @@ class Stem:
         self.rejects += [_alone(file, fault) for file in group]
 
     def _fold_copies(self) -> None:
-        """Of pairs that hold the same, or the same words in one place, the one is used that names the provider's split."""
+        """Of pairs that hold the same, or the same words in one place, the one is used that names the provider's split.
+
+        So it is of pairs of one recording under a stem that no other call can have, whose labels differ.
+        """
         labels = _signatures([pair.label for pair in self.pairs if pair.label])
         wavs = _signatures([pair.wav for pair in self.pairs if pair.wav])
+        is_unique = _looks_unique(self.pairs[0].files[0].stem)
         known: dict[Hashable, int] = {}
         groups: defaultdict[int, list[int]] = defaultdict(list)
         for index, (pair, label, wav) in enumerate(zip(self.pairs, labels, wavs, strict=True)):
-            marks: tuple[Hashable, ...] = ((label, wav), (label, pair.place.key))
+            marks: tuple[Hashable, ...] = ((label, wav), (label, pair.place.key), *([wav] if is_unique else []))
             group = next((known[mark] for mark in marks if mark in known), index)
             known.update(dict.fromkeys(marks, group))
             groups[group].append(index)
@@ -218,7 +222,7 @@ class Folders:
 
     def _are_apart(self, wav: File, label: File, reused: dict[Key, int]) -> bool:
         keys = wav.place.key, label.place.key
-        if keys[0] == keys[1] or len(_HEX_DIGIT.findall(wav.stem)) >= _HEX_DIGITS_OF_A_UNIQUE_STEM:
+        if keys[0] == keys[1] or _looks_unique(wav.stem):
             return False
         shared = _depth_shared(*keys)
         return any(shared <= reused.get(key, -1) for key in keys) or all(key in self.complete for key in keys)
@@ -247,6 +251,11 @@ def pair_stems(by_stem: dict[str, list[File]]) -> dict[str, Stem]:
 def is_plain(files: Sequence[File]) -> bool:
     """Whether they are a WAV and a label side by side, as nearly all are."""
     return len(files) == 2 and files[0].suffix != files[1].suffix and files[0].place.key == files[1].place.key
+
+
+def _looks_unique(stem: str) -> bool:
+    """Whether a stem is a hash, or a time and a number, as the provider's are, and no counter that another recorder has too."""
+    return len(_HEX_DIGIT.findall(stem)) >= _HEX_DIGITS_OF_A_UNIQUE_STEM
 
 
 def _depth_shared(one: Key, other: Key) -> int:
