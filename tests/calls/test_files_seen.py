@@ -100,7 +100,7 @@ def test_many_suffixes_are_summed_up_in_the_line() -> None:
     ("names", "row", "says"),
     [
         (
-            ["TS_a.zip.part0", "TS_a.zip.part1073741824"],
+            ["TS_a.zip.part0", "TS_a.zip.part1"],
             "TS_a.zip",
             "join all by number: ls -v TS_a.zip.part* | xargs",
         ),
@@ -137,6 +137,26 @@ def test_parts_beside_what_was_joined_from_them_are_counted_alone(tmp_path: Path
     put(tmp_path / "TS_a.zip.part0")
     assert reasons(plan(tmp_path)) == {"c": None}
     assert seen(tmp_path).not_read == {".zip.part": 1}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "gap"),
+    [
+        ({0: 70_000, 70_000: 70_000, 140_000: 5}, None),
+        ({0: 5, 1: 5, 2: 5}, None),
+        ({0: 70_000, 140_000: 5}, ".part140000"),
+        ({0: 60_000, 70_000: 5}, ".part70000"),
+        ({70_000: 5}, ".part70000"),
+    ],
+)
+def test_a_part_that_is_missing_is_noticed_by_the_bytes_where_the_parts_start(tmp_path: Path, sizes: Any, gap: Any) -> None:
+    for start, size in sizes.items():
+        put(tmp_path / f"TS_a.zip.part{start}", bytes(size))
+    put(tmp_path / "c.wav")
+    detail = plan(tmp_path)["TS_a.zip"]["detail"]
+    assert detail.partition("; what comes before ")[2] == (
+        f"{gap} is missing or cut off: download it again first" if gap else ""
+    )
 
 
 def test_parts_in_a_tar_name_the_tar(tmp_path: Path) -> None:

@@ -86,11 +86,13 @@ class Stretch(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer as far as the stretch goes."""
-        wanted = min(len(buffer), self._size - self._at)
-        content = self._file.read_at(wanted, self._start + self._at) if wanted > 0 else b""
-        buffer[: len(content)] = content
-        self._at += len(content)
-        return len(content)
+        wanted = max(0, min(len(buffer), self._size - self._at))
+        # Not `read_at`, whose bytes would be copied once more: a recording is read several times slower.
+        if wanted:
+            self._file.seek(self._start + self._at)
+        num_bytes: int = self._file.readinto(memoryview(buffer)[:wanted]) if wanted else 0
+        self._at += num_bytes
+        return num_bytes
 
 
 def open_archive(
@@ -186,6 +188,8 @@ class ZipArchive:
         info = self._zip.getinfo(raw)
         if info.compress_type == zipfile.ZIP_STORED and not zip_fault(info):
             header = self._file.read_at(_LOCAL_HEADER_BYTES, self._start + info.header_offset)
+            if len(header) < _LOCAL_HEADER_BYTES:
+                raise Reject(Reason.UNREADABLE_ARCHIVE, "not where the outer archive's directory says")
             name_bytes, extra_bytes = struct.unpack("<HH", header[26:])
             start = self._start + info.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes
             return open_archive(self._file, start, info.file_size, is_tar=is_tar_name(raw))

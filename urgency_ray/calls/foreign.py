@@ -16,6 +16,8 @@ _UNFINISHED = re.compile(
     rf"(?P<whole>.+)\.(?:crdownload|partial|download|opdownload|aria2|filepart)|(?P<inner>.+\.{_PACKED})\.(?:part|tmp|temp)",
     re.IGNORECASE,
 )
+_OFFSET = re.compile(r"\.part(\d+)$", re.IGNORECASE)
+_LEAST_OFFSET = 1 << 16  # smaller numbers count the parts
 _TWO_SUFFIXES = re.compile(r".+(\.tar\.(?:gz|bz2|xz|zst|lzma)|\.(?:zip|tar|7z)\.part)(?:[_.]?\d+)?", re.IGNORECASE)
 _ARCHIVE_SUFFIXES = frozenset(
     {
@@ -70,6 +72,23 @@ def suffix_of(filename: str) -> str:
     if not suffix:
         return "without suffix"
     return suffix if _ORDINARY_SUFFIX.fullmatch(suffix) else "other"
+
+
+def missing_part(sizes: dict[str, int]) -> str | None:
+    """Of AI-Hub's parts, whose numbers are the bytes where they start, what the first gap is before; None where there is none.
+
+    Args:
+        sizes: bytes of each part, by its file name.
+    """
+    starts = sorted((int(found[1]), size) for name, size in sizes.items() if (found := _OFFSET.search(name)))
+    if len(starts) < len(sizes) or starts[-1][0] < _LEAST_OFFSET:
+        return None
+    end = 0
+    for start, size in starts:
+        if start != end:
+            return f".part{start}"
+        end = start + size
+    return None
 
 
 def advice(found: Foreign, names: list[str], outer: str | None) -> str:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from urgency_ray.accounts import FilesSeen
 from urgency_ray.calls.archives import Fault, is_archive_name
 from urgency_ray.calls.files import Entry, Listing, max_audio_bytes
-from urgency_ray.calls.foreign import Foreign, advice, classify, suffix_of
+from urgency_ray.calls.foreign import Foreign, advice, classify, missing_part, suffix_of
 from urgency_ray.calls.label import MAX_LABEL_BYTES
 from urgency_ray.calls.near_misses import find_near_misses
 from urgency_ray.calls.pairing import Call, File, pair_stems
@@ -141,6 +141,8 @@ class _Found:
             first = entries[0]
             names = sorted(entry.filename for entry in entries)
             words = advice(foreign, names, self._listing.archive_of(first))
+            if gap := missing_part({entry.filename: entry.num_bytes for entry in entries}):
+                words += f"; what comes before {gap} is missing or cut off: download it again first"
             self._num_foreign += 1
             self._add_row(
                 first, foreign.whole if foreign.kind == "part" else first.filename, (Reason.UNREADABLE_ARCHIVE, words)
