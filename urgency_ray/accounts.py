@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from urgency_ray.fingerprint import Fingerprint
 from urgency_ray.run_folder import RunFolder, read_json
 
+SUFFIXES_SHOWN = 8
+
 
 class ExtractCounts(BaseModel):
     """What is counted of all rows of a run.
@@ -57,6 +59,59 @@ class ExtractCounts(BaseModel):
         return f"{read} calls read = {embedded} embedded + {rejected} rejected" + (f" ({reasons})" if reasons else "")
 
 
+class FilesSeen(BaseModel):
+    """What lies below data.root, hidden files apart: members of archives are files as well.
+
+    Attributes:
+        seen: all of them.
+        read: WAVs, labels, and archives whose directory was read.
+        not_read: the others by their suffix, the most frequent first; `hidden` are hidden files, and folders, of any.
+        calls_by_split: calls that have both their files, by the provider's split.
+        copies: rejects that are copies of a call that is read, or further files of one.
+        near_misses: WAVs without labels whose label is there under a name that differs a little, by how it differs.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    seen: int
+    read: int
+    not_read: dict[str, int]
+    calls_by_split: dict[str, int]
+    copies: int
+    near_misses: dict[str, int]
+
+    def not_read_words(self) -> str:
+        """`3 .csv, 1 .txt`; rare suffixes of many are counted together."""
+        counts = list(self.not_read.items())
+        shown = [f"{count} {suffix}" for suffix, count in counts[:SUFFIXES_SHOWN]]
+        rest = sum(count for _, count in counts[SUFFIXES_SHOWN:])
+        return ", ".join([*shown, f"{rest} of other suffixes"] if rest else shown)
+
+    def lines(self) -> list[str]:
+        """What extract prints of them: one line each for files, splits and, where there are some, near misses.
+
+        Raises:
+            RuntimeError: the counts do not add up.
+        """
+        not_read = sum(self.not_read.values())
+        if self.seen != self.read + not_read:
+            raise RuntimeError(f"accounting: {self.seen} files seen, but {self.read} read and {not_read} not read")
+        words = self.not_read_words()
+        lines = [f"{self.seen} files seen = {self.read} read + {not_read} not read" + (f" ({words})" if words else "")]
+        if self.calls_by_split:
+            splits = ", ".join(f"{count} {split}" for split, count in self.calls_by_split.items())
+            lines.append(f"calls with both their files, by the provider's split: {splits}")
+        if self.copies:
+            lines.append(f"copies of these calls, set aside as duplicate_stem: {self.copies}; nothing is lost with them")
+        if self.near_misses:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self.near_misses.items())
+            lines.append(
+                f"hint: {sum(self.near_misses.values())} WAVs have no label but for a small difference in its name ({kinds}); "
+                "their rows name it: rename one of the two"
+            )
+        return lines
+
+
 class ExtractAccounts(ExtractCounts):
     """extract.json. Keys that are not known here are passed over: a newer version may write more.
 
@@ -64,16 +119,27 @@ class ExtractAccounts(ExtractCounts):
         wall_sec: of the run that finished it, in seconds.
         fingerprint: what made the embeddings.
         manifest_sha256: identifies the calls that were planned, or the rows that were imported.
+        files: what lay below data.root; None of an import.
     """
 
     wall_sec: float
     fingerprint: Fingerprint
     manifest_sha256: str
+    files: FilesSeen | None = None
 
     @classmethod
-    def of(cls, counts: ExtractCounts, *, wall_sec: float, fingerprint: Fingerprint, manifest_sha256: str) -> Self:
+    def of(
+        cls,
+        counts: ExtractCounts,
+        *,
+        wall_sec: float,
+        fingerprint: Fingerprint,
+        manifest_sha256: str,
+        files: FilesSeen | None = None,
+    ) -> Self:
         """Those of a run that is about to end."""
-        return cls(**counts.model_dump(), wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=manifest_sha256)
+        made = counts.model_dump()
+        return cls(**made, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=manifest_sha256, files=files)
 
     @classmethod
     def read(cls, run_dir: str) -> Self:

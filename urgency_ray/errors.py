@@ -43,10 +43,10 @@ class Reason(StrEnum):
 
     MISSING_AUDIO = "missing_audio"  # a label without a WAV of the same stem
     MISSING_LABEL = "missing_label"  # a WAV without a label of the same stem
-    DUPLICATE_STEM = "duplicate_stem"  # a second WAV or label of a stem already seen
-    UNREADABLE_ARCHIVE = "unreadable_archive"  # not a zip, or its directory is damaged
-    UNREADABLE_FILE = "unreadable_file"  # encrypted, damaged, or the read failed
-    UNSAFE_NAME = "unsafe_name"  # absolute member name, or one with ".."
+    DUPLICATE_STEM = "duplicate_stem"  # a copy of a call, or a second WAV or label beside one
+    AMBIGUOUS_STEM = "ambiguous_stem"  # several files of a stem, and nothing says which belong together
+    UNREADABLE_ARCHIVE = "unreadable_archive"  # of another kind, in parts, or its directory is damaged
+    UNREADABLE_FILE = "unreadable_file"  # encrypted, damaged, no regular file, or the read failed
     FILE_TOO_LARGE = "file_too_large"  # larger than the longest call could be
     INVALID_JSON = "invalid_json"  # not JSON, or in no encoding that is read (UTF-8, UTF-16, cp949)
     INVALID_LABEL = "invalid_label"  # a field that is used is missing, given twice or of the wrong type

@@ -28,7 +28,7 @@ def test_recordings_without_a_label_are_told_of_one_file_for_all(content: str, e
     assert details(tmp_path) == {
         "a": f"no JSON has this stem; labels.json holds several labels: {ADVICE}",
         "b": f"no JSON has this stem; labels.json holds several labels: {ADVICE}",
-        "labels": f"no WAV has this stem; it holds several labels: {ADVICE}",
+        "labels": f"no recording has this stem; it holds several labels: {ADVICE}",
     }
 
 
@@ -36,4 +36,8 @@ def test_a_label_of_one_call_is_no_collection(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"RIFF")
     (tmp_path / "b.json").write_text(json.dumps(LABEL), encoding="utf-8")
     (tmp_path / "c.json").write_bytes(b"\xff\xfe\x00")
-    assert details(tmp_path) == {"a": "no JSON has this stem", "b": "no WAV has this stem", "c": "no WAV has this stem"}
+    assert details(tmp_path) == {
+        "a": "no JSON has this stem",
+        "b": "no recording has this stem",
+        "c": "no recording has this stem",
+    }

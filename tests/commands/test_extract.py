@@ -56,6 +56,9 @@ def test_every_call_read_is_embedded_or_rejected_with_its_reason(extracted: Extr
     assert rejects.to_dict() == {flaw.stem: flaw.flaw for flaw in known.flaws}
     assert sorted(rows["call_id"]) == sorted(plan_calls(config.data)["call_id"].to_pylist())
     assert json.loads(Path(run_dir, "extract.json").read_text(encoding="utf-8")) == summary.model_dump()
+    assert summary.files is not None
+    assert summary.files.seen == summary.files.read + sum(summary.files.not_read.values())
+    assert sum(summary.files.calls_by_split.values()) >= summary.calls_embedded
 
 
 def test_the_run_folder_is_laid_out_as_the_contract_says(extracted: Extracted) -> None:

@@ -5,20 +5,31 @@ Nothing is unpacked: archives are read in place, to list them their directory on
 
 from __future__ import annotations
 
-import contextlib
-import io
 import posixpath
 import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from operator import itemgetter
-from typing import TypeVar
+from operator import attrgetter
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
+import pyarrow as pa
 from pyarrow import fs
 
+from urgency_ray.calls.archives import (
+    INNER,
+    Fault,
+    TarArchive,
+    ZipArchive,
+    check_size,
+    is_archive_name,
+    is_tar_name,
+    open_archive,
+)
+from urgency_ray.calls.foreign import advice, classify
+from urgency_ray.calls.walk import FileOnDisk, is_hidden, walk
 from urgency_ray.config import DataConfig
 from urgency_ray.errors import Reason, Reject, RequestError, UnreachableError
 from urgency_ray.storage import open_location
@@ -27,9 +38,9 @@ from urgency_ray.storage import open_location
 _READ_ERRORS = (OSError, ValueError, RuntimeError, EOFError, KeyError, OverflowError, zipfile.BadZipFile, zlib.error)
 _RETRY_SEC = (1.0, 4.0, 16.0)
 _PROBE_BYTES = 1 << 16
+_START_BYTES = 1 << 16
 Result = TypeVar("Result")
-
-Fault = tuple[Reason, str] | None
+Archive = ZipArchive | TarArchive
 
 
 def max_audio_bytes(data: DataConfig) -> int:
@@ -37,93 +48,172 @@ def max_audio_bytes(data: DataConfig) -> int:
     return int(48_000 * 8 * data.max_call_sec) + (1 << 20)
 
 
-def list_entries(root: str | None) -> Iterator[tuple[str, str, str | None, int, str, Fault]]:
-    """Path, container, member, size, version and fault of all files and members, and of archives that cannot be opened."""
-    for path, location, num_bytes, version, fault in _list_files(root):
-        if fault or not path.lower().endswith(".zip"):
-            yield path, location, None, num_bytes, version, fault
-            continue
+class Entry(NamedTuple):
+    """A file, a member of an archive, or what must be a row though it is neither (`is_row`): a folder or archive not read.
+
+    Attributes:
+        folder: the path of what it lies in, names of archives part of it.
+        filename: its own name, as it was meant.
+        container, member: what `read_file` takes.
+        num_bytes: its size.
+        version: what changes when it does.
+        fault: why it is not read.
+        is_row: whether it is a row whatever its suffix.
+    """
+
+    folder: str
+    filename: str
+    container: str
+    member: str | None
+    num_bytes: int
+    version: str
+    fault: Fault
+    is_row: bool = False
+
+
+class Listing:
+    """What lies below a root.
+
+    Attributes:
+        base: the path of the root, of a single archive that of its folder.
+        archives: the archives whose directory `entries` has read, by folder and name in lower case, and whether each is a tar.
+        num_hidden: files and folders passed over as hidden.
+
+    Raises:
+        RequestError: the root is not given, cannot be listed, or is neither a folder nor an archive.
+        UnreachableError: a part of it cannot be reached.
+    """
+
+    def __init__(self, root: str | None) -> None:
+        self.archives: dict[tuple[str, str], bool] = {}
+        _forget_archives()
+        self.num_hidden = 0
+        self.base, self._files = self._list(root)
+
+    def entries(self) -> Iterator[Entry]:
+        """All files and members, and archives that cannot be opened, in the order of the paths of the files."""
+        for file, location in self._files:
+            folder, filename = posixpath.split(file.path)
+            entry = Entry(folder, filename, location, None, file.num_bytes, file.version, file.fault, file.is_folder)
+            if file.fault or not is_archive_name(filename):
+                yield entry
+            else:
+                yield from self._members(entry, partial(_open_checked, location, None))
+
+    def archive_of(self, entry: Entry) -> str | None:
+        """What to say of the archive that a file is in."""
+        folder, name = posixpath.split(entry.folder)
+        while entry.member is not None and (folder, name.lower()) not in self.archives:
+            folder, name = posixpath.split(folder)
+        if entry.member is None:
+            return None
+        is_in_disguise = self.archives[folder, name.lower()] and not is_tar_name(name)
+        return f"{name} is a tar, whatever its name says" if is_in_disguise else f"in {name}"
+
+    def _members(self, outer: Entry, open_it: Callable[[], Archive]) -> Iterator[Entry]:
+        """What an archive holds; of one inside it, too."""
+        inside, prefix = f"{outer.folder}/{outer.filename}", "" if outer.member is None else outer.member + INNER
         try:
-            members = _patiently(location, partial(_list_members, location))
+            archive = _patiently(outer.container, open_it)
         except UnreachableError:
             raise
+        except Reject as reject:
+            yield outer._replace(fault=(Reason.UNREADABLE_ARCHIVE, reject.detail), is_row=True)
+            return
         except _READ_ERRORS as error:
-            yield path, location, None, num_bytes, version, (Reason.UNREADABLE_ARCHIVE, _one_line(error))
-            continue
-        for info in members:
-            name = _member_name(info)
-            if not _is_hidden(name):
-                entry = (location, info.filename, info.file_size, f"{info.CRC:08x}")
-                yield f"{path}/{name}", *entry, _member_fault(info, name)
+            yield outer._replace(fault=(Reason.UNREADABLE_ARCHIVE, _one_line(error)), is_row=True)
+            return
+        self.archives[outer.folder, outer.filename.lower()] = archive.is_tar
+        for raw, folder, filename, num_bytes, version, fault in archive.members():
+            if filename[0] == "." or is_hidden(folder):
+                self.num_hidden += 1
+                continue
+            above = f"{inside}/{folder}" if folder else inside
+            entry = Entry(above, filename, outer.container, prefix + raw, num_bytes, version, fault)
+            if fault or not is_archive_name(filename):
+                yield entry._replace(is_row=is_archive_name(filename)) if fault else entry
+            elif prefix:
+                words = "an archive inside an archive inside an archive; unpack the outer one first"
+                yield entry._replace(fault=(Reason.UNREADABLE_ARCHIVE, words), is_row=True)
+            else:
+                yield from self._members(entry, partial(_open_checked, outer.container, raw))
 
-
-def _list_files(root: str | None) -> list[tuple[str, str, int, str, Fault]]:
-    """Path, full location, size, version and fault of the files below the root, sorted: a stem's first is always the same."""
-    if root is None:
-        raise RequestError("--data.root: must be given: the folder or URI that holds the archives, or WAV and JSON files")
-    try:
-        filesystem, base = open_location(root)
-        kind = filesystem.get_file_info(base).type
-        infos = filesystem.get_file_info(fs.FileSelector(base, recursive=True)) if kind == fs.FileType.Directory else []
-    except (OSError, ValueError) as error:
-        raise RequestError(f"--data.root {root}: cannot be listed: {_one_line(error)}") from None
-    if kind != fs.FileType.Directory:
-        what = "no such folder" if kind == fs.FileType.NotFound else "not a folder"
-        raise RequestError(f"--data.root {root}: {what}; pass the folder or URI that holds the archives, or WAV and JSON files")
-
-    is_local = isinstance(filesystem, fs.LocalFileSystem)
-    address, mark, options = root.partition("?")
-    files: list[tuple[str, str, int, str, Fault]] = []
-    for info in infos:
-        fault: Fault = None
+    def _list(self, root: str | None) -> tuple[str, list[tuple[FileOnDisk, str]]]:
+        if root is None:
+            raise RequestError("--data.root: must be given: the folder or URI that holds the archives, or WAV and JSON files")
         try:
-            path = info.path
-        except UnicodeDecodeError as error:
-            # Old unzip tools leave cp949 names on a disk; pyarrow opens no such file.
-            path = error.object.decode("utf-8", "backslashreplace")
-            fault = Reason.UNREADABLE_FILE, "its path is not UTF-8; rename it, for example with convmv -f cp949 -t utf-8"
-        below = path[len(base.rstrip("/")) + 1 :]
-        if info.type != fs.FileType.Directory and not _is_hidden(below):
-            location = path if is_local else f"{address.rstrip('/')}/{quote(below)}{mark}{options}"
-            files.append((path, location, info.size or 0, str(info.mtime_ns or ""), fault))
-    return sorted(files, key=itemgetter(0))
+            filesystem, base = open_location(root)
+            info = filesystem.get_file_info(base)
+            if info.type == fs.FileType.File and is_archive_name(base):
+                file = FileOnDisk(base, info.size or 0, str(info.mtime_ns or ""), None)
+                return posixpath.dirname(base), [(file, base if isinstance(filesystem, fs.LocalFileSystem) else root)]
+            files = self._list_folder(filesystem, base) if info.type == fs.FileType.Directory else []
+        except (OSError, ValueError) as error:
+            raise RequestError(f"--data.root {root}: cannot be listed: {_one_line(error)}") from None
+        if info.type != fs.FileType.Directory:
+            raise RequestError(f"--data.root {root}: {_what_instead(info)}")
+        files.sort(key=attrgetter("path"))  # a stem's first is always the same
+        if isinstance(filesystem, fs.LocalFileSystem):
+            return base, [(file, file.path) for file in files]
+        address, mark, options = root.partition("?")
+        start, place = len(base.rstrip("/")) + 1, address.rstrip("/")
+        return base, [(file, f"{place}/{quote(file.path[start:])}{mark}{options}") for file in files]
+
+    def _list_folder(self, filesystem: fs.FileSystem, base: str) -> list[FileOnDisk]:
+        if isinstance(filesystem, fs.LocalFileSystem):
+            hidden: list[str] = []
+            files = list(walk(base, hidden))
+            self.num_hidden = len(hidden)
+            return files
+        files = []
+        for info in filesystem.get_file_info(fs.FileSelector(base, recursive=True)):
+            if info.type == fs.FileType.Directory:
+                continue
+            if is_hidden(info.path[len(base.rstrip("/")) + 1 :]):
+                self.num_hidden += 1
+            else:
+                files.append(FileOnDisk(info.path, info.size or 0, str(info.mtime_ns or ""), None))
+        return files
 
 
-def _is_hidden(path: str) -> bool:
-    return any(part == "__MACOSX" or (part[:1] == "." and part not in (".", "..")) for part in path.split("/"))
+def _what_instead(info: fs.FileInfo) -> str:
+    """Why a root that is no folder is none."""
+    name = posixpath.basename(info.path)
+    if info.type == fs.FileType.File and (found := classify(name)):
+        return advice(found, [name], None)
+    what = "no such folder" if info.type == fs.FileType.NotFound else "not a folder"
+    return f"{what}; pass the folder or URI that holds the archives, or WAV and JSON files, or a single .zip or .tar"
 
 
-def _member_name(info: zipfile.ZipInfo) -> str:
-    """The member's name as it was meant: where the UTF-8 flag is not set, zipfile has taken the bytes for cp437."""
-    if not info.filename.isascii() and not info.flag_bits & 0x800:
-        for encoding in ("utf-8", "cp949"):
-            with contextlib.suppress(UnicodeError):
-                return info.filename.encode("cp437").decode(encoding).replace("\\", "/")
-    return info.filename.replace("\\", "/")
-
-
-def _member_fault(info: zipfile.ZipInfo, name: str) -> Fault:
-    if name.startswith("/") or name[1:2] == ":" or ".." in name.split("/"):
-        return Reason.UNSAFE_NAME, "its name in the archive is absolute, or has .."
-    if info.flag_bits & 0x1:
-        return Reason.UNREADABLE_FILE, "encrypted"
-    # zipfile bounds what it unpacks at once for these two only.
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return Reason.UNREADABLE_FILE, f"compression method {info.compress_type}; only stored and deflated members are read"
-    return None
-
-
-def _open_archive(container: str) -> zipfile.ZipFile:
+def _open_archive(container: str, outer: str | None = None) -> Archive:
+    """An archive, or the one that is its member `outer`."""
+    if outer is not None:
+        return _cached_archive(container).inner(outer)
     filesystem, path = open_location(container)
-    # zipfile asks for a header, a name and the content in turn: the buffer makes one request to an object store of them.
-    return zipfile.ZipFile(io.BufferedReader(filesystem.open_input_file(path), 1 << 16))
+    return open_archive(_open_regular(filesystem, path), is_tar=is_tar_name(path))
 
 
-def _list_members(container: str) -> list[zipfile.ZipInfo]:
-    return _open_archive(container).infolist()
+def _open_checked(container: str, outer: str | None) -> Archive:
+    archive = _open_archive(container, outer)
+    archive.check()
+    return archive
+
+
+def _open_regular(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
+    # Opening a FIFO waits for ever for somebody who writes.
+    if isinstance(filesystem, fs.LocalFileSystem) and filesystem.get_file_info(path).type == fs.FileType.Unknown:
+        raise Reject(Reason.UNREADABLE_FILE, "not a regular file; it is not opened")
+    return filesystem.open_input_file(path)
 
 
 _cached_archive = lru_cache(maxsize=16)(_open_archive)
+# One that was packed lies in memory: no more than the two of a call's WAV and label.
+_cached_inner = lru_cache(maxsize=2)(_open_archive)
+
+
+def _forget_archives() -> None:
+    _cached_archive.cache_clear()
+    _cached_inner.cache_clear()
 
 
 def _one_line(error: BaseException) -> str:
@@ -137,34 +227,38 @@ def read_file(container: str, member: str | None, limit: int) -> bytes:
     not mounted here, a store that does not answer) is tried again for 21 s.
 
     Raises:
-        Reject: unreadable_file (gone, encrypted, damaged, of an unknown compression), unsafe_name or file_too_large.
+        Reject: unreadable_file (gone, encrypted, damaged, of an unknown compression) or file_too_large.
         UnreachableError: it still cannot be reached. No reject: the file may be as it should, and the call must not be lost.
     """
+    return _read_patiently(container, member, limit, None)
+
+
+def read_start(container: str, member: str | None) -> bytes:
+    """The first 64 KiB of a file, or all of a shorter one: as `read_file`."""
+    return _read_patiently(container, member, 1 << 62, _START_BYTES)
+
+
+def _read_patiently(container: str, member: str | None, limit: int, most: int | None) -> bytes:
     try:
-        return _patiently(container, partial(_read, container, member, limit))
+        return _patiently(container, partial(_read, container, member, limit, most))
     except UnreachableError:
         raise
     except _READ_ERRORS as error:
         raise Reject(Reason.UNREADABLE_FILE, _one_line(error)) from None
 
 
-def _read(container: str, member: str | None, limit: int) -> bytes:
+def _read(container: str, member: str | None, limit: int, most: int | None) -> bytes:
     if member is None:
         filesystem, path = open_location(container)
-        with filesystem.open_input_file(path) as stream:
+        with _open_regular(filesystem, path) as stream:
             size: int = stream.size()
-            content: bytes = stream.read(size) if size <= limit else b""
-    else:
-        archive = _cached_archive(container)
-        info = archive.getinfo(member)
-        if fault := _member_fault(info, _member_name(info)):
-            raise Reject(*fault)
-        size = info.file_size  # zipfile unpacks no more than this, whatever the member holds
-        with archive.open(info) as file:
-            content = file.read(size) if size <= limit else b""
-    if size > limit:
-        raise Reject(Reason.FILE_TOO_LARGE, f"{size} bytes; at most {limit} are read")
-    return content
+            check_size(size, limit)
+            content: bytes = stream.read(size if most is None else most)
+        return content
+    outer, is_inner, raw = member.partition(INNER)
+    if is_inner:
+        return _cached_inner(container, outer).read(raw, limit, most)
+    return _cached_archive(container).read(member, limit, most)
 
 
 def _patiently(container: str, work: Callable[[], Result]) -> Result:
@@ -183,7 +277,7 @@ def _patiently(container: str, work: Callable[[], Result]) -> Result:
                     f"{container}: cannot be reached: {_one_line(error)}; what is done is kept: run the command again later"
                 ) from None
             suspected = at_fault
-        _cached_archive.cache_clear()
+        _forget_archives()
         if not suspected:
             time.sleep(wait_sec)
     raise AssertionError("the last attempt returns or raises")

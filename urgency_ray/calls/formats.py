@@ -7,6 +7,7 @@ import shlex
 
 from urgency_ray.errors import Reason, Reject
 
+LABEL_SUFFIX = ".json"
 HEADERLESS_SUFFIXES = (".pcm", ".raw")
 _LOSSLESS_SUFFIXES = (".wav", ".wave", ".rf64", ".w64", ".flac", ".aif", ".aiff", ".aifc", ".au", ".snd")
 _LOSSY_SUFFIXES = (".ogg", ".oga", ".opus", ".mp3")

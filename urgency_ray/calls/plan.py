@@ -1,145 +1,277 @@
 """Archives and folders -> one manifest row a call.
 
-No call is opened while planning. What cannot be used is a row with a reason, never a gap.
+No call is opened while planning, but for the start of files that may be copies. What cannot be used is a row with a reason,
+what is not read is counted by its suffix: never a gap.
 """
 
 from __future__ import annotations
 
 import posixpath
-import re
-from collections import defaultdict
-from collections.abc import Iterator
-from functools import lru_cache
+from collections import Counter, defaultdict
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 from unicodedata import normalize
 
 import pyarrow as pa
 
-from urgency_ray.calls.files import Fault, list_entries, max_audio_bytes
-from urgency_ray.calls.formats import AUDIO_SUFFIXES
+from urgency_ray.accounts import FilesSeen
+from urgency_ray.calls.archives import Fault, is_archive_name
+from urgency_ray.calls.files import Entry, Listing, max_audio_bytes
+from urgency_ray.calls.foreign import Foreign, advice, classify, missing_part, suffix_of
+from urgency_ray.calls.formats import AUDIO_SUFFIXES, LABEL_SUFFIX
 from urgency_ray.calls.label import MAX_LABEL_BYTES
 from urgency_ray.calls.label_collections import name_collections
+from urgency_ray.calls.near_misses import find_near_misses
+from urgency_ray.calls.pairing import Call, File, pair_stems
+from urgency_ray.calls.places import place_of
 from urgency_ray.config import DataConfig
 from urgency_ray.errors import Reason, RequestError
 from urgency_ray.schema import MANIFEST_SCHEMA
 
-_PART_FOLDER = re.compile(r"(?:\d+\.)?(Training|Validation)")
-_PART_ARCHIVE = re.compile(r"([TV])[SL]_(?:([^_]+)_)?")
-
 ROWS_PER_BATCH = 8192
-
-
-class _File(NamedTuple):
-    """A WAV, a label, or an archive that cannot be read (its `stem` is the whole file name)."""
-
-    stem: str
-    suffix: str
-    container: str
-    member: str | None
-    num_bytes: int
-    version: str
-    provider_split: str
-    region: str | None
-    fault: Fault
+_SHOWN = 3
+FILES_SEEN_KEY = b"files_seen"
+_SUFFIXES = frozenset((*AUDIO_SUFFIXES, LABEL_SUFFIX))
+_NO_PARTNER = {
+    True: (Reason.MISSING_LABEL, "no JSON has this stem"),
+    False: (Reason.MISSING_AUDIO, "no recording has this stem"),
+}
 
 
 def plan_calls(data: DataConfig) -> pa.Table:
-    """Pair every WAV below `data.root` with the label of the same file stem, over all folders and archives.
+    """Pair the WAVs below `data.root` with the labels of the same file stem, by their folders and archives.
+
+    What lies in one folder is paired first, then what lies in folders that correspond (TS_x.zip and TL_x.zip, wav/ and json/),
+    then what there is one of each in the whole tree. Stems are compared in NFC.
 
     Returns:
-        A table of `MANIFEST_SCHEMA`, sorted by call_id: one row for each stem, one more (`stem#2`) for each further WAV or
-        label of it, and one for each unreadable archive, named after its file. Stems are compared in NFC; the containers and
-        members keep their names as they are, for `files.read_file`.
+        A table of `MANIFEST_SCHEMA`, sorted by call_id: one row for each call; a stem that names several has its folder before
+        it (`2024-01-01:0001`). A copy of a call is one more row (`stem#2`), and so is each archive or folder that cannot be
+        read, named after its file. Containers and members are for `files.read_file`. `files_seen` takes it.
 
     Raises:
-        RequestError: `data.root` is not given, is no folder, cannot be listed, or holds no calls.
+        RequestError: `data.root` is not given, cannot be listed, or holds no calls.
     """
-    wavs: dict[str, _File] = {}
-    labels: dict[str, _File] = {}
-    extras: list[_File] = []
-    for file in _find_files(data):
-        if file.suffix == ".zip":
-            extras.append(file)
-            continue
-        same = labels if file.suffix == ".json" else wavs
-        first = same.setdefault(file.stem, file)
-        if first is file:
-            continue
-        same[file.stem], extra = (file, first) if _rank(file) < _rank(first) else (first, file)
-        if extra.suffix == same[file.stem].suffix:  # a recording in another format is a copy, and no second call
-            extras.append(extra._replace(fault=(Reason.DUPLICATE_STEM, f"the one used is in {same[file.stem].container}")))
-    stems = wavs.keys() | labels.keys()
-    named: dict[str, tuple[_File | None, _File | None]] = {}
-    numbers: defaultdict[str, int] = defaultdict(lambda: 1)
-    for file in extras:
-        call_id = file.stem
-        while call_id in stems or call_id in named:
-            numbers[file.stem] += 1
-            call_id = f"{file.stem}#{numbers[file.stem]}"
-        named[call_id] = (None, file) if file.suffix == ".json" else (file, None)
-    if not stems and not named:
-        raise RequestError(f"--data.root {data.root}: holds no calls (no .wav, .json or .zip file, or only empty archives)")
-    # A file is given up once it is in a batch: whole columns of Python objects would take more memory than all else.
-    rows = (
-        _row(data, call_id, *(named.get(call_id) or (wavs.pop(call_id, None), labels.pop(call_id, None))))
-        for call_id in sorted(stems | named.keys())
-    )
-    batches = []
+    found = _Found(data)
+    if not found.holds_calls():
+        raise RequestError(f"--data.root {data.root}: {found.nothing()}")
+    calls = _name_calls(data, found)
+    rows = (_row(call_id, calls.pop(call_id)) for call_id in sorted(calls))
+    batches, splits, num_copies = [], Counter[str](), 0
+    # A call is given up once it is in a batch: whole columns of Python objects would take more memory than all else.
     while batch := list(islice(rows, ROWS_PER_BATCH)):
         columns = zip(MANIFEST_SCHEMA, zip(*batch, strict=True), strict=True)
         arrays = [pa.array(values, field.type) for field, values in columns]
         batches.append(pa.record_batch(arrays, schema=MANIFEST_SCHEMA))
-    return name_collections(pa.Table.from_batches(batches))
+        splits.update(row[7] for row in batch if row[9] is None)
+        num_copies += sum(row[9] == Reason.DUPLICATE_STEM for row in batch)
+    seen = found.seen(dict(splits.most_common()), num_copies)
+    manifest = name_collections(pa.Table.from_batches(batches))
+    return manifest.replace_schema_metadata({FILES_SEEN_KEY: seen.model_dump_json()})
 
 
-def _rank(file: _File) -> tuple[bool, int]:
-    return file.fault is not None, AUDIO_SUFFIXES.index(file.suffix) if file.suffix in AUDIO_SUFFIXES else 0
+def files_seen(manifest: pa.Table) -> FilesSeen:
+    """What `plan_calls` saw on the way to its table."""
+    return FilesSeen.model_validate_json((manifest.schema.metadata or {})[FILES_SEEN_KEY])
 
 
-def _row(data: DataConfig, call_id: str, wav: _File | None, label: _File | None) -> tuple[Any, ...]:
-    files = [file for file in (wav, label) if file]
-    fault = next((file.fault for file in files if file.fault), None)
-    if fault is None and wav is None:
-        fault = Reason.MISSING_AUDIO, "no WAV has this stem"
-    elif fault is None and label is None and (data.require_text or data.unit == "utterance"):
-        fault = Reason.MISSING_LABEL, "no JSON has this stem"
+class _Found:
+    """The files below a root, sorted out.
+
+    Attributes:
+        by_stem: WAVs and labels.
+        rows: what is a row though it is neither.
+        near_misses: how many pairs of stems are one but for their spelling, by how they differ.
+    """
+
+    def __init__(self, data: DataConfig) -> None:
+        self.by_stem: dict[str, list[File]] = {}
+        self.rows: list[Call] = []
+        self._num_foreign = 0
+        self.near_misses: dict[str, int] = {}
+        self._not_read: Counter[str] = Counter()
+        self._foreign: defaultdict[tuple[str, Foreign], list[Entry]] = defaultdict(list)
+        self._archives: set[tuple[str, str]] = set()
+        self._max_audio_bytes = max_audio_bytes(data)
+        self._listing = Listing(data.root)
+        for entry in self._listing.entries():
+            self._sort_out(entry)
+        self._choose_formats()
+        self._num_files = sum(map(len, self.by_stem.values()))
+        self._name_foreign()
+
+    def _sort_out(self, entry: Entry) -> None:
+        stem, suffix = posixpath.splitext(entry.filename)
+        suffix = suffix if suffix in _SUFFIXES else suffix.lower()
+        if suffix in _SUFFIXES and not entry.is_row:
+            fault, limit = entry.fault, MAX_LABEL_BYTES if suffix == LABEL_SUFFIX else self._max_audio_bytes
+            if fault is None and entry.num_bytes > limit:
+                fault = Reason.FILE_TOO_LARGE, f"{entry.num_bytes} bytes; at most {limit} are read"
+            file = self._file(entry, stem if stem.isascii() else normalize("NFC", stem), suffix, fault)
+            same = self.by_stem.setdefault(file.stem, [])
+            same.append(file)
+        else:
+            self._pass_over(entry)
+
+    def _file(self, entry: Entry, stem: str, suffix: str, fault: Fault) -> File:
+        place = place_of(entry.folder, self._listing.base)
+        return File(stem, suffix, entry.container, entry.member, entry.num_bytes, entry.version, place, fault)
+
+    def _choose_formats(self) -> None:
+        """Of a recording that lies there in several formats, the one that has lost least; the others are no further calls."""
+        for stem, files in self.by_stem.items():
+            if len({file.suffix for file in files}) < 3:
+                continue  # as nearly everywhere: a WAV and a label
+            best: dict[str, int] = {}
+            for file in files:
+                if file.is_recording:
+                    rank = AUDIO_SUFFIXES.index(file.suffix)
+                    best[file.place.folder] = min(rank, best.get(file.place.folder, rank))
+            kept = [
+                file for file in files if not file.is_recording or AUDIO_SUFFIXES.index(file.suffix) == best[file.place.folder]
+            ]
+            self._not_read.update(file.suffix for file in files if file not in kept)
+            self.by_stem[stem] = kept
+
+    def _pass_over(self, entry: Entry) -> None:
+        self._not_read[suffix_of(entry.filename)] += 1
+        if entry.is_row or (entry.fault and is_archive_name(entry.filename)):
+            self._archives.add((entry.folder, entry.filename.lower()))
+            self._add_row(entry, entry.filename, entry.fault)
+        elif foreign := classify(entry.filename):
+            self._foreign[entry.folder, foreign].append(entry)
+
+    def _add_row(self, entry: Entry, name: str, fault: Fault) -> None:
+        # What an archive's name says of split and region is said of the archive as well.
+        within = entry._replace(folder=f"{entry.folder}/{entry.filename}")
+        self.rows.append(Call(self._file(within, normalize("NFC", name), "", fault), None, fault))
+
+    def _name_foreign(self) -> None:
+        """A row for each archive of another kind, and for each that is there in parts; none beside the archive itself."""
+        whole = self._archives | self._listing.archives.keys()
+        for (folder, foreign), entries in self._foreign.items():
+            if foreign.kind in ("part", "split") and (folder, foreign.whole.lower()) in whole:
+                continue
+            first = entries[0]
+            names = sorted(entry.filename for entry in entries)
+            words = advice(foreign, names, self._listing.archive_of(first))
+            if gap := missing_part({entry.filename: entry.num_bytes for entry in entries}):
+                words += f"; what comes before {gap} is missing or cut off: download it again first"
+            self._num_foreign += 1
+            self._add_row(
+                first, foreign.whole if foreign.kind == "part" else first.filename, (Reason.UNREADABLE_ARCHIVE, words)
+            )
+
+    def holds_calls(self) -> bool:
+        """Whether there is a WAV or a label, or an archive or a folder that should hold some and cannot be read."""
+        return bool(self.by_stem) or len(self.rows) > self._num_foreign
+
+    def nothing(self) -> str:
+        """Why there are no calls, on one line."""
+        counts = self.seen({}, 0).not_read_words()
+        names: defaultdict[str, list[str]] = defaultdict(list)
+        for call in self.rows:
+            if call.wav and call.fault:
+                names[call.fault[1]].append(call.wav.stem)
+        lines = [f"{', '.join(some[:_SHOWN])}{' …' * (len(some) > _SHOWN)}: {words}" for words, some in names.items()]
+        what = f"; not read: {counts}" if counts else ""
+        more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+        start = f"holds no calls (no .wav, .json, .zip or .tar file, or only empty archives){what}"
+        return " ".join("; ".join([start, *lines[:_SHOWN], *more]).split())
+
+    def seen(self, calls_by_split: dict[str, int], num_copies: int) -> FilesSeen:
+        """All files, counted."""
+        not_read = self._not_read + Counter({"hidden": self._listing.num_hidden})
+        num_read = self._num_files + len(self._listing.archives)
+        return FilesSeen(
+            seen=num_read + not_read.total(),
+            read=num_read,
+            not_read=dict(not_read.most_common()),
+            calls_by_split=calls_by_split,
+            copies=num_copies,
+            near_misses=self.near_misses,
+        )
+
+
+def _name_calls(data: DataConfig, found: _Found) -> dict[str, Call]:
+    """The calls by their ids: the stem where it names one call, else with its folder before it, and a number if need be."""
+    stems = pair_stems(found.by_stem)
+    missing = _Missing(data, found, [files[0] for files in found.by_stem.values() if len(files) == 1 and not files[0].fault])
+    calls: dict[str, Call] = {}
+    others: list[tuple[str, Call]] = []
+    for stem in list(found.by_stem):
+        files = found.by_stem.pop(stem)
+        if stem not in stems:
+            wavs, labels = ([file for file in files if file.is_recording is is_recording] for is_recording in (True, False))
+            calls[stem] = missing.explain(Call(wavs[0] if wavs else None, labels[0] if labels else None))
+            continue
+        outcome = stems.pop(stem)
+        alone = [missing.explain(call) for call in outcome.rejects]
+        if outcome.pairs[1:] or not outcome.pairs:
+            ids = [_with_folder(call, stem) for call in outcome.pairs]
+            others += zip(ids, outcome.pairs, strict=True)
+        else:
+            ids = [stem]
+            calls[stem] = outcome.pairs[0]
+        others += [(stem if len(alone) == 1 and not ids else _with_folder(call, stem), call) for call in alone]
+        others += [(ids[index], _as_copy(copy, outcome.pairs[index])) for index, copy in outcome.copies]
+    others += [(call.wav.stem, call) for call in found.rows if call.wav]
+    numbers: defaultdict[str, int] = defaultdict(lambda: 1)
+    for wanted, call in others:
+        call_id = wanted
+        while call_id in calls:
+            numbers[wanted] += 1
+            call_id = f"{wanted}#{numbers[wanted]}"
+        calls[call_id] = call
+    return calls
+
+
+def _with_folder(call: Call, stem: str) -> str:
+    return f"{'/'.join(call.place.key)}:{stem}" if call.place.key else stem
+
+
+def _as_copy(copy: Call, used: Call) -> Call:
+    file = used.wav if copy.wav else used.label
+    assert file is not None
+    return copy._replace(fault=(Reason.DUPLICATE_STEM, f"the one used is in {file.container}"))
+
+
+class _Missing:
+    """What the row of a WAV without a label, or a label without a WAV, says; the near misses are counted in `found`."""
+
+    def __init__(self, data: DataConfig, found: _Found, lonely: list[File]) -> None:
+        self._wants_labels = data.require_text or data.unit == "utterance"
+        self._nearly: dict[tuple[bool, str], str] = {}
+        wavs, labels = ([file.stem for file in lonely if file.is_recording is is_recording] for is_recording in (True, False))
+        suffixes = {file.stem: file.suffix for file in lonely if file.is_recording}
+        near_misses = find_near_misses(wavs, labels) if wavs and labels else []
+        for wav, label, kind in near_misses:
+            self._nearly[True, wav] = f"{label}.json differs {kind} alone"
+            self._nearly[False, label] = f"{wav}{suffixes[wav]} differs {kind} alone"
+        found.near_misses = dict(Counter(miss.kind for miss in near_misses).most_common())
+
+    def explain(self, call: Call) -> Call:
+        """The call, with its fault where it lacks a file."""
+        files = call.files
+        if call.fault or len(files) == 2 or files[0].fault or (files[0].is_recording and not self._wants_labels):
+            return call
+        reason, words = _NO_PARTNER[files[0].is_recording]
+        nearly = self._nearly.get((files[0].is_recording, files[0].stem))
+        words += f"; {nearly}" if nearly else ""
+        return call._replace(fault=(reason, words))
+
+
+def _row(call_id: str, call: Call) -> tuple[Any, ...]:
+    wav, label, fault = call
+    files = call.files
+    fault = fault or next((file.fault for file in files if file.fault), None)
     return (
         call_id,
         *((wav.container, wav.member) if wav else (None, None)),
         *((label.container, label.member) if label else (None, None)),
         wav.num_bytes if wav else 0,
         " ".join(file.version for file in files),
-        next((file.provider_split for file in files if file.provider_split != "unknown"), "unknown"),
-        next((file.region for file in files if file.region), None),
+        next((file.place.provider_split for file in files if file.place.provider_split != "unknown"), "unknown"),
+        next((file.place.region for file in files if file.place.region), None),
         *((fault[0].value, fault[1]) if fault else (None, None)),
     )
-
-
-def _find_files(data: DataConfig) -> Iterator[_File]:
-    limits = dict.fromkeys(AUDIO_SUFFIXES, max_audio_bytes(data)) | {".json": MAX_LABEL_BYTES}
-    for path, container, member, num_bytes, version, fault in list_entries(data.root):
-        folder, filename = posixpath.split(path)
-        stem, suffix = posixpath.splitext(filename)
-        suffix = suffix.lower()
-        own_fault: Fault = None
-        if suffix == ".zip":
-            folder, stem = path, filename
-            own_fault = Reason.UNREADABLE_ARCHIVE, "an archive inside an archive; unpack it first"
-        elif suffix not in limits:
-            continue
-        elif num_bytes > limits[suffix]:
-            own_fault = Reason.FILE_TOO_LARGE, f"{num_bytes} bytes; at most {limits[suffix]} are read"
-        yield _File(normalize("NFC", stem), suffix, container, member, num_bytes, version, *_origin(folder), fault or own_fault)
-
-
-@lru_cache(maxsize=4096)
-def _origin(folder: str) -> tuple[str, str | None]:
-    """The provider's split and the region that a path speaks of; where its parts disagree, the innermost counts."""
-    split, region = "unknown", None
-    for part in normalize("NFC", folder).split("/"):
-        if archive := _PART_ARCHIVE.match(part):
-            split, region = ("training" if archive[1] == "T" else "validation"), archive[2]
-        elif named := _PART_FOLDER.fullmatch(part):
-            split = named[1].lower()
-    return split, region

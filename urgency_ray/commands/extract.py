@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from urgency_ray import cluster, lease, storage
 from urgency_ray.accounts import ExtractAccounts
-from urgency_ray.calls.plan import plan_calls
+from urgency_ray.calls.plan import files_seen, plan_calls
 from urgency_ray.calls.sample import sample_transcripts
 from urgency_ray.config import Config
 from urgency_ray.embedding import ledger
@@ -56,6 +56,8 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
         config = pin_arithmetic(config, cluster.num_gpus())
     fingerprint = make_fingerprint(config)
     manifest = plan_calls(config.data)
+    for line in files_seen(manifest).lines():
+        log.info(line)
     planned = _digest(manifest)
     if is_finished:
         accounts = ExtractAccounts.read(run_dir)
@@ -92,7 +94,8 @@ def _embed(
             filesystem, path = storage.open_location(embeddings)
             rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
     counts, wall_sec = ledger.account(embeddings, manifest), round(time.monotonic() - started, 3)
-    accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=planned)
+    files = files_seen(manifest)
+    accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=planned, files=files)
     write_json(folder.extract, accounts, indent=2)
     log.info(accounts.line())
     if accounts.rows_noted:
