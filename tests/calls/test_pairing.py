@@ -224,13 +224,13 @@ def test_near_misses_are_named_and_counted(tmp_path: Path, wav: str, label: str,
 
 
 def test_recordings_of_other_formats_are_paired_and_the_one_that_lost_least_is_used(tmp_path: Path) -> None:
-    for name in ("a.json", "b.json", "b.mp3", "b.flac", "b.m4a"):
+    for name in ("a.json", "b.json", "mp3/b.mp3", "flac/b.flac", "b.m4a"):
         put(tmp_path / name)
     put_zip(tmp_path / "z.zip", "audio/a.OGG")
     rows = plan(tmp_path)
     assert reasons(rows) == {"a": None, "b": None}
     assert rows["a"]["audio_member"] == "audio/a.OGG"
-    assert rows["b"]["audio_container"] == str(tmp_path / "b.flac")
+    assert rows["b"]["audio_container"] == str(tmp_path / "flac/b.flac")
     assert files_seen(plan_calls(DataConfig(root=str(tmp_path)))).not_read == {".mp3": 1, ".m4a": 1}
 
 

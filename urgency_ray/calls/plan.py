@@ -22,7 +22,7 @@ from urgency_ray.calls.formats import AUDIO_SUFFIXES, LABEL_SUFFIX
 from urgency_ray.calls.label import MAX_LABEL_BYTES
 from urgency_ray.calls.label_collections import name_collections
 from urgency_ray.calls.near_misses import find_near_misses
-from urgency_ray.calls.pairing import Call, File, pair_stems
+from urgency_ray.calls.pairing import Call, File, Key, pair_stems
 from urgency_ray.calls.places import place_of
 from urgency_ray.config import DataConfig
 from urgency_ray.errors import Reason, RequestError
@@ -120,18 +120,16 @@ class _Found:
     def _choose_formats(self) -> None:
         """Of a recording that lies there in several formats, the one that has lost least; the others are no further calls."""
         for stem, files in self.by_stem.items():
-            if len({file.suffix for file in files}) < 3:
-                continue  # as nearly everywhere: a WAV and a label
-            best: dict[str, int] = {}
-            for file in files:
-                if file.is_recording:
-                    rank = AUDIO_SUFFIXES.index(file.suffix)
-                    best[file.place.folder] = min(rank, best.get(file.place.folder, rank))
-            kept = [
-                file for file in files if not file.is_recording or AUDIO_SUFFIXES.index(file.suffix) == best[file.place.folder]
-            ]
-            self._not_read.update(file.suffix for file in files if file not in kept)
-            self.by_stem[stem] = kept
+            recordings = [file for file in files if file.is_recording]
+            if len({file.suffix for file in recordings}) < 2:
+                continue
+            best: dict[Key, int] = {}
+            for file in recordings:
+                rank = AUDIO_SUFFIXES.index(file.suffix)
+                best[file.place.key] = min(rank, best.get(file.place.key, rank))
+            others = [file for file in recordings if AUDIO_SUFFIXES.index(file.suffix) > best[file.place.key]]
+            self._not_read.update(file.suffix for file in others)
+            self.by_stem[stem] = [file for file in files if file not in others]
 
     def _pass_over(self, entry: Entry) -> None:
         self._not_read[suffix_of(entry.filename)] += 1
