@@ -219,6 +219,8 @@ def test_no_utterances_are_for_the_transcript_to_reject() -> None:
         (b"null", "the label: "),
         (b"{}", "utterances: must be given"),
         (b'{"data": {"a": 1}}', "utterances: must be given"),
+        (b'[{"utterances": [{"text": "a"}, 5]}]', "utterances[1]: must be an object"),
+        (b'{"utterances": [{"text": ""}' + b",{}" * 72_000 + b"]}", "utterances: must have at most 72000 items"),
         (b"[" + label() + b"," + label() + b"]", "the label: a list of several; one JSON file for each call is read"),
     ],
 )
