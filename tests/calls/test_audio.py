@@ -158,6 +158,7 @@ def test_a_size_that_was_never_filled_in_is_one_in_any_encoding(subtype: str, si
         b"ID3\x03\x00\x00\x00\x00\x01\x02" + bytes(130) + riff(),
         riff()[:12] + riff()[36:] + riff()[12:36],  # the format after the samples
         wav(np.tile([1, -1], 400) / np.float32(32768), container="RF64"),
+        b"BW64" + wav(np.tile([1, -1], 400) / np.float32(32768), container="RF64")[4:],
     ],
 )
 def test_chunks_and_tags_around_the_samples_do_not_matter(content: Any) -> None:

@@ -137,7 +137,20 @@ def test_times_are_numbers_also_in_quotes_or_none(given: Any, taken: int | None)
 
 @pytest.mark.parametrize(
     ("given", "taken"),
-    [(0, 0), (1.0, 1), ("1", 1), (" 2 ", 2), (127, 127), (None, None), ("", None), ("신고자", None), (-1, None), ("1.5", None)],
+    [
+        (0, 0),
+        (1.0, 1),
+        ("1", 1),
+        (" 2 ", 2),
+        (127, 127),
+        (None, None),
+        ("", None),
+        ("신고자", None),
+        (-1, None),
+        ("1.0", 1),
+        ("1.5", None),
+        ("nan", None),
+    ],
 )
 def test_speakers_are_small_numbers_or_unknown(given: Any, taken: int | None) -> None:
     assert parse_label(turn(speaker=given), True).utterances[0].speaker == taken
@@ -179,6 +192,8 @@ def test_turns_are_in_the_order_of_their_starts() -> None:
 def test_a_list_of_one_name_is_that_name_and_a_number_its_digits() -> None:
     parsed = parse_label(label(sentiment=["중립"], disasterLarge=3, disasterMedium=[None]), True)
     assert (parsed.sentiment, parsed.disaster_large, parsed.disaster_medium) == ("중립", "3", None)
+    parsed = parse_label(label(sentiment=["중립", "불안/걱정"], disasterLarge=[], disasterMedium=["", 4]), True)
+    assert (parsed.sentiment, parsed.disaster_large, parsed.disaster_medium) == ("중립, 불안/걱정", None, "4")
 
 
 def test_names_are_composed_and_blank_ones_null() -> None:
@@ -212,13 +227,14 @@ def test_no_utterances_are_for_the_transcript_to_reject() -> None:
         (label(utterances=[SECRET]), "utterances[0]: must be an object"),
         (label(utterances={"0": SECRET}), "utterances: "),
         (label(utterances=None), "utterances: "),
-        (label(sentiment=[SECRET, SECRET]), "sentiment: must be a text"),
-        (label(sentiment=[[SECRET]]), "sentiment: "),
+        (label(sentiment=[[SECRET]]), "sentiment: must be a text"),
         (label(disasterMedium={"a": 3}), "disasterMedium: "),
         (b"[]", "the label: must be an object"),
         (b"null", "the label: "),
         (b"{}", "utterances: must be given"),
         (b'{"data": {"a": 1}}', "utterances: must be given"),
+        (b'[{"utterances": [{"text": "a"}, 5]}]', "utterances[1]: must be an object"),
+        (b'{"utterances": [{"text": ""}' + b",{}" * 72_000 + b"]}", "utterances: must have at most 72000 items"),
         (b"[" + label() + b"," + label() + b"]", "the label: a list of several; one JSON file for each call is read"),
     ],
 )

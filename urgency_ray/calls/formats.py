@@ -17,7 +17,16 @@ AUDIO_SUFFIXES = (*_LOSSLESS_SUFFIXES, *HEADERLESS_SUFFIXES, *_LOSSY_SUFFIXES, *
 """Lower-case suffixes of recordings; of several of the same stem, that whose suffix comes first is the one to use."""
 
 W64_MARK = bytes.fromhex("726966662e91cf11a5d628db04c10000")
-_READ = {b"RIFF": "riff", b"RIFX": "riff", b"RF64": "riff", b"fLaC": "flac", b"OggS": "ogg", b"FORM": "aiff", b".snd": "au"}
+_READ = {
+    b"RIFF": "riff",
+    b"RIFX": "riff",
+    b"RF64": "riff",
+    b"BW64": "riff",
+    b"fLaC": "flac",
+    b"OggS": "ogg",
+    b"FORM": "aiff",
+    b".snd": "au",
+}
 _UNREAD = {
     b"#!AMR": "AMR",
     b"0&\xb2u": "Windows Media",

@@ -18,6 +18,7 @@ MAX_LABEL_BYTES = 16 << 20
 
 _MAX_NUMBER = 2**53
 _MAX_DIGITS = 32
+_MAX_SPEAKER = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +113,17 @@ def _parse_time(value: Any, field: str) -> float | None:
 
 
 def _parse_speaker(value: Any, field: str) -> int | None:
-    """Speakers are small numbers, also written as texts or floats; a name, or -1, says that no number is known."""
+    """Speakers are small numbers, also in quotes or as floats; a name, or -1, says that no number is known."""
     if isinstance(value, str):
-        value = int(value) if len(value) <= 3 and value.strip().isdecimal() else None
+        try:
+            number = float(value) if len(value) <= _MAX_DIGITS else math.nan
+        except ValueError:
+            return None
+        return int(number) if number.is_integer() and 0 <= number <= _MAX_SPEAKER else None
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value <= 127 or value != value // 1:
-        raise _wrong(field, "a whole number from 0 to 127, or null")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value <= _MAX_SPEAKER or value != value // 1:
+        raise _wrong(field, f"a whole number from 0 to {_MAX_SPEAKER}, or null")
     return int(value) if value >= 0 else None
 
 
@@ -130,11 +135,11 @@ def _parse_text(value: Any, field: str) -> str:
 
 
 def _parse_name(value: Any, field: str) -> str | None:
-    only = value[0] if isinstance(value, list) and len(value) == 1 else value
-    name = "" if only is None else _as_text(only)
-    if name is None:
+    """A name, or several of them as one."""
+    texts = [_as_text(part) for part in (value if isinstance(value, list) else [value]) if part is not None]
+    if None in texts:
         raise _wrong(field, "a text")
-    return _tidy(name)
+    return _tidy(", ".join(text for text in texts if text))
 
 
 def _as_text(value: Any) -> str | None:

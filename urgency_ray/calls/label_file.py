@@ -12,6 +12,9 @@ from pydantic import BaseModel, FailFast, Field, TypeAdapter, ValidationError
 from urgency_ray.errors import Reason, Reject
 
 _ASCII = bytes(range(128))
+# Ten turns a second of the longest call.
+_MAX_TURNS = 72_000
+_MAX_WRAPPED_BYTES = 1 << 20
 # Outside of texts, spaces are as good. Other control characters can be those of an encoding that is not read (ISO-2022-KR).
 _BLANKS_AS_SPACES = bytes.maketrans(b"\t\n\v\f\r", b"     ")
 
@@ -29,8 +32,8 @@ class Turn(BaseModel):
 class LabelFile(BaseModel):
     """A label as it stands in the file."""
 
-    # Without FailFast a hostile file of 16 MiB makes millions of faults, and gigabytes of them.
-    utterances: Annotated[list[Turn], FailFast()]
+    # Without FailFast a hostile file of 16 MiB makes millions of faults, and gigabytes of them; of turns likewise.
+    utterances: Annotated[list[Turn], FailFast(), Field(max_length=_MAX_TURNS)]
     urgency: Any = Field(None, alias="urgencyLevel")
     sentiment: Any = None
     disaster_large: Any = Field(None, alias="disasterLarge")
@@ -79,22 +82,32 @@ def _read_otherwise(content: bytes, error: ValidationError) -> LabelFile:
             if _first_fault(again)["type"] == "json_invalid":
                 raise Reject(Reason.INVALID_JSON, _describe_json(fault["msg"])) from None
             fault = _first_fault(again)
-    if not fault["loc"] or fault["loc"] == ("utterances",):
-        for adapter in (_LIST_OF_ONE, _WRAPPED):
-            try:
-                (label,) = _labels(adapter.validate_json(spaced))
-                return label
-            except ValidationError as other:
-                if _first_fault(other)["type"] == "too_long" and spaced[:1] == b"[":
-                    what = "the label: a list of several; one JSON file for each call is read, named as its recording"
-                    raise Reject(Reason.INVALID_LABEL, what) from None
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
+    if not fault["loc"] or (fault["loc"] == ("utterances",) and fault["type"] == "missing"):
+        return _unwrap(spaced, fault)
+    raise _describe(fault, fault["loc"])
+
+
+def _unwrap(content: bytes, fault: Any) -> LabelFile:
+    """The label of a file that is a list of one, or an object around one; `fault` is that of the file as a label."""
+    try:
+        if content.lstrip()[:1] == b"[":
+            return _LIST_OF_ONE.validate_json(content)[0]
+        if len(content) <= _MAX_WRAPPED_BYTES:
+            return next(iter(_WRAPPED.validate_json(content).values()))
+    except ValidationError as other:
+        inside = _first_fault(other)
+        if inside["type"] == "too_long" and not inside["loc"]:
+            what = "the label: a list of several; one JSON file for each call is read, named as its recording"
+            raise Reject(Reason.INVALID_LABEL, what) from None
+        if inside["loc"][:1] == (0,):
+            raise _describe(inside, inside["loc"][1:]) from None
+    raise _describe(fault, fault["loc"])
+
+
+def _describe(fault: Any, path: tuple[int | str, ...]) -> Reject:
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
     message = fault["msg"].replace("Input should be", "must be").replace("Field required", "must be given")
-    raise Reject(Reason.INVALID_LABEL, f"{field or 'the label'}: {message}")
-
-
-def _labels(read: list[LabelFile] | dict[str, LabelFile]) -> list[LabelFile]:
-    return list(read.values()) if isinstance(read, dict) else read
+    return Reject(Reason.INVALID_LABEL, f"{field or 'the label'}: {message.replace('List should have', 'must have')}")
 
 
 def _first_fault(error: ValidationError) -> Any:

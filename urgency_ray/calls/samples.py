@@ -82,7 +82,8 @@ def find_samples(content: bytes, kind: str, start: int) -> Samples:
 def _find_in_wav(content: bytes, start: int) -> Samples:
     if content[start + 8 : start + 12] != b"WAVE":
         raise Reject(Reason.NOT_AUDIO, "no RIFF/WAVE header")
-    walk = _Walk(order=">" if content[start : start + 4] == b"RIFX" else "<", is_odd=start > 0)
+    mark = content[start : start + 4]
+    walk = _Walk(order=">" if mark == b"RIFX" else "<", is_odd=start > 0 or mark == b"BW64")
     _walk_chunks(content, start + 12, walk)
     if walk.fmt is None:
         raise Reject(Reason.NOT_AUDIO, "no format chunk")
