@@ -48,18 +48,32 @@ def _decode_call(call: Row, data: DataConfig) -> list[Row]:
         if call["reason"] is not None:
             raise Reject(Reason(call["reason"]), call["detail"] or "")
         label = _read_label(call, data)
-        row |= {
-            "urgency": label.urgency,
-            "sentiment": label.sentiment,
-            "disaster_large": label.disaster_large,
-            "disaster_medium": label.disaster_medium,
-        }
+        row |= _labelled(label)
         content = read_file(call["audio_container"], call["audio_member"], max_audio_bytes(data))
-        heard = _decode(content, call, label, data)
-        row["audio_sha256"] = hashlib.sha256(content).hexdigest()
-        if data.unit == "call":
-            return [_call_row(row, label, heard, data)]
-        return _utterance_rows(row, label, heard, data)
+    except Reject as reject:
+        return [_rejected(row, reject)]
+    name = call["call_id"] + suffix(call["audio_member"] or call["audio_container"])
+    return decode_content(content, name, row, label, data)
+
+
+def _labelled(label: Label) -> Row:
+    return {name: getattr(label, name) for name in ("urgency", "sentiment", "disaster_large", "disaster_medium")}
+
+
+def decode_content(content: bytes, name: str, row: Row, label: Label, data: DataConfig) -> list[Row]:
+    """The rows of a call, but for `num_call_rows`: one, or one an utterance.
+
+    Args:
+        content: the whole recording.
+        name: its file's name, whose suffix says of headerless samples what they are.
+        row: what is known of the call.
+        label: who says what, and when.
+        data: what makes a row.
+    """
+    try:
+        heard = _decode(content, name, label, data)
+        row = row | {"audio_sha256": hashlib.sha256(content).hexdigest()}
+        return [_call_row(row, label, heard, data)] if data.unit == "call" else _utterance_rows(row, label, heard, data)
     except Reject as reject:
         return [_rejected(row, reject)]
 
@@ -72,7 +86,7 @@ def _read_label(call: Row, data: DataConfig) -> Label:
     return parse_label(read_file(call["label_container"], call["label_member"], MAX_LABEL_BYTES), data.require_urgency)
 
 
-def _decode(content: bytes, call: Row, label: Label, data: DataConfig) -> Heard:
+def _decode(content: bytes, name: str, label: Label, data: DataConfig) -> Heard:
     turns = [
         Turn(turn.start_ms, turn.end_ms, turn.speaker == CALLER)
         for turn in label.utterances
@@ -82,7 +96,7 @@ def _decode(content: bytes, call: Row, label: Label, data: DataConfig) -> Heard:
         content,
         SAMPLE_RATE_HZ,
         data.max_call_sec,
-        name=call["call_id"] + suffix(call["audio_member"] or call["audio_container"]),
+        name=name,
         channel=data.channel,
         turns=turns,
         pcm_rate_hz=data.pcm_rate_hz,
