@@ -22,7 +22,7 @@ import soxr
 from corpus import SAMPLE_RATE_HZ, make_waves, median_ratio, timed
 from numpy.typing import NDArray
 
-from urgency_ray.calls.audio import acoustic_features, decode_wav
+from urgency_ray.calls.audio import acoustic_features, decode_audio
 from urgency_ray.schema import ACOUSTIC_FEATURES
 
 
@@ -37,7 +37,7 @@ def by_librosa(content: bytes) -> dict[str, float]:
 
 def by_us(content: bytes) -> dict[str, float]:
     """urgency_ray's way."""
-    return acoustic_features(decode_wav(content, SAMPLE_RATE_HZ, 7200.0), SAMPLE_RATE_HZ)
+    return acoustic_features(decode_audio(content, SAMPLE_RATE_HZ, 7200.0).waveform, SAMPLE_RATE_HZ)
 
 
 def by_libraries(content: bytes) -> NDArray[Any]:

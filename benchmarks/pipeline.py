@@ -25,7 +25,7 @@ from corpus import SAMPLE_RATE_HZ, median_ratio, save_encoders, timed, write_cor
 from transformers import AutoModel, AutoTokenizer, Wav2Vec2FeatureExtractor
 
 from urgency_ray import cluster
-from urgency_ray.calls.audio import acoustic_features, decode_wav
+from urgency_ray.calls.audio import acoustic_features, decode_audio
 from urgency_ray.calls.label import parse_label
 from urgency_ray.calls.plan import plan_calls
 from urgency_ray.calls.transcript import join_transcript
@@ -94,7 +94,9 @@ def show_parts(config: Config, waves: list[Path], transcripts: list[str], audio_
     """Seconds of each part alone, per 100 seconds of audio."""
     contents = [wave.read_bytes() for wave in waves]
     decoded: list[Any] = []
-    seconds = {"decode, resample": timed(lambda: decoded.extend(decode_wav(c, SAMPLE_RATE_HZ, 600.0) for c in contents))}
+    seconds = {
+        "decode, resample": timed(lambda: decoded.extend(decode_audio(c, SAMPLE_RATE_HZ, 600.0).waveform for c in contents))
+    }
     seconds["features"] = timed(lambda: [acoustic_features(waveform, SAMPLE_RATE_HZ) for waveform in decoded])
     audio, text = load_audio_encoder(config.audio_encoder), load_text_encoder(config.text_encoder)
     audio.encode(decoded[:1])
@@ -125,7 +127,7 @@ def main() -> None:
         waves = sorted(calls.glob("*.wav"))
         labels = [parse_label(wave.with_suffix(".json").read_bytes(), True) for wave in waves]
         transcripts = [join_transcript(label.utterances, "all") for label in labels]
-        seconds = [len(decode_wav(wave.read_bytes(), SAMPLE_RATE_HZ, 600.0)) / SAMPLE_RATE_HZ for wave in waves]
+        seconds = [len(decode_audio(wave.read_bytes(), SAMPLE_RATE_HZ, 600.0).waveform) / SAMPLE_RATE_HZ for wave in waves]
         audio_sec = sum(seconds)
         some = list(zip(waves, transcripts, strict=True))[::RECIPE_STEP]
         cluster.connect(float32.ray)

@@ -66,7 +66,7 @@ def demo_config() -> Config:
     }
     sections = {"model": model | {"head_dim": "64"}, "loss": loss, "train": one | recipe}
     fields = {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
-    return load_config(ROOT / "configs" / "demo.yaml", fields | {"extract.rows_per_block": "16"})
+    return load_config(ROOT / "configs" / "demo.yaml", fields | {"extract.rows_per_block": "16", "tune.ensemble": "null"})
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,19 @@
 """What a user can hand in broken, through the command line: one line that names it, exit code 2, before Ray is up."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from odd_checkpoints import ODD
 from safetensors.torch import load_file, save_file
 from shared_runs import KnownCorpus
-from tiny_checkpoints import save_audio_checkpoint, save_text_checkpoint
 
 from urgency_ray import cli, cluster
 from urgency_ray.config import ModelConfig
@@ -25,14 +29,15 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "connect", lambda _: pytest.fail("Ray was started"))
 
 
-def check_one_line(capsys: pytest.CaptureFixture[str], named: str, *arguments: object) -> None:
-    """The command is refused in one line that holds `named`."""
+def check_one_line(capsys: pytest.CaptureFixture[str], named: str, *arguments: object) -> str:
+    """The command is refused in one line that holds `named`; returns it."""
     assert cli.main([str(argument) for argument in arguments]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     (line,) = shown.err.splitlines()
     assert line.startswith("error: ")
     assert named in line
+    return line
 
 
 def put(name: str, content: bytes) -> Damage:
@@ -66,20 +71,18 @@ WEIGHTS: dict[str, tuple[Damage, str]] = {
 }
 
 
-@pytest.mark.parametrize("damage", WEIGHTS)
-@pytest.mark.parametrize("section", ["audio_encoder", "text_encoder"])
-def test_extract_with_a_damaged_encoder(
-    corpus: KnownCorpus, tmp_path: Path, capsys: pytest.CaptureFixture[str], section: str, damage: str
+@pytest.mark.parametrize("case", ODD)
+def test_extract_with_what_is_no_encoder(
+    corpus: KnownCorpus, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
-    save = {"audio_encoder": (save_audio_checkpoint, "wav2vec2_layer"), "text_encoder": (save_text_checkpoint, "electra")}
-    function, architecture = save[section]
-    folder = Path(function(tmp_path, architecture))
-    apply, named = WEIGHTS[damage]
-    apply(folder)
-    run_dir = tmp_path / "run"
-    arguments = ["extract", "--data.root", corpus[0], "--run-dir", run_dir, f"--{section}.name", folder]
+    section, save, damage, said = ODD[case]
+    folder, run_dir = tmp_path / "encoder", tmp_path / "run"
+    save(folder)
+    damage(folder)
+    arguments = ["--data.root", corpus[0], "--run-dir", run_dir, f"--{section}_encoder.name", folder]
     capsys.readouterr()
-    check_one_line(capsys, named, *arguments)
+    line = check_one_line(capsys, str(folder), "extract", *arguments)
+    assert re.search(said, line)
     assert not run_dir.exists(), "nothing is left of a request that was refused"
 
 
@@ -130,3 +133,23 @@ def test_a_run_folder_whose_config_cannot_be_read(
 ) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     check_one_line(capsys, "config.yaml", command, "--run-dir", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and no more", LFS])
+@pytest.mark.parametrize("command", ["train", "tune", "export"])
+def test_embeddings_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, content: bytes
+) -> None:
+    labels = pd.DataFrame({"file_id": [f"call{row}" for row in range(60)], "text": "불이야", "urgency_y": np.arange(60) % 3})
+    labels.to_csv(tmp_path / "metadata.csv", index=False)
+    vectors: dict[str, Any] = {name: np.eye(60, 8, dtype=np.float32) for name in ("audio", "text")}
+    np.savez(tmp_path / "embeddings.npz", **vectors)
+    artefacts = ["--metadata", str(tmp_path / "metadata.csv"), "--embeddings", str(tmp_path / "embeddings.npz")]
+    run_dir = tmp_path / "run"
+    assert cli.main(["import", *artefacts, "--run-dir", str(run_dir)]) == 0
+    (path,) = (run_dir / "embeddings").rglob("*.parquet")
+    path.write_bytes(content)
+    capsys.readouterr()
+    options = artefacts if command == "export" else ["--tune.space", "{model.dropout: {type: float, low: 0, high: 0.5}}"]
+    line = check_one_line(capsys, str(path), command, "--run-dir", run_dir, *options)
+    assert "run extract on it again" in line

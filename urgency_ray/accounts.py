@@ -23,6 +23,7 @@ class ExtractCounts(BaseModel):
     Attributes:
         rejected_by_reason: calls, the most frequent reason first.
         rows_embedded, rows_rejected, rows_rejected_by_reason: the same of rows, which are utterances where a call has several.
+        rows_noted: embedded rows whose `detail` says that recording or label are not as they should be.
         audio_sec: embedded audio, in seconds.
         rows_windowed: recordings that were longer than the audio encoder's window.
         texts_windowed, texts_truncated: texts that were longer than the text encoder reads: read in parts, or cut.
@@ -43,6 +44,7 @@ class ExtractCounts(BaseModel):
     texts_windowed: int
     texts_truncated: int
     tokens_dropped: int
+    rows_noted: int = 0
 
     def line(self) -> str:
         """`1000 calls read = 984 embedded + 16 rejected (2 no_text, ...)`.
@@ -64,7 +66,7 @@ class FilesSeen(BaseModel):
         seen: all of them.
         read: WAVs, labels, and archives whose directory was read.
         not_read: the others by their suffix, the most frequent first; `hidden` are hidden files, and folders, of any.
-        calls_by_split: calls that have both their files, by the provider's split.
+        calls_by_split: calls that have the files that they need, by the provider's split.
         copies: rejects that are copies of a call that is read, or further files of one.
         near_misses: WAVs without labels whose label is there under a name that differs a little, by how it differs.
     """
@@ -98,7 +100,7 @@ class FilesSeen(BaseModel):
         lines = [f"{self.seen} files seen = {self.read} read + {not_read} not read" + (f" ({words})" if words else "")]
         if self.calls_by_split:
             splits = ", ".join(f"{count} {split}" for split, count in self.calls_by_split.items())
-            lines.append(f"calls with both their files, by the provider's split: {splits}")
+            lines.append(f"calls that can be read, by the provider's split: {splits}")
         if self.copies:
             lines.append(f"copies of these calls, set aside as duplicate_stem: {self.copies}; nothing is lost with them")
         if self.near_misses:

@@ -22,7 +22,19 @@ from urgency_ray.run_folder import RunFolder
 
 log = logging.getLogger("urgency_ray")
 
+KNOWN_FAULTS = (RequestError, WorkError, OSError, FloatingPointError)
 RETRY_ADVICE = "\nFailed to apply UDF transform after"
+FULL_DISK = ("No space left on device", "Disk quota exceeded")
+RAY_LOSSES = (
+    "ActorDiedError",
+    "ActorUnavailableError",
+    "NodeDiedError",
+    "ObjectLostError",
+    "ObjectStoreFullError",
+    "OutOfDiskError",
+    "OutOfMemoryError",
+    "WorkerCrashedError",
+)
 
 
 @dataclass(frozen=True)
@@ -243,12 +255,14 @@ def _set_up_terminal() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code and prints one line for an error that the user can mend."""
     _set_up_terminal()
+    places: list[str] = []
     try:
         arguments = sys.argv[1:] if arguments is None else arguments
         _refuse_unknown_command(arguments)
         options, unknown = build_parser().parse_known_args(arguments)
         if unknown:
             raise RequestError(_unknown_option(unknown[0]))
+        places += [value for name, value in vars(options).items() if name in (*OPTIONS, "data.root") and isinstance(value, str)]
         config = resolve_config(options)
         # What the command imports includes Ray Train, which reads some of it then.
         cluster.set_environment()
@@ -258,14 +272,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         # What a user can mend is one line, also when it happened in a worker; anything else is a bug and keeps its traceback.
-        known = next(
-            (cause for cause in _causes(error) if isinstance(cause, RequestError | WorkError | OSError | FloatingPointError)),
-            None,
-        )
+        known = next((cause for cause in _causes(error) if isinstance(cause, KNOWN_FAULTS) or _is_loss(cause)), None)
         if known is None:
             raise
-        # Ray Data adds lines on settings of its own to what a task raises.
-        print(f"error: {str(known).partition(RETRY_ADVICE)[0]}", file=sys.stderr)
+        print(f"error: {_describe(known, places)}", file=sys.stderr)
         return 2 if isinstance(known, RequestError) else 1
     return 0
 
@@ -283,6 +293,24 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
                 yield current
             failures = getattr(current, "worker_failures", {})
             pending += [getattr(current, "cause", None), current.__cause__, *failures.values()]
+
+
+def _is_loss(error: BaseException) -> bool:
+    """Whether a process, a node or an object of the cluster was lost, or its memory or disk was: no bug of a command."""
+    exceptions = sys.modules.get("ray.exceptions")
+    if exceptions is None or getattr(error, "actor_init_failed", False):
+        return False
+    return isinstance(error, tuple(getattr(exceptions, name) for name in RAY_LOSSES))
+
+
+def _describe(error: BaseException, places: Sequence[str]) -> str:
+    # Ray Data adds lines on settings of its own to what a task raises.
+    said = str(error).partition(RETRY_ADVICE)[0]
+    if any(words in said for words in FULL_DISK) and (place := storage.find_full(places)):
+        return f"{place}: no space is left on its disk; free some, and run the command again: what is done is kept"
+    if _is_loss(error):
+        return f"{type(error).__name__}: {said.strip().splitlines()[0]} Run the command again: what is done is kept"
+    return said
 
 
 def _refuse_unknown_command(arguments: Sequence[str]) -> None:

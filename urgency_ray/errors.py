@@ -48,21 +48,22 @@ class Reason(StrEnum):
     UNREADABLE_ARCHIVE = "unreadable_archive"  # of another kind, in parts, or its directory is damaged
     UNREADABLE_FILE = "unreadable_file"  # encrypted, damaged, no regular file, or the read failed
     FILE_TOO_LARGE = "file_too_large"  # larger than the longest call could be
-    INVALID_JSON = "invalid_json"  # not JSON, or not UTF-8
-    INVALID_LABEL = "invalid_label"  # a field missing or of the wrong type
+    INVALID_JSON = "invalid_json"  # not JSON, or in no encoding that is read (UTF-8, UTF-16, cp949)
+    INVALID_LABEL = "invalid_label"  # a field that is used is missing, given twice or of the wrong type
     MISSING_URGENCY = "missing_urgency"  # urgencyLevel absent or null
     UNKNOWN_URGENCY = "unknown_urgency"  # urgencyLevel outside 하, 중, 상
-    NO_TEXT = "no_text"  # no words left in the transcript
-    NOT_AUDIO = "not_audio"  # not a WAV that libsndfile can decode
+    NO_TEXT = "no_text"  # no letter or digit left in the transcript, once marks and masks are out
+    NOT_AUDIO = "not_audio"  # nothing that libsndfile can decode
     EMPTY_AUDIO = "empty_audio"  # zero bytes, or a header without samples
-    TRUNCATED_AUDIO = "truncated_audio"  # the header promises more samples than there are
+    TRUNCATED_AUDIO = "truncated_audio"  # the header promises more samples than there are, by more than 0.1 s
     TOO_LONG = "too_long"  # longer than data.max_call_sec
     INVALID_SAMPLES = "invalid_samples"  # NaN or infinite samples
-    SILENT_AUDIO = "silent_audio"  # every sample is zero
-    TOO_SHORT = "too_short"  # an utterance under data.min_utterance_sec once cut at the end of the audio
+    SILENT_AUDIO = "silent_audio"  # every sample is zero, or the same
+    CHANNELS_CANCEL = "channels_cancel"  # the mean of the channels is silence, and they are not
+    TOO_SHORT = "too_short"  # a call under data.min_call_sec, or what is there of an utterance under data.min_utterance_sec
     INVALID_EMBEDDING = "invalid_embedding"  # NaN or infinite values from an encoder
     INVALID_PROBABILITY = "invalid_probability"  # NaN or infinite values from the classifier, as extreme embeddings give them
-    INVALID_SPAN = "invalid_span"  # an utterance that ends before it starts, or starts after the audio ends
+    INVALID_SPAN = "invalid_span"  # an utterance without times, that ends before it starts, or lies outside the audio
 
 
 class Reject(Exception):  # noqa: N818 - not an error of the program: a fact about one input

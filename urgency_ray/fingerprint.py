@@ -20,6 +20,9 @@ from urgency_ray.schema import METADATA_KEY
 Fields = dict[str, Any]
 """A section's fields by name, with the plain values of YAML and JSON."""
 
+_SINCE_0_2_0 = ("channel", "min_call_sec", "pcm_rate_hz", "require_text")
+"""Fields of the data section that are left out at their default: what older versions made, they made so."""
+
 IMPORTED: Fields = {"name": "imported"}
 """Stands for an encoder of which nothing is known."""
 
@@ -27,8 +30,8 @@ IMPORTED: Fields = {"name": "imported"}
 class Fingerprint(BaseModel):
     """What made an embedding.
 
-    Beside these it has the fields of the data section that decide what is embedded (`unit`, `speakers`, ...). Those of
-    another version are kept, too, and compared.
+    Beside these it has the fields of the data section that decide what is embedded (`unit`, `speakers`, ...), the newer ones
+    where they are not at their default. Those of another version are kept, too, and compared.
 
     Attributes:
         audio_encoder, text_encoder: the section's fields that decide a vector, and `weights`: a commit on the Hub, a digest of
@@ -47,7 +50,9 @@ class Fingerprint(BaseModel):
         """That of the embeddings that `config` makes with the `weights` of each encoder section."""
         sections = deciding_fields(config)
         encoders = {name: sections[name] | {"weights": weights[name]} for name in ENCODER_SECTIONS}
-        return cls(**sections["data"], **encoders, code_version=code_version)
+        usual = _newer_fields()
+        data = {key: value for key, value in sections["data"].items() if key not in usual or value != usual[key]}
+        return cls(**data, **encoders, code_version=code_version)
 
     @classmethod
     def of_schema(cls, schema: pa.Schema) -> Self | None:
@@ -61,6 +66,10 @@ class Fingerprint(BaseModel):
         tree: Fields = dump(self)
         return {name: tree[name] for name in sorted(tree, key=lambda name: name in type(self).model_fields)}
 
+    def settings(self) -> Fields:
+        """All fields, also those that are left out."""
+        return _newer_fields() | self.model_dump()
+
     def encoder(self, section: str) -> Fields:
         """What it says of an encoder, by the name of its section."""
         found: Fields = getattr(self, section)
@@ -68,7 +77,7 @@ class Fingerprint(BaseModel):
 
     def differences(self, wanted: Fingerprint) -> dict[str, str]:
         """What differs from another one, by dotted field: `spectral there, facebook/data2vec-audio-base here`."""
-        found, ours = dict(_flatten(self.model_dump())), dict(_flatten(wanted.model_dump()))
+        found, ours = dict(_flatten(self.settings())), dict(_flatten(wanted.settings()))
         return {
             field: f"{found.get(field)} there, {ours.get(field)} here"
             for field in sorted(found.keys() | ours.keys())
@@ -118,6 +127,10 @@ def deciding_fields(config: Config) -> dict[str, Fields]:
         section, field = dotted.split(".")
         sections[section][field] = tree[section][field]
     return sections
+
+
+def _newer_fields() -> Fields:
+    return {key: value for key, value in deciding_fields(Config())["data"].items() if key in _SINCE_0_2_0}
 
 
 def refuse_other(run_dir: str, found: Fingerprint | None, wanted: Fingerprint) -> None:

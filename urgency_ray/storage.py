@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import posixpath
+import shutil
 import tempfile
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +18,8 @@ from urgency_ray.errors import RequestError
 
 PARTIAL = ".partial-"
 """Where a copy that is not whole yet lies, beside its place; a kill can leave it, and nothing reads it."""
+FULL_BYTES = 1 << 20
+"""A disk with less left is full for any file of a run folder but the smallest."""
 
 
 def open_location(location: str | Path) -> tuple[fs.FileSystem, str]:
@@ -61,6 +65,15 @@ def exists(location: str) -> bool:
     """Whether a file or a folder is there."""
     filesystem, path = open_location(location)
     return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
+
+
+def find_full(names: Iterable[str]) -> str | None:
+    """The first of some local paths, or the folder for what is temporary, whose disk is full; None where none is."""
+    for name in (*names, tempfile.gettempdir()):
+        nearest = next((folder for folder in (Path(absolute(name)), *Path(absolute(name)).parents) if folder.exists()), None)
+        if "://" not in name and nearest is not None and shutil.disk_usage(nearest).free < FULL_BYTES:
+            return name
+    return None
 
 
 def read_text(location: str) -> str:

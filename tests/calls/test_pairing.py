@@ -221,7 +221,18 @@ def test_near_misses_are_named_and_counted(tmp_path: Path, wav: str, label: str,
     assert rows["unlike"]["detail"] == "no JSON has this stem"
 
 
-def test_a_recording_that_is_no_wav_is_named_where_its_label_lacks_one(tmp_path: Path) -> None:
-    put(tmp_path / "c.json")
-    put_zip(tmp_path / "a.zip", "audio/c.OGG")
-    assert plan(tmp_path)["c"]["detail"] == "no WAV has this stem, but c.OGG is there: only WAV files are read"
+def test_recordings_in_other_formats_are_no_further_calls(tmp_path: Path) -> None:
+    for name in ("mp3/c.mp3", "wav/c.WAV", "wav/c.flac", "json/c.json", "json/d.json", "flac/d.flac", "e.mp3", "e.flac"):
+        put(tmp_path / name, name.encode())
+    rows = plan(tmp_path)
+    assert reasons(rows) == {"c": None, "d": None, "e": "missing_label", "e#2": "missing_label"}
+    assert rows["c"]["audio_container"] == str(tmp_path / "wav" / "c.WAV")
+    assert rows["d"]["audio_container"] == str(tmp_path / "flac" / "d.flac")
+
+
+def test_where_no_label_is_needed_none_is_missed(tmp_path: Path) -> None:
+    for name in ("1/a.wav", "1/a.json", "1/0001.wav", "2/b.wav", "2/b.json", "2/0001.json", "c.wav"):
+        put(tmp_path / name)
+    found = reasons(plan(tmp_path, require_text=False, require_urgency=False))
+    assert found == {"a": None, "b": None, "c": None, "1:0001": None, "2:0001": "missing_audio"}
+    assert reasons(plan(tmp_path, require_text=False, unit="utterance"))["c"] == "missing_label"

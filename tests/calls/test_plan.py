@@ -18,7 +18,7 @@ from call_files import plan, put, put_zip, reasons
 from pyarrow import fs
 
 from urgency_ray.calls import files
-from urgency_ray.calls.audio import cut, decode_wav
+from urgency_ray.calls.audio import cut, decode_audio
 from urgency_ray.calls.files import max_audio_bytes, read_file
 from urgency_ray.calls.label import MAX_LABEL_BYTES, parse_label
 from urgency_ray.calls.plan import plan_calls
@@ -93,7 +93,7 @@ def test_ten_thousand_files_of_one_stem_are_as_many_rows(tmp_path: Path) -> None
 def test_hidden_and_foreign_files_are_no_calls(tmp_path: Path) -> None:
     root = tmp_path / ".cache" / "root"  # hidden counts below the root only
     put_zip(root / "a.zip", "__MACOSX/._c.wav", "__MACOSX/c.wav", ".trash/d.wav", "._c.wav", "readme.txt", "./c.wav", "c.json/")
-    for name in ("c.mp3", ".c.json", ".git/d.json", "__MACOSX/e.json", "._a.zip", "wav", "json", ".wav"):
+    for name in ("c.txt", ".c.json", ".git/d.json", "__MACOSX/e.json", "._a.zip", "wav", "json", ".wav"):
         put(root / name)
     put(root / "c.json")
     assert reasons(plan(root)) == {"c": None}
@@ -459,7 +459,7 @@ def test_of_real_calls_just_the_flawed_are_rejected_each_for_its_flaw() -> None:
                 raise Reject(Reason(row["reason"]))
             labels[stem] = parse_label(read_file(row["label_container"], row["label_member"], MAX_LABEL_BYTES), True)
             content = read_file(row["audio_container"], row["audio_member"], max_audio_bytes(data))
-            waveforms[stem] = decode_wav(content, 16_000, data.max_call_sec)
+            waveforms[stem] = decode_audio(content, 16_000, data.max_call_sec).waveform
             transcripts[stem] = join_transcript(labels[stem].utterances, "all")
             if not transcripts[stem]:
                 raise Reject(Reason.NO_TEXT)
@@ -481,7 +481,8 @@ def test_of_real_calls_just_the_flawed_are_rejected_each_for_its_flaw() -> None:
     assert "*" not in transcripts[masked]
     late = by_flaw["last utterance ends a minute after the audio"]
     last = labels[late].utterances[-1]
+    assert last.start_ms is not None and last.end_ms is not None
     span = cut(waveforms[late], 16_000, last.start_ms, last.end_ms)
     assert len(span) == len(waveforms[late]) - last.start_ms * 16
     backwards = labels[by_flaw["an utterance that ends before it starts"]].utterances
-    assert sum(utterance.end_ms < utterance.start_ms for utterance in backwards) == 1
+    assert sum((utterance.end_ms or 0) < (utterance.start_ms or 0) for utterance in backwards) == 1

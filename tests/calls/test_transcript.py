@@ -5,7 +5,8 @@ from unicodedata import normalize
 import pytest
 
 from urgency_ray.calls.label import Utterance
-from urgency_ray.calls.transcript import clean, join_transcript
+from urgency_ray.calls.transcript import clean, has_words, join_transcript, wanted_utterances
+from urgency_ray.errors import Reason, Reject
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,12 @@ from urgency_ray.calls.transcript import clean, join_transcript
         ("***[개인정보]", ""),
         ("\u3000\u00a0", ""),
         ("3*4 **", "3*4 **"),
-        ("[개인정보] 동의", "[개인정보] 동의"),
+        ("[개인정보] 동의", "동의"),
+        ("개인정보 동의, *[개인정보보호] 2*3", "개인정보 동의, *[개인정보보호] 2*3"),
+        (
+            "(집) 앞, [가] 동, 남/여 50대, a/s, no/yes, ＡＢＣ ㅋㅋ ①",
+            "(집) 앞, [가] 동, 남/여 50대, a/s, no/yes, ＡＢＣ ㅋㅋ ①",
+        ),
     ],
 )
 def test_clean_takes_out_masks_and_surplus_space_and_nothing_else(raw: str, cleaned: str) -> None:
@@ -26,6 +32,56 @@ def test_clean_takes_out_masks_and_surplus_space_and_nothing_else(raw: str, clea
 
 def test_decomposed_hangul_is_composed_and_its_mask_found() -> None:
     assert clean(normalize("NFD", "사람이 ***[개인정보] 쓰러졌어요")) == "사람이 쓰러졌어요"
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        *(
+            "***",
+            "****",
+            "\\*\\*\\*",
+            "***[개인정보]",
+            "**[개인정보]",
+            "*[개인정보]",
+            "[개인정보]",
+            "[개인정보]***",
+            "*** [개인정보]",
+        ),
+        *("***[ 개인 정보 ]", "＊＊＊［개인정보］", "[개인정보］", "***(개인정보)", "(개인정보)", "{개인정보}", "【개인정보】"),
+        *("***[개인정보", "○○○", "●●", "OOO", "XXXX", "&name1&", "&company-name12&", "@이름1", "#@이름#"),
+    ],
+)
+def test_a_mask_is_no_word_however_it_is_written(mask: str) -> None:
+    assert clean(f"제 이름은 {mask} 입니다") == "제 이름은 입니다"
+    assert clean(normalize("NFD", mask)) == ""
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        *("(웃음)", "（웃음）", "( 한숨 )", "[웃음]", "(사이렌 소리)", "(숨소리)", "{laughing}", "[noise]", "<unk>"),
+        *("b/", "n/", "o/ l/ u/", "ｂ／", "((  ))", "()"),
+    ],
+)
+def test_a_noise_is_no_word(mark: str) -> None:
+    assert clean(f"불이 {mark} 났어요") == "불이 났어요"
+    assert clean(mark) == ""
+
+
+def test_marks_at_a_word_go_and_the_word_stays() -> None:
+    assert clean("그+ 불이 음/ 났어요*") == "그 불이 음 났어요"
+    assert clean("(119)/(일일구)에 했어요") == "119에 했어요"
+
+
+@pytest.mark.parametrize("text", [". . ?", "…", "*", "() -", "（）", "♪"])
+def test_without_a_letter_or_a_digit_there_are_no_words(text: str) -> None:
+    assert not has_words(clean(text))
+
+
+@pytest.mark.parametrize("sign", ["*", "\\*", "(", "[", "[개", "((", "(가", "&a", "@가", "○", "b/", "O", "{a", "(a)/", "( "])
+def test_a_hostile_text_costs_no_more_than_its_length(sign: str) -> None:
+    clean(sign * 200_000)  # minutes, where a pattern goes back over all that it has seen
 
 
 UTTERANCES = (
@@ -37,7 +93,7 @@ UTTERANCES = (
 )
 
 
-def test_a_transcript_is_in_file_order_without_empty_turns() -> None:
+def test_a_transcript_is_in_the_order_given_without_empty_turns() -> None:
     assert join_transcript(UTTERANCES, "all") == "119입니다 불이 났어요 여보세요"
 
 
@@ -45,5 +101,17 @@ def test_the_callers_transcript_has_neither_the_dispatcher_nor_the_unknown() -> 
     assert join_transcript(UTTERANCES, "caller") == "불이 났어요"
 
 
+def test_who_calls_must_be_known_where_the_callers_words_are_wanted() -> None:
+    assert wanted_utterances(UTTERANCES[4:], "all") == list(UTTERANCES[4:])
+    assert wanted_utterances(UTTERANCES[:1], "caller") == []
+    with pytest.raises(Reject, match=r"data\.speakers is caller") as caught:
+        wanted_utterances(UTTERANCES[4:], "caller")
+    assert caught.value.reason == Reason.INVALID_LABEL
+
+
 def test_no_words_make_an_empty_transcript() -> None:
     assert join_transcript(UTTERANCES[2:3], "all") == ""
+
+
+def test_a_turn_of_signs_alone_stays() -> None:
+    assert join_transcript([Utterance("a", 0, 1, "네", 1), Utterance("b", 1, 2, "?", 1)], "all") == "네 ?"

@@ -24,8 +24,10 @@ from urgency_ray.config import Config, load_config
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.splits import group_examples, val_folds
 from urgency_ray.fingerprint import Transform
+from urgency_ray.model.ensemble import UrgencyEnsemble
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.model.load import load_model
+from urgency_ray.report.page import write_report
 from urgency_ray.run_folder import RunFolder
 from urgency_ray.scoring.blocks import ClassificationBlock, Difference, SearchSummary, UrgencyBlocks
 from urgency_ray.scoring.metrics import paired_macro_f1_difference
@@ -66,7 +68,7 @@ def train_here(jobs: list[Job], run_dir: str, transform: Transform) -> list[Trai
 
 @pytest.fixture
 def retrains_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("urgency_ray.commands.tune.train_models", train_here)
+    monkeypatch.setattr("urgency_ray.training.finalists.train_models", train_here)
 
 
 def test_each_trial_is_accounted_for(searched: Searched) -> None:
@@ -194,7 +196,37 @@ def test_a_search_that_finds_nothing_better_says_so(
     assert summary.difference is not None and summary.defaults is not None
     assert summary.difference.model_dump(mode="json") == {"macro_f1": 0.0, "interval": [0.0, 0.0], "verdict": "defaults"}
     assert summary.defaults.test == summary.test
-    assert "the best trial is that of the config's own values: the search found nothing better" in caplog.messages
+    assert "the search found nothing better than the config's own values" in caplog.messages
+
+
+def test_the_models_of_a_search_are_mixed_and_the_best_on_unseen_rows_is_saved(
+    ray_session: None, extracted: Extracted, retrains_here: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    members = {"train.members": 3, "train.linear_member": True, "train.linear_c": 0.01, "train.epochs": 2}
+    space = {"train.learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True}}
+    search = {"tune.space": space, "tune.num_trials": 3, "tune.max_concurrent": 1, "tune.grace_epochs": 1, "tune.ensemble": 3}
+    with caplog.at_level(logging.INFO, "urgency_ray"):
+        summary = tune(extracted[2].replace(members | search), run_dir)
+    mixed = summary.ensemble
+    assert mixed is not None
+    assert mixed.log_loss[mixed.chosen] == min(mixed.log_loss.values())
+    assert sum(mixed.shares.values()) == pytest.approx(1)
+    trials = {f"trial {number}" for number in range(3)} - {f"trial {summary.best_trial}"}
+    assert mixed.shares.keys() <= {"winner", "defaults", "linear", *trials}
+    assert any(f"the model saved is that of {mixed.chosen}" in line for line in caplog.messages)
+    found = {"ensemble": mixed.test.macro_f1, "defaults": summary.defaults and summary.defaults.test.macro_f1}
+    assert summary.test.macro_f1 == found.get(mixed.chosen, summary.best_score - summary.selection_optimism)
+    saved = load_model(f"{run_dir}/tune/model")
+    assert isinstance(saved, UrgencyEnsemble)
+    names = len(mixed.shares) if mixed.chosen == "ensemble" else 2
+    assert len(saved.members) == 3 * names
+    assert Path(write_report(run_dir)).read_text(encoding="utf-8").count("The models of the search as one") == 1
+
+
+def test_models_are_mixed_of_members_alone() -> None:
+    with pytest.raises(RequestError, match=r"tune\.ensemble: 3 mixes members, but train\.members is null: set it, to 5 say"):
+        Config().replace({"tune.ensemble": 3})
 
 
 @pytest.mark.parametrize(
@@ -226,7 +258,7 @@ def one_trial(ray_session: None, extracted: Extracted, share: Share) -> Any:
 
     def make(run_dir: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("urgency_ray.commands.tune.train_models", train_here)
+            patch.setattr("urgency_ray.training.finalists.train_models", train_here)
             return tune(config, run_dir)
 
     return *share("one_trial", tune, make, copy_of=extracted[0]), config
@@ -270,7 +302,7 @@ def test_an_interrupted_search_goes_on_with_the_trial_that_it_had_begun(
     first = load_study(run_dir).trials[0]
     assert Path(run_dir, "tune", "metrics.json").exists()
     with monkeypatch.context() as patch:
-        patch.setattr("urgency_ray.commands.tune._retrain", Mock(side_effect=RuntimeError("killed")))
+        patch.setattr("urgency_ray.commands.tune.train_finalists", Mock(side_effect=RuntimeError("killed")))
         with pytest.raises(RuntimeError, match="killed"):
             tune(config, run_dir, resume=True)
     assert not Path(run_dir, "tune", "metrics.json").exists(), "figures of one trial are none of three"

@@ -32,6 +32,7 @@ def test_a_field_without_a_role_is_noticed() -> None:
     [
         ("data.root", Role.PLACE),  # the same calls may lie elsewhere tomorrow
         ("data.unit", Role.EMBEDDING),
+        ("data.channel", Role.EMBEDDING),
         ("audio_encoder.window_sec", Role.EMBEDDING),
         ("audio_encoder.batch_size", Role.SPEED),
         ("loss.kl_weight", Role.RECIPE),

@@ -73,8 +73,8 @@ def test_the_caller_s_words_alone(call: Any) -> None:
 
 def test_utterances_are_rows_cut_from_one_decoded_call(call: Any) -> None:
     *rows, bad = decode(call, unit="utterance")
-    assert [row["utterance_id"] for row in rows] == ["u0", "u1", "u2", "u3", "u4"]
-    assert [row["reason"] for row in rows] == [None, None, "too_short", "no_text", "invalid_span"]
+    assert [row["utterance_id"] for row in rows] == ["u0", "u1", "u2", "u4", "u3"]  # by their starts
+    assert [row["reason"] for row in rows] == [None, None, "too_short", "invalid_span", "no_text"]
     assert bad["reason"] == "empty_audio"
     heard = rows[1]
     assert (heard["start_ms"], heard["end_ms"], heard["duration_sec"], heard["speaker"]) == (1000, 2000, 1.0, 1)
@@ -99,8 +99,86 @@ def test_an_utterance_that_outlasts_the_audio_is_cut_at_its_end(call: Any, tmp_p
     label = json.loads(path.read_text(encoding="utf-8"))
     label["utterances"][3]["text"] = "연기가 많아요"
     path.write_text(json.dumps(label), encoding="utf-8")
-    row = decode(call, unit="utterance")[3]
+    row = decode(call, unit="utterance")[4]
     assert (row["status"], row["start_ms"], row["end_ms"], row["duration_sec"]) == ("embedded", 2500, 3000, 0.5)
+
+
+def change_turns(tmp_path: Path, *turns: Any) -> None:
+    path = tmp_path / "a_1.json"
+    label = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(label | {"utterances": turns}), encoding="utf-8")
+
+
+def test_a_call_needs_words_alone_and_an_utterance_its_span(call: Any, tmp_path: Path) -> None:
+    change_turns(tmp_path, {"text": "불이 났어요"}, {"text": None}, {"text": "빨리요", "startAt": 0, "endAt": 900})
+    assert decode(call)[0]["text"] == "불이 났어요 빨리요"
+    rows = decode(call, unit="utterance")[:3]
+    assert [row["reason"] for row in rows] == ["invalid_span", "invalid_span", None]
+    assert "startAt or endAt" in rows[0]["detail"]
+
+
+def test_an_utterance_that_starts_before_the_audio_is_cut_at_its_start(call: Any, tmp_path: Path) -> None:
+    change_turns(tmp_path, {"text": "불이 났어요", "startAt": -400, "endAt": 700}, {"text": "네", "startAt": -400, "endAt": -1})
+    early, before = decode(call, unit="utterance")[:2]
+    assert (early["status"], early["start_ms"], early["end_ms"], early["duration_sec"]) == (
+        "embedded",
+        0,
+        700,
+        pytest.approx(0.7),
+    )
+    assert before["reason"] == "invalid_span"
+
+
+@pytest.mark.parametrize("text", ["***[개인정보]", "(웃음)", ". . ?", "b/ n/", ""])
+def test_signs_and_marks_alone_are_no_text(call: Any, tmp_path: Path, text: str) -> None:
+    change_turns(tmp_path, {"text": text, "startAt": 0, "endAt": 900}, {"text": "?", "startAt": 900, "endAt": 1900})
+    assert decode(call)[0]["reason"] == "no_text"
+    assert [row["reason"] for row in decode(call, unit="utterance")[:2]] == ["no_text", "no_text"]
+
+
+def test_without_words_a_call_is_kept_where_none_are_required(call: Any, tmp_path: Path) -> None:
+    change_turns(tmp_path, {"text": "***"})
+    (tmp_path / "c_3.wav").write_bytes((tmp_path / "a_1.wav").read_bytes())
+    assert [row["reason"] for row in decode(call)] == ["no_text", "empty_audio", "missing_label"]
+    wordless = {"require_text": False, "require_urgency": False}
+    assert [row["reason"] for row in decode(call, **wordless)] == [None, "empty_audio", None]
+    assert [row["text"] for row in decode(call, **wordless)] == ["", None, ""]
+    assert decode(call, require_text=False)[2]["reason"] == "missing_label"
+    assert decode(call, **wordless, unit="utterance")[-1]["reason"] == "missing_label"
+    config = DataConfig(**call.model_dump() | wordless)
+    table = EncodeText(TextEncoderConfig(), "cpu", 1, None, print)(
+        EncodeAudio(AudioEncoderConfig(), "cpu", 1)(decode_calls(plan_calls(config), config))
+    )
+    assert table["status"].to_pylist() == ["embedded", "rejected", "embedded"]
+
+
+def test_a_call_has_a_least_length(call: Any) -> None:
+    assert decode(call, min_call_sec=3.0)[0]["status"] == "embedded"
+    row = decode(call, min_call_sec=3.1)[0]
+    assert (row["reason"], row["detail"]) == ("too_short", "3.000 s; at least 3.1 s")
+
+
+def test_what_was_decided_of_a_recording_is_said_of_each_row(call: Any, tmp_path: Path) -> None:
+    sound = (tmp_path / "a_1.wav").read_bytes()
+    (tmp_path / "a_1.wav").write_bytes(sound[:40] + struct.pack("<I", 16_000) + sound[44:])
+    said = "the header declares 1.0 s and samples follow: all 3.0 s are read"
+    assert (decode(call)[0]["duration_sec"], decode(call)[0]["detail"]) == (3.0, said)
+    assert {row["detail"] for row in decode(call, unit="utterance") if row["status"] == "embedded"} == {said}
+
+
+def test_times_in_seconds_are_noticed(call: Any, tmp_path: Path) -> None:
+    change_turns(tmp_path, {"text": "네", "startAt": 0.0, "endAt": 1.2}, {"text": "불이 났어요", "startAt": 1.2, "endAt": 2.9})
+    (row, _) = decode(call, unit="utterance")
+    assert (row["example_id"], row["reason"]) == ("a_1", "invalid_span")
+    assert "seconds" in row["detail"]
+    assert decode(call)[0]["status"] == "embedded"
+
+
+def test_a_label_that_outlasts_its_audio_is_said(call: Any, tmp_path: Path) -> None:
+    assert decode(call)[0]["detail"] is None
+    change_turns(tmp_path, *({"text": "네", "startAt": 1000 * second, "endAt": 1000 * second + 900} for second in range(6)))
+    row = decode(call)[0]
+    assert (row["status"], row["detail"]) == ("embedded", "3 of 6 utterances start after the audio ends, at 3.0 s")
 
 
 def test_only_the_caller_s_utterances_are_rows(call: Any) -> None:
@@ -185,7 +263,7 @@ def test_hostile_files_are_rejected_in_little_memory(call: Any, tmp_path: Path) 
     content[entry + 24 : entry + 28] = struct.pack("<I", 1000)  # the size that the directory promises
     (tmp_path / "bombs.zip").write_bytes(content)
     files = {
-        "huge_data": sound[:40] + b"\xf0\xff\xff\xff" + sound[44:],
+        "huge_data": sound[:40] + b"\xf0\xff\xfe\x7f" + sound[44:],
         "huge_rate": sound[:24] + b"\xff\xff\xff\xff" + sound[28:],
         "no_rate": sound[:24] + bytes(4) + sound[28:],
         "wide": streamed[:22] + struct.pack("<HIIHH", 16, 384_000, 384_000 * 32, 32, 16) + streamed[36:],
@@ -209,7 +287,7 @@ def test_hostile_files_are_rejected_in_little_memory(call: Any, tmp_path: Path) 
         "huge_data": "truncated_audio",
         "huge_rate": "not_audio",
         "no_rate": "not_audio",
-        "wide": "None",
+        "wide": "too_short",
         "many_channels": "not_audio",
         "streamed": "None",
         "wrong_types": "invalid_label",

@@ -75,3 +75,9 @@ def test_a_model_of_version_0_2_0_predicts_while_its_encoder_s_folder_is_as_it_w
     (checkpoint / "README.md").write_text("edited", encoding="utf-8")
     with pytest.raises(RequestError, match=r"text_encoder\.weights: sha256:"):
         repeat_transform(Config(), transform)
+
+
+def test_new_calls_may_be_headerless_where_those_of_the_training_were_not(transform: Any) -> None:
+    assert repeat_transform(Config().replace({"data.pcm_rate_hz": 8000}), transform).data.pcm_rate_hz == 8000
+    with pytest.raises(RequestError, match=r"^--data\.channel: left, but the model's embeddings were made with mean"):
+        repeat_transform(Config().replace({"data.channel": "left"}), transform)

@@ -1,32 +1,35 @@
-"""A label file -> `Label`: what the provider says of a call, checked."""
+"""A label file -> `Label`: what the provider says of a call, checked as far as it is used."""
 
 from __future__ import annotations
 
-import codecs
-import re
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from operator import itemgetter
+from typing import Any
 from unicodedata import normalize
 
-from pydantic import BaseModel, FailFast, Field, ValidationError
-
+from urgency_ray.calls.label_file import Turn, read_label_file
 from urgency_ray.errors import Reason, Reject
 from urgency_ray.schema import URGENCY_LABELS
 
 MAX_LABEL_BYTES = 16 << 20
 """Largest label file that is read; a real one has about 5 KB."""
 
+_MAX_NUMBER = 2**53
+_MAX_DIGITS = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
     """One turn of a call. Times are from the start of the audio and can lie outside it; an id can repeat in its call.
 
-    `id` is the turn's index where the file has none.
+    `id` is the turn's index in the file where it has none; times and speaker are None where the file does not say.
     """
 
     id: str
-    start_ms: int
-    end_ms: int
+    start_ms: int | None
+    end_ms: int | None
     text: str
     speaker: int | None
 
@@ -42,67 +45,122 @@ class Label:
     disaster_medium: str | None
 
 
-_Milliseconds = Annotated[float, Field(ge=-(2**53), le=2**53, allow_inf_nan=False)]
-
-
-class _UtteranceFile(BaseModel, strict=True):
-    id: str | None = None
-    start: _Milliseconds = Field(alias="startAt")
-    end: _Milliseconds = Field(alias="endAt")
-    text: str
-    speaker: int | None = Field(None, ge=0, le=127)
-
-
-class _LabelFile(BaseModel, strict=True):
-    # Without FailFast a hostile file of 16 MiB makes millions of faults, and gigabytes of them.
-    utterances: Annotated[list[_UtteranceFile], FailFast()]
-    urgency: Any = Field(None, alias="urgencyLevel")
-    sentiment: str | None = None
-    disaster_large: str | None = Field(None, alias="disasterLarge")
-    disaster_medium: str | None = Field(None, alias="disasterMedium")
+NO_LABEL = Label((), None, None, None, None)
+"""Of a recording without a label file."""
 
 
 def parse_label(content: bytes, require_urgency: bool) -> Label:
-    """Read a label file (UTF-8, with or without a BOM); only the fields that `Label` holds are looked at.
+    """Read a label file; only the fields that `Label` holds are looked at.
+
+    Utterances are in the order of their starts, and where one has none, it follows that before it in the file. A row of a whole
+    call needs their texts alone, so what else is missing, null or blank is no fault here.
+
+    Args:
+        content: the whole file, see `read_label_file`.
+        require_urgency: whether a call without one of `URGENCY_LABELS` is a reject; else its urgency is None.
 
     Raises:
-        Reject: invalid_json, invalid_label, missing_urgency (where required) or unknown_urgency. The detail names the field
-            and never quotes a transcript or an address.
+        Reject: invalid_json, invalid_label, missing_urgency or unknown_urgency. The detail names the field and never quotes a
+            transcript or an address.
     """
-    try:
-        label = _LabelFile.model_validate_json(content.removeprefix(codecs.BOM_UTF8))
-    except ValidationError as error:
-        # The input itself stays out of the error: it is the transcript.
-        fault = error.errors(include_input=False, include_url=False)[0]
-        if fault["type"] == "json_invalid":
-            position = re.search(r"line \d+ column \d+$", fault["msg"])
-            raise Reject(Reason.INVALID_JSON, position[0] if position else "") from None
-        field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
-        message = fault["msg"].replace("Input should be", "must be").replace("Field required", "must be given")
-        raise Reject(Reason.INVALID_LABEL, f"{field or 'the label'}: {message}") from None
+    label = read_label_file(content)
+    turns = label.utterances
+    if turns and not any("text" in turn.model_fields_set for turn in turns):
+        raise _wrong("utterances[0].text", "given")
     return Label(
-        tuple(
-            Utterance(turn.id or str(index), round(turn.start), round(turn.end), turn.text, turn.speaker)
-            for index, turn in enumerate(label.utterances)
-        ),
+        tuple(_in_order(_parse_turn(index, turn) for index, turn in enumerate(turns))),
         _parse_urgency(label.urgency, require_urgency),
-        _tidy(label.sentiment),
-        _tidy(label.disaster_large),
-        _tidy(label.disaster_medium),
+        _parse_name(label.sentiment, "sentiment"),
+        _parse_name(label.disaster_large, "disasterLarge"),
+        _parse_name(label.disaster_medium, "disasterMedium"),
     )
 
 
-def _tidy(name: str | None) -> str | None:
-    return normalize("NFC", name).strip() or None if name else None
+def _in_order(turns: Iterable[tuple[float | None, Utterance]]) -> list[Utterance]:
+    keyed, last = [], -math.inf
+    for start, utterance in turns:
+        last = last if start is None else start
+        keyed.append((last, utterance))
+    return [utterance for _, utterance in sorted(keyed, key=itemgetter(0))]
+
+
+def _parse_turn(index: int, turn: Turn) -> tuple[float | None, Utterance]:
+    """A turn and its exact start: of times in seconds, whole milliseconds would lose the order."""
+    field = f"utterances[{index}]"
+    start, end = _parse_time(turn.start, f"{field}.startAt"), _parse_time(turn.end, f"{field}.endAt")
+    start_ms, end_ms = (None if time is None else round(time) for time in (start, end))
+    text, speaker = _parse_text(turn.text, f"{field}.text"), _parse_speaker(turn.speaker, f"{field}.speaker")
+    return start, Utterance(_as_text(turn.id) or str(index), start_ms, end_ms, text, speaker)
+
+
+def _parse_time(value: Any, field: str) -> float | None:
+    """Milliseconds; None where there are none, as in `00:01:02`."""
+    if isinstance(value, str):
+        try:
+            value = float(value) if len(value) <= _MAX_DIGITS else None
+        except ValueError:
+            return None
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong(field, "a valid number")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _wrong(field, "a finite number")
+    if abs(value) > _MAX_NUMBER:
+        raise _wrong(field, "a number of milliseconds below 2**53")
+    return float(value)
+
+
+def _parse_speaker(value: Any, field: str) -> int | None:
+    """Speakers are small numbers, also written as texts or floats; a name, or -1, says that no number is known."""
+    if isinstance(value, str):
+        value = int(value) if len(value) <= 3 and value.strip().isdecimal() else None
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value <= 127 or value != value // 1:
+        raise _wrong(field, "a whole number from 0 to 127, or null")
+    return int(value) if value >= 0 else None
+
+
+def _parse_text(value: Any, field: str) -> str:
+    text = "" if value is None else _as_text(value)
+    if text is None:
+        raise _wrong(field, "a text")
+    return text
+
+
+def _parse_name(value: Any, field: str) -> str | None:
+    only = value[0] if isinstance(value, list) and len(value) == 1 else value
+    name = "" if only is None else _as_text(only)
+    if name is None:
+        raise _wrong(field, "a text")
+    return _tidy(name)
+
+
+def _as_text(value: Any) -> str | None:
+    """A text, or a number as one; None of anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_MAX_NUMBER <= value <= _MAX_NUMBER:
+        return None
+    return str(round(value)) if value == value // 1 else str(value)
+
+
+def _tidy(name: str) -> str | None:
+    return normalize("NFC", name).strip() or None
 
 
 def _parse_urgency(value: Any, required: bool) -> int | None:
     name = _tidy(value) if isinstance(value, str) else None
-    if value is None or (isinstance(value, str) and name is None):
-        if required:
-            raise Reject(Reason.MISSING_URGENCY, "urgencyLevel: absent, null or blank")
+    if name in URGENCY_LABELS:
+        return URGENCY_LABELS.index(name)
+    if not required:
         return None
-    if name not in URGENCY_LABELS:
-        shown = repr(value) if isinstance(value, str) and len(value) <= 20 else f"a value of type {type(value).__name__}"
-        raise Reject(Reason.UNKNOWN_URGENCY, f"urgencyLevel: must be one of {', '.join(URGENCY_LABELS)} but got {shown}")
-    return URGENCY_LABELS.index(name)
+    if value is None or (isinstance(value, str) and name is None):
+        raise Reject(Reason.MISSING_URGENCY, "urgencyLevel: absent, null or blank")
+    shown = repr(value) if isinstance(value, str) and len(value) <= 20 else f"a value of type {type(value).__name__}"
+    raise Reject(Reason.UNKNOWN_URGENCY, f"urgencyLevel: must be one of {', '.join(URGENCY_LABELS)} but got {shown}")
+
+
+def _wrong(field: str, wanted: str) -> Reject:
+    return Reject(Reason.INVALID_LABEL, f"{field}: must be {wanted}")

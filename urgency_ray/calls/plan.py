@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 from unicodedata import normalize
@@ -18,7 +19,9 @@ from urgency_ray.accounts import FilesSeen
 from urgency_ray.calls.archives import Fault, is_archive_name
 from urgency_ray.calls.files import Entry, Listing, max_audio_bytes
 from urgency_ray.calls.foreign import Foreign, advice, classify, missing_part, suffix_of
+from urgency_ray.calls.formats import AUDIO_SUFFIXES
 from urgency_ray.calls.label import MAX_LABEL_BYTES
+from urgency_ray.calls.label_collections import name_collections
 from urgency_ray.calls.near_misses import find_near_misses
 from urgency_ray.calls.pairing import Call, File, pair_stems
 from urgency_ray.calls.places import place_of
@@ -29,10 +32,7 @@ from urgency_ray.schema import MANIFEST_SCHEMA
 ROWS_PER_BATCH = 8192
 _SHOWN = 3
 FILES_SEEN_KEY = b"files_seen"
-_SUFFIXES = {".wav": ".wav", ".wave": ".wav", ".json": ".json"}
-_OTHER_AUDIO = frozenset(
-    (".aac", ".aif", ".aiff", ".amr", ".flac", ".m4a", ".mp3", ".mp4", ".ogg", ".opus", ".pcm", ".raw", ".wma", ".webm", ".3gp")
-)
+_SUFFIXES = frozenset((*AUDIO_SUFFIXES, ".json"))
 _NO_PARTNER = {True: (Reason.MISSING_LABEL, "no JSON has this stem"), False: (Reason.MISSING_AUDIO, "no WAV has this stem")}
 
 
@@ -53,7 +53,7 @@ def plan_calls(data: DataConfig) -> pa.Table:
     found = _Found(data)
     if not found.holds_calls():
         raise RequestError(f"--data.root {data.root}: {found.nothing()}")
-    calls = _name_calls(found)
+    calls = _name_calls(found, _Missing(found, is_label_needed=data.require_text or data.unit == "utterance"))
     rows = (_row(call_id, calls.pop(call_id)) for call_id in sorted(calls))
     batches, splits, num_copies = [], Counter[str](), 0
     # A call is given up once it is in a batch: whole columns of Python objects would take more memory than all else.
@@ -64,7 +64,8 @@ def plan_calls(data: DataConfig) -> pa.Table:
         splits.update(row[7] for row in batch if row[9] is None)
         num_copies += sum(row[9] == Reason.DUPLICATE_STEM for row in batch)
     seen = found.seen(dict(splits.most_common()), num_copies)
-    return pa.Table.from_batches(batches).replace_schema_metadata({FILES_SEEN_KEY: seen.model_dump_json()})
+    table = name_collections(pa.Table.from_batches(batches))
+    return table.replace_schema_metadata({FILES_SEEN_KEY: seen.model_dump_json()})
 
 
 def files_seen(manifest: pa.Table) -> FilesSeen:
@@ -78,7 +79,6 @@ class _Found:
     Attributes:
         by_stem: WAVs and labels.
         rows: what is a row though it is neither.
-        other_audio: file names of recordings that are not WAVs, by their stems.
         near_misses: how many pairs of stems are one but for their spelling, by how they differ.
     """
 
@@ -86,12 +86,11 @@ class _Found:
         self.by_stem: dict[str, list[File]] = {}
         self.rows: list[Call] = []
         self._num_foreign = 0
-        self.other_audio: dict[str, str] = {}
         self.near_misses: dict[str, int] = {}
         self._not_read: Counter[str] = Counter()
         self._foreign: defaultdict[tuple[str, Foreign], list[Entry]] = defaultdict(list)
         self._archives: set[tuple[str, str]] = set()
-        self._limits = {".wav": max_audio_bytes(data), ".json": MAX_LABEL_BYTES}
+        self._limits = dict.fromkeys(AUDIO_SUFFIXES, max_audio_bytes(data)) | {".json": MAX_LABEL_BYTES}
         self._listing = Listing(data.root)
         for entry in self._listing.entries():
             self._sort_out(entry)
@@ -100,8 +99,8 @@ class _Found:
 
     def _sort_out(self, entry: Entry) -> None:
         stem, suffix = posixpath.splitext(entry.filename)
-        suffix = _SUFFIXES.get(suffix) or _SUFFIXES.get(suffix.lower(), "")
-        if suffix and not entry.is_row:
+        suffix = suffix.lower()
+        if suffix in _SUFFIXES and not entry.is_row:
             fault = entry.fault
             if fault is None and entry.num_bytes > self._limits[suffix]:
                 fault = Reason.FILE_TOO_LARGE, f"{entry.num_bytes} bytes; at most {self._limits[suffix]} are read"
@@ -122,10 +121,11 @@ class _Found:
             self._add_row(entry, entry.filename, entry.fault)
         elif foreign := classify(entry.filename):
             self._foreign[entry.folder, foreign].append(entry)
-        else:
-            stem, suffix = posixpath.splitext(entry.filename)
-            if suffix.lower() in _OTHER_AUDIO:
-                self.other_audio[normalize("NFC", stem)] = entry.filename
+
+    def leave_unread(self, file: File) -> None:
+        """Count a recording as not read."""
+        self._num_files -= 1
+        self._not_read[file.suffix] += 1
 
     def _add_row(self, entry: Entry, name: str, fault: Fault) -> None:
         # What an archive's name says of split and region is said of the archive as well.
@@ -162,7 +162,7 @@ class _Found:
         lines = [f"{', '.join(some[:_SHOWN])}{' …' * (len(some) > _SHOWN)}: {words}" for words, some in names.items()]
         what = f"; not read: {counts}" if counts else ""
         more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-        start = f"holds no calls (no .wav, .json, .zip or .tar file, or only empty archives){what}"
+        start = f"holds no calls (no recording, .json, .zip or .tar file, or only empty archives){what}"
         return " ".join("; ".join([start, *lines[:_SHOWN], *more]).split())
 
     def seen(self, calls_by_split: dict[str, int], num_copies: int) -> FilesSeen:
@@ -179,16 +179,15 @@ class _Found:
         )
 
 
-def _name_calls(found: _Found) -> dict[str, Call]:
+def _name_calls(found: _Found, missing: _Missing) -> dict[str, Call]:
     """The calls by their ids: the stem where it names one call, else with its folder before it, and a number if need be."""
     stems = pair_stems(found.by_stem)
-    missing = _Missing(found, [files[0] for files in found.by_stem.values() if len(files) == 1 and not files[0].fault])
     calls: dict[str, Call] = {}
     others: list[tuple[str, Call]] = []
     for stem in list(found.by_stem):
         files = found.by_stem.pop(stem)
         if stem not in stems:
-            wavs, labels = ([file for file in files if file.is_wav is is_wav] for is_wav in (True, False))
+            wavs, labels = ([file for file in files if file.is_audio is is_audio] for is_audio in (True, False))
             calls[stem] = missing.explain(Call(wavs[0] if wavs else None, labels[0] if labels else None))
             continue
         outcome = stems.pop(stem)
@@ -200,7 +199,8 @@ def _name_calls(found: _Found) -> dict[str, Call]:
             ids = [stem]
             calls[stem] = outcome.pairs[0]
         others += [(stem if len(alone) == 1 and not ids else _with_folder(call, stem), call) for call in alone]
-        others += [(ids[index], _as_copy(copy, outcome.pairs[index])) for index, copy in outcome.copies]
+        for index, copy in outcome.copies:
+            others += [(ids[index], call) for call in _as_copy(found, copy, outcome.pairs[index])]
     others += [(call.wav.stem, call) for call in found.rows if call.wav]
     numbers: defaultdict[str, int] = defaultdict(lambda: 1)
     for wanted, call in others:
@@ -216,35 +216,40 @@ def _with_folder(call: Call, stem: str) -> str:
     return f"{'/'.join(call.place.key)}:{stem}" if call.place.key else stem
 
 
-def _as_copy(copy: Call, used: Call) -> Call:
+def _as_copy(found: _Found, copy: Call, used: Call) -> Iterator[Call]:
+    """The row of a copy; a recording in another format is none."""
+    if copy.wav and used.wav and copy.wav.suffix != used.wav.suffix:
+        found.leave_unread(copy.wav)
+        copy = copy._replace(wav=None)
     file = used.wav if copy.wav else used.label
-    assert file is not None
-    return copy._replace(fault=(Reason.DUPLICATE_STEM, f"the one used is in {file.container}"))
+    if file and copy.files:
+        yield copy._replace(fault=(Reason.DUPLICATE_STEM, f"the one used is in {file.container}"))
 
 
 class _Missing:
     """What the row of a WAV without a label, or a label without a WAV, says; the near misses are counted in `found`."""
 
-    def __init__(self, found: _Found, lonely: list[File]) -> None:
-        self._other_audio = found.other_audio
+    def __init__(self, found: _Found, *, is_label_needed: bool) -> None:
+        self._is_label_needed = is_label_needed
         self._nearly: dict[tuple[bool, str], str] = {}
-        wavs, labels = ([file.stem for file in lonely if file.is_wav is is_wav] for is_wav in (True, False))
+        lonely = [files[0] for files in found.by_stem.values() if len(files) == 1 and not files[0].fault]
+        wavs, labels = ({file.stem: file for file in lonely if file.is_audio is is_audio} for is_audio in (True, False))
         near_misses = find_near_misses(wavs, labels) if wavs and labels else []
         for wav, label, kind in near_misses:
-            self._nearly[True, wav] = f"{label}.json differs {kind} alone"
-            self._nearly[False, label] = f"{wav}.wav differs {kind} alone"
+            self._nearly[True, wav] = f"; {label}.json differs {kind} alone"
+            self._nearly[False, label] = f"; {wav}{wavs[wav].suffix} differs {kind} alone"
         found.near_misses = dict(Counter(miss.kind for miss in near_misses).most_common())
 
     def explain(self, call: Call) -> Call:
-        """The call, with its fault where it lacks a file."""
+        """The call, with its fault where it lacks a file that it needs."""
         files = call.files
-        if call.fault or len(files) == 2 or files[0].fault:
+        if len(files) == 2 or files[0].fault:
             return call
-        reason, words = _NO_PARTNER[files[0].is_wav]
-        nearly = self._nearly.get((files[0].is_wav, files[0].stem))
-        other = None if files[0].is_wav else self._other_audio.get(files[0].stem)
-        words += f", but {other} is there: only WAV files are read" if other else f"; {nearly}" if nearly else ""
-        return call._replace(fault=(reason, words))
+        (file,) = files
+        reason, words = _NO_PARTNER[file.is_audio]
+        if not self._is_label_needed and file.is_audio and (call.fault is None or call.fault[0] is reason):
+            return call._replace(fault=None)
+        return call if call.fault else call._replace(fault=(reason, words + self._nearly.get((file.is_audio, file.stem), "")))
 
 
 def _row(call_id: str, call: Call) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ def sample_transcripts(manifest: pa.Table, data: DataConfig, num_calls: int) -> 
     Raises:
         UnreachableError: a label cannot be reached.
     """
-    usable = manifest.filter(pc.is_null(manifest["reason"]))
+    usable = manifest.filter(pc.and_(pc.is_null(manifest["reason"]), pc.is_valid(manifest["label_container"])))
     step = max(1, len(usable) // num_calls)
     texts = []
     for call in usable.take(pa.array(range(0, len(usable), step)[:num_calls], pa.int64())).to_pylist():

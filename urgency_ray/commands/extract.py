@@ -98,6 +98,8 @@ def _embed(
     accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=planned, files=files)
     write_json(folder.extract, accounts, indent=2)
     log.info(accounts.line())
+    if accounts.rows_noted:
+        log.warning("warning: %d embedded rows say in their detail what is odd about recording or label", accounts.rows_noted)
     return _refuse_empty(run_dir, accounts)
 
 

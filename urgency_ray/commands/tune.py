@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from dataclasses import replace
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -21,22 +22,20 @@ from urgency_ray.config import Config, read_field
 from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.examples.dataset import Examples, Splits, label_counts
 from urgency_ray.examples.splits import val_folds
-from urgency_ray.fingerprint import Transform
 from urgency_ray.model.card import save_model
 from urgency_ray.model.text_trunk import load_tokenizer
 from urgency_ray.run_folder import RunFolder, SearchFolder, write_json
-from urgency_ray.scoring.blocks import AgainstBaseline, Difference, Metrics, SearchSummary, UrgencyBlocks
-from urgency_ray.scoring.scores import compare_called
+from urgency_ray.scoring.blocks import Difference, Metrics, SearchSummary
 from urgency_ray.search.engine import num_concurrent, run_search
 from urgency_ray.search.journal import Journal, open_journal
 from urgency_ray.search.space import check_space
 from urgency_ray.search.study import begin_study, ended_trials, history_table, trials_table
-from urgency_ray.training.baselines import compare, fit_baselines, format_against, penalty
+from urgency_ray.training.baselines import format_against
 from urgency_ray.training.data import TrainingData
+from urgency_ray.training.finalists import Finalists, train_finalists
 from urgency_ray.training.run import check_examples, open_run, read_transcripts
 from urgency_ray.training.shared import SharedInputs
-from urgency_ray.training.trainer import train_models
-from urgency_ray.training.whole import Judged, Whole, member_folds
+from urgency_ray.training.whole import member_folds
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +77,11 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
         winner = _winner(study)
         best = _best_config(config, winner)
         storage.write_text(folder.best, best.to_yaml())
+        configs = {"winner": best} | ({} if best == config else {"defaults": config})
+        mixed = _other_trials(study, config, list(configs.values()))
         with lease.hold(RunFolder(run_dir).lease("train"), f"training of the winner in {run_dir}"):
-            configs = {"winner": best} if best == config else {"winner": best, "defaults": config}
-            (found, *others), against = _retrain(configs, run_dir, examples, splits, inputs)
-            defaults = others[0] if others else found
+            ended = train_finalists(configs, mixed, run_dir, examples=examples, splits=splits, inputs=inputs)
+        found = ended.found
         metrics = Metrics(splits=found.blocks, warnings=warnings)
         save_model(found.model, folder.model, metrics.model_dump(exclude_unset=True), label_counts(examples, found.splits))
         summary = _summarize(
@@ -89,16 +89,13 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
             trials,
             winner,
             best,
-            found=found.urgency(),
-            defaults=defaults.urgency(),
-            difference=_difference(found, defaults, examples, splits, config),
-            against=against,
+            ended=ended,
             wall_sec=searched_sec + time.monotonic() - started,
         )
         write_json(folder.metrics, summary)
         study.set_user_attr("ended", True)
         journal.publish()
-    for line in (*format_verdict(summary), f"retrain it with --config {folder.best}"):
+    for line in (*format_verdict(summary), f"retrain the winner with --config {folder.best}"):
         log.info("%s", line)
     return summary
 
@@ -127,32 +124,31 @@ def format_verdict(summary: SearchSummary) -> list[str]:
     assert difference is not None and defaults is not None, "only files of earlier versions lack them"
     scores = f"validation macro-F1 {summary.best_score:.3f}, test {summary.test.macro_f1:.3f}"
     lines = [f"best of {summary.num_trials} trials: {scores}"]
+    if (mixed := summary.ensemble) is not None:
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in mixed.shares.items())
+        lines.append(f"their ensemble ({shares}): {_format(mixed.against_winner)} against the winner alone")
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in mixed.log_loss.items())
+        lines.append(f"log loss on rows that they have not seen: {losses}: the model saved is that of {mixed.chosen}")
     if summary.against_baseline is not None:
         lines.append(format_against(summary.against_baseline))
     if difference.verdict == "defaults":
-        return [*lines, "the best trial is that of the config's own values: the search found nothing better"]
-    low, high = difference.interval
+        return [*lines, "the search found nothing better than the config's own values"]
     words = "better beyond noise" if difference.verdict == "better" else "not better beyond noise"
-    amount = f"{difference.macro_f1:+.3f} on test (95 % {low:+.3f} to {high:+.3f})"
-    return [*lines, f"against the config's own values, at {defaults.test.macro_f1:.3f}: {words}, {amount}"]
+    return [*lines, f"against the config's own values, at {defaults.test.macro_f1:.3f}: {words}, {_format(difference)}"]
 
 
-def _retrain(
-    configs: dict[str, Config], run_dir: str, examples: Examples, splits: Splits, inputs: SharedInputs
-) -> tuple[list[Judged], AgainstBaseline | None]:
-    """The models of some configs, trained as `train` does, and how the first one stands against the baselines."""
-    first = next(iter(configs.values()))
-    wants_baselines = first.train.baselines or any(config.train.linear_member for config in configs.values())
-    baselines = fit_baselines(first, examples, splits) if wants_baselines else {}
-    wholes = {name: Whole.of(config, examples, splits, inputs) for name, config in configs.items()}
-    jobs = {
-        name: wholes[name].jobs(name, config, penalty(baselines, config.model.modalities)) for name, config in configs.items()
-    }
-    transform = Transform.of(first, examples.fingerprint)
-    trained = iter(train_models([job for group in jobs.values() for job in group], run_dir, transform))
-    judged = [wholes[name].judge(name, [next(trained) for _ in group]) for name, group in jobs.items()]
-    against = compare(judged[0].called, baselines, examples, splits, first) if first.train.baselines else None
-    return judged, against
+def _format(difference: Difference) -> str:
+    low, high = difference.interval
+    return f"{difference.macro_f1:+.3f} on test (95 % {low:+.3f} to {high:+.3f})"
+
+
+def _other_trials(study: optuna.Study, config: Config, taken: list[Config]) -> dict[str, Config]:
+    """The configs of the best trials of `tune.ensemble` besides those that are trained anyway."""
+    configs: dict[str, Config] = {}
+    for trial in sorted(_scored(study), key=_rank, reverse=True)[: config.tune.ensemble or 0]:
+        if (chosen := _best_config(config, trial)) not in [*taken, *configs.values()]:
+            configs[f"trial {trial.number}"] = chosen
+    return configs
 
 
 def _summarize(
@@ -161,13 +157,13 @@ def _summarize(
     winner: FrozenTrial,
     best: Config,
     *,
-    found: UrgencyBlocks,
-    defaults: UrgencyBlocks,
-    difference: Difference,
-    against: AgainstBaseline | None,
+    ended: Finalists,
     wall_sec: float,
 ) -> SearchSummary:
     assert winner.value is not None
+    found = ended.found.urgency()
+    told = {"against_baseline": ended.against, "ensemble": ended.ensemble}
+    optional: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
     states = trials["state"].value_counts()
     return SearchSummary(
         study=study,
@@ -180,10 +176,10 @@ def _summarize(
         best_score=winner.value,
         val=found.val,
         test=found.test,
-        selection_optimism=winner.value - found.test.macro_f1,
-        defaults=defaults,
-        difference=difference,
-        **({} if against is None else {"against_baseline": against}),
+        selection_optimism=winner.value - ended.winner.urgency().test.macro_f1,
+        defaults=ended.defaults.urgency(),
+        difference=ended.difference,
+        **optional,
         wall_sec=round(wall_sec, 3),
         seed=best.tune.seed,
     )
@@ -203,9 +199,17 @@ def _refuse_unscored(trials: pd.DataFrame, study: optuna.Study, config: Config, 
 
 
 def _winner(study: optuna.Study) -> FrozenTrial:
+    return max(_scored(study), key=_rank)
+
+
+def _scored(study: optuna.Study) -> list[FrozenTrial]:
     # A failed trial may have reported a score before it failed.
-    scored = [trial for trial in ended_trials(study) if trial.state != TrialState.FAIL and trial.value is not None]
-    return max(scored, key=lambda trial: (trial.value, -trial.number))
+    return [trial for trial in ended_trials(study) if trial.state != TrialState.FAIL and trial.value is not None]
+
+
+def _rank(trial: FrozenTrial) -> tuple[float, int]:
+    assert trial.value is not None
+    return trial.value, -trial.number
 
 
 def _best_config(config: Config, winner: FrozenTrial) -> Config:
@@ -217,17 +221,6 @@ def _best_config(config: Config, winner: FrozenTrial) -> Config:
         for value, own in ((value, read_field(tree, field)) for field, value in fields.items())
     )
     return config if same else config.replace(fields)
-
-
-def _difference(found: Judged, defaults: Judged, examples: Examples, splits: Splits, config: Config) -> Difference:
-    """`difference` of tune/metrics.json: what the winner's test macro-F1 is worth beside that of the defaults."""
-    if found is defaults:
-        return Difference(macro_f1=0.0, interval=(0.0, 0.0), verdict="defaults")
-    num_resamples, seed = config.train.bootstrap_samples, config.split.seed
-    difference, interval = compare_called(
-        found.called, defaults.called, examples, splits.test, num_resamples=num_resamples, seed=seed
-    )
-    return Difference(macro_f1=difference, interval=interval, verdict="better" if interval[0] > 0 else "not_better")
 
 
 def _write_tables(study: optuna.Study, config: Config, folder: SearchFolder) -> pd.DataFrame:

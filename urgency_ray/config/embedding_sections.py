@@ -21,10 +21,18 @@ class DataConfig(Section, role=Role.EMBEDDING):
     """Whose words make the transcript, and whose utterances are rows."""
     require_urgency: bool = True
     """Reject calls without an urgency label; false keeps them with a null label (predict does)."""
+    require_text: bool = True
+    """Reject calls without words; false keeps them, and recordings without a label (predict does for models of audio)."""
     min_utterance_sec: NonNegativeFloat = 0.5
     """Shortest utterance that becomes a row, in seconds."""
+    min_call_sec: NonNegativeFloat = 0.1
+    """Shortest call that becomes a row, in seconds."""
     max_call_sec: PositiveFloat = 7200.0
     """Longest call that is decoded, in seconds; bounds the memory that one file can take."""
+    channel: Literal["mean", "loudest", "left", "right", "caller"] = "mean"
+    """What is heard of several channels: their mean, the loudest, the first, the second, or the caller's by the utterances."""
+    pcm_rate_hz: Annotated[int, Field(ge=1000, le=384_000)] | None = None
+    """Sample rate of .pcm and .raw files: 16 bits, little-endian, mono, without a header; null rejects them."""
 
 
 class AudioEncoderConfig(Section, role=Role.EMBEDDING):

@@ -107,6 +107,9 @@ class TuneConfig(Section):
     """ASHA keeps one in this many at each rung."""
     seed: Annotated[Seed, Role.SEARCH] = 0
     """Seed of the search; reproducible at one trial at a time."""
+    ensemble: Annotated[PositiveInt | None, Role.REPORT] = None
+    """Also mix the members of so many of the best trials, of the config's own values and the linear ones, each as often as it
+    helps on rows that it has not seen; tune/model is that ensemble where it is better there. Needs train.members."""
     space: Annotated[dict[str, Dimension], Role.SEARCH] = Field(default_factory=dict)
     """Search space: config field (a free name for a simplex) to its dimension."""
 
@@ -186,6 +189,14 @@ class Config(Section):
             raise ValueError(
                 f"loss.corn_weight: {self.loss.corn_weight:g} needs model.urgency_head corn but got {self.model.urgency_head}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _mixes_members(self) -> Self:
+        if self.tune.ensemble is not None and self.train.members is None:
+            raise ValueError(f"tune.ensemble: {self.tune.ensemble} mixes members, but train.members is null: set it, to 5 say")
+        if self.tune.ensemble is not None and "train.members" in searched_fields(self.tune.space):
+            raise ValueError("tune.ensemble mixes members of the same folds: take train.members out of tune.space")
         return self
 
     @model_validator(mode="after")

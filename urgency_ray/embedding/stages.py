@@ -6,17 +6,18 @@ A call that cannot be used flows on as a row with `status=rejected`, a reason an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from urgency_ray.calls.audio import acoustic_features, cut, decode_wav
+from urgency_ray.calls.audio import Heard, acoustic_features, cut, decode_audio
+from urgency_ray.calls.channels import Turn, is_silent
 from urgency_ray.calls.files import max_audio_bytes, read_file
-from urgency_ray.calls.label import MAX_LABEL_BYTES, Label, Utterance, parse_label
-from urgency_ray.calls.transcript import clean, join_transcript
+from urgency_ray.calls.label import MAX_LABEL_BYTES, NO_LABEL, Label, Utterance, parse_label
+from urgency_ray.calls.transcript import clean, has_words, join_transcript, wanted_utterances
 from urgency_ray.config import AudioEncoderConfig, DataConfig, TextEncoderConfig
 from urgency_ray.embedding.rows import embedded_rows, finite_rows, reject_rows, scatter_counts, scatter_vectors
 from urgency_ray.encoders.base import SAMPLE_RATE_HZ, AudioEmbeddings, TextEmbeddings
@@ -24,6 +25,7 @@ from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text
 from urgency_ray.errors import Reason, Reject
 from urgency_ray.fingerprint import Fingerprint
 from urgency_ray.schema import CALLER, OUTCOME_FIELDS, ROW_FIELDS, Status, embedding_schema
+from urgency_ray.storage import suffix
 
 Row = dict[str, Any]
 """A row of a table, or what is known of one so far: values by column."""
@@ -45,7 +47,7 @@ def _decode_call(call: Row, data: DataConfig) -> list[Row]:
     try:
         if call["reason"] is not None:
             raise Reject(Reason(call["reason"]), call["detail"] or "")
-        label = parse_label(read_file(call["label_container"], call["label_member"], MAX_LABEL_BYTES), data.require_urgency)
+        label = _read_label(call, data)
         row |= {
             "urgency": label.urgency,
             "sentiment": label.sentiment,
@@ -53,51 +55,105 @@ def _decode_call(call: Row, data: DataConfig) -> list[Row]:
             "disaster_medium": label.disaster_medium,
         }
         content = read_file(call["audio_container"], call["audio_member"], max_audio_bytes(data))
-        waveform = decode_wav(content, SAMPLE_RATE_HZ, data.max_call_sec)
+        heard = _decode(content, call, label, data)
         row["audio_sha256"] = hashlib.sha256(content).hexdigest()
         if data.unit == "call":
-            return [_call_row(row, label, waveform, data)]
-        return _utterance_rows(row, label, waveform, data)
+            return [_call_row(row, label, heard, data)]
+        return _utterance_rows(row, label, heard, data)
     except Reject as reject:
         return [_rejected(row, reject)]
+
+
+def _read_label(call: Row, data: DataConfig) -> Label:
+    if call["label_container"] is None:
+        if data.require_urgency:
+            raise Reject(Reason.MISSING_LABEL, "no label says its urgency")
+        return NO_LABEL
+    return parse_label(read_file(call["label_container"], call["label_member"], MAX_LABEL_BYTES), data.require_urgency)
+
+
+def _decode(content: bytes, call: Row, label: Label, data: DataConfig) -> Heard:
+    turns = [
+        Turn(turn.start_ms, turn.end_ms, turn.speaker == CALLER)
+        for turn in label.utterances
+        if turn.start_ms is not None and turn.end_ms is not None and turn.speaker is not None
+    ]
+    return decode_audio(
+        content,
+        SAMPLE_RATE_HZ,
+        data.max_call_sec,
+        name=call["call_id"] + suffix(call["audio_member"] or call["audio_container"]),
+        channel=data.channel,
+        turns=turns,
+        pcm_rate_hz=data.pcm_rate_hz,
+    )
 
 
 def _rejected(row: Row, reject: Reject) -> Row:
     return row | {"waveform": b"", "status": Status.REJECTED, "reason": reject.reason, "detail": reject.detail}
 
 
-def _heard(row: Row, text: str, start_ms: int, end_ms: int, waveform: NDArray[np.float32]) -> Row:
-    if not text:
+def _heard(row: Row, text: str, start_ms: int, waveform: NDArray[np.float32], data: DataConfig) -> Row:
+    if data.require_text and not has_words(text):
         raise Reject(Reason.NO_TEXT, "no words left in the transcript")
-    if not waveform.any():
-        raise Reject(Reason.SILENT_AUDIO, "every sample is zero")
+    if is_silent(waveform):
+        raise Reject(Reason.SILENT_AUDIO, "every sample is zero, or the same")
     features = acoustic_features(waveform, SAMPLE_RATE_HZ)
-    span = {"start_ms": start_ms, "end_ms": end_ms}
+    span = {"start_ms": start_ms, "end_ms": start_ms + round(1000 * len(waveform) / SAMPLE_RATE_HZ)}
     return row | span | features | {"text": text, "waveform": waveform.tobytes(), "status": Status.EMBEDDED}
 
 
-def _call_row(row: Row, label: Label, waveform: NDArray[np.float32], data: DataConfig) -> Row:
-    text = join_transcript(label.utterances, data.speakers)
-    return _heard(row, text, 0, round(1000 * len(waveform) / SAMPLE_RATE_HZ), waveform)
+def _call_row(row: Row, label: Label, heard: Heard, data: DataConfig) -> Row:
+    text, duration_sec = join_transcript(label.utterances, data.speakers), len(heard.waveform) / SAMPLE_RATE_HZ
+    if duration_sec < data.min_call_sec:
+        raise Reject(Reason.TOO_SHORT, f"{duration_sec:.3f} s; at least {data.min_call_sec:g} s")
+    row = _heard(row, text, 0, heard.waveform, data)
+    notes = filter(None, (heard.note, _describe_late(label.utterances, duration_sec)))
+    return row | {"detail": "; ".join(notes) or None}
 
 
-def _utterance_rows(call: Row, label: Label, waveform: NDArray[np.float32], data: DataConfig) -> list[Row]:
-    wanted = [u for u in label.utterances if data.speakers == "all" or u.speaker == CALLER]
+def _describe_late(utterances: Sequence[Utterance], duration_sec: float) -> str | None:
+    """That a label is of a longer call than the audio, where more than a tenth of its utterances say so."""
+    starts = [utterance.start_ms for utterance in utterances if utterance.start_ms is not None]
+    late = sum(start >= 1000 * duration_sec for start in starts)
+    if late * 10 <= len(starts):
+        return None
+    return f"{late} of {len(starts)} utterances start after the audio ends, at {duration_sec:.1f} s"
+
+
+def _utterance_rows(call: Row, label: Label, heard: Heard, data: DataConfig) -> list[Row]:
+    wanted = wanted_utterances(label.utterances, data.speakers)
     if not wanted:
         raise Reject(Reason.NO_TEXT, "no utterances of the wanted speakers")
-    return [_utterance_row(call, position, utterance, waveform, data) for position, utterance in enumerate(wanted)]
+    _refuse_seconds(wanted, len(heard.waveform) / SAMPLE_RATE_HZ)
+    call = call | {"detail": heard.note}
+    return [_utterance_row(call, position, utterance, heard.waveform, data) for position, utterance in enumerate(wanted)]
+
+
+def _refuse_seconds(utterances: Sequence[Utterance], duration_sec: float) -> None:
+    """Reject times that span the call as seconds, and a hundredth of it at most as the milliseconds that they should be."""
+    end = max((utterance.end_ms for utterance in utterances if utterance.end_ms is not None), default=0)
+    if 0.1 * duration_sec < end <= 1.5 * duration_sec + 1:
+        raise Reject(
+            Reason.INVALID_SPAN, f"the last endAt is {end}, of {duration_sec:.1f} s: seconds, where milliseconds are read"
+        )
 
 
 def _utterance_row(call: Row, position: int, utterance: Utterance, waveform: NDArray[np.float32], data: DataConfig) -> Row:
     # Utterance ids repeat now and then within a call: the position keeps example ids unique.
     example_id = f"{call['call_id']}/{position:04d}"
     row = call | {"example_id": example_id, "utterance_id": utterance.id, "speaker": utterance.speaker}
+    start_ms, end_ms = utterance.start_ms, utterance.end_ms
     try:
-        heard = cut(waveform, SAMPLE_RATE_HZ, utterance.start_ms, utterance.end_ms, data.min_utterance_sec)
-        end_ms = utterance.start_ms + round(1000 * len(heard) / SAMPLE_RATE_HZ)
-        return _heard(row, clean(utterance.text), utterance.start_ms, end_ms, heard)
+        if start_ms is None or end_ms is None:
+            raise Reject(
+                Reason.INVALID_SPAN, "startAt or endAt is no number of milliseconds; with data.unit call none is needed"
+            )
+        start_ms = max(0, start_ms)
+        heard = cut(waveform, SAMPLE_RATE_HZ, start_ms, end_ms, data.min_utterance_sec)
+        return _heard(row, clean(utterance.text), start_ms, heard, data)
     except Reject as reject:
-        return _rejected(row | {"start_ms": utterance.start_ms, "end_ms": utterance.end_ms}, reject)
+        return _rejected(row | {"start_ms": start_ms, "end_ms": end_ms}, reject)
 
 
 def _prepare_process(threads: int) -> None:

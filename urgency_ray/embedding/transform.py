@@ -13,6 +13,8 @@ from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Fingerprint, Transform
 
 COMMIT = re.compile("[0-9a-f]{40}")
+OF_THE_CALLS = ("data.require_urgency", "data.pcm_rate_hz")
+"""Fields that say what calls are like: new ones may be otherwise than those that a model was trained on."""
 
 
 def pin_revisions(config: Config) -> Config:
@@ -93,6 +95,8 @@ def repeat_transform(config: Config, kept: dict[str, Any]) -> Config:
             continue
         if wanted == default[section][field]:
             fields[dotted] = value
+        elif dotted in OF_THE_CALLS:
+            continue
         elif field == "name":
             # The same weights may lie elsewhere here: their digest decides.
             named.append(section)
@@ -105,7 +109,12 @@ def repeat_transform(config: Config, kept: dict[str, Any]) -> Config:
     by_device = [key for key in ENCODER_SECTIONS if getattr(transform, key)["dtype"] == "bfloat16"]
     fields |= {f"{key}.dtype": "auto" for key in by_device}
     config = config.replace(fields | {"data.require_urgency": False})
-    ignored = {"require_urgency", "code_version", *(f"{key}.name" for key in named), *(f"{key}.dtype" for key in by_device)}
+    ignored = {
+        *(field.removeprefix("data.") for field in OF_THE_CALLS),
+        "code_version",
+        *(f"{key}.name" for key in named),
+        *(f"{key}.dtype" for key in by_device),
+    }
     assert transform.fingerprint is not None
     weights = {key: transform.fingerprint.encoder(key).get("weights", "") for key in ENCODER_SECTIONS}
     for key in ENCODER_SECTIONS:

@@ -64,7 +64,7 @@ class PretrainedTextEncoder:
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> TextEmbeddings:
-        """Embed texts: float32 (N, hidden_size)."""
+        """Embed texts: float32 (N, hidden_size); NaN where the tokenizer has not one token for a text."""
         windows = self.tokenizer(
             list(texts), truncation=True, max_length=self.max_tokens, return_overflowing_tokens=True, verbose=False
         )
@@ -75,8 +75,9 @@ class PretrainedTextEncoder:
         if self.config.overflow == "truncate":
             first = np.flatnonzero(np.diff(rows, prepend=-1))
             rows, words, ids = rows[first], words[first], [ids[window] for window in first]
-        pooled = np.zeros((len(ids), self.dim), np.float32)
-        order = np.argsort(words, kind="stable")
+        pooled = np.full((len(ids), self.dim), np.nan, np.float32)
+        # Without special tokens a model may get nothing at all of a text, and could not compute.
+        order = [window for window in np.argsort(words, kind="stable") if ids[window]]
         for start in range(0, len(order), self.config.batch_size):
             batch = order[start : start + self.config.batch_size]
             pooled[batch] = self._forward([ids[window] for window in batch])

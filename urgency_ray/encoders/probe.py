@@ -6,8 +6,11 @@ loads, and each of them fills a run folder with vectors that say nothing.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,9 @@ ROUNDING = {"float32": 1e-2, "bfloat16": 5e-2, "int8": 5e-2, "auto": 5e-2}
 """Between the vectors that an input gets alone and in a batch, as a share of their length. Padding may move the last digits."""
 MOST_UNKNOWN, SOME_UNKNOWN = 0.5, 0.1
 """Shares of a corpus' tokens that the vocabulary does not know: from the first on it is refused, from the second on told."""
+
+MOST_LETTERS = 160
+"""Of what an encoder's own code says of a fault."""
 
 
 def probe_encoders(config: Config) -> None:
@@ -63,12 +69,14 @@ def probe_audio_encoder(config: AudioEncoderConfig, device: str = "cpu") -> None
     """
     if is_built_in(config):
         return
-    encoder, name = load_audio_encoder(config, device), f"audio encoder {config.name}"
-    if encoder.sample_rate_hz != SAMPLE_RATE_HZ:
-        raise RequestError(
-            f"{name}: hears {encoder.sample_rate_hz} Hz, calls are decoded to {SAMPLE_RATE_HZ} Hz; choose another"
-        )
-    _check(name, config.dtype, encoder.dim, _sounds(), lambda sounds: encoder.encode(sounds).vectors)
+    name = f"audio encoder {config.name}"
+    with _blamed(name):
+        encoder = load_audio_encoder(config, device)
+        if encoder.sample_rate_hz != SAMPLE_RATE_HZ:
+            raise RequestError(
+                f"{name}: hears {encoder.sample_rate_hz} Hz, calls are decoded to {SAMPLE_RATE_HZ} Hz; choose another"
+            )
+        _check(name, config.dtype, encoder.dim, _sounds(), lambda sounds: encoder.encode(sounds).vectors)
 
 
 def probe_text_encoder(config: TextEncoderConfig, device: str = "cpu") -> None:
@@ -80,8 +88,12 @@ def probe_text_encoder(config: TextEncoderConfig, device: str = "cpu") -> None:
     """
     if is_built_in(config):
         return
-    encoder = load_text_encoder(config, device)
-    _check(f"text encoder {config.name}", config.dtype, encoder.dim, TEXTS, lambda texts: encoder.encode(texts).vectors)
+    name = f"text encoder {config.name}"
+    with _blamed(name):
+        encoder = load_text_encoder(config, device)
+        _check(name, config.dtype, encoder.dim, TEXTS, lambda texts: encoder.encode(texts).vectors)
+    if others := _sentence_settings(config):
+        log.warning("warning: %s: as a sentence-transformers model it says %s, which is not taken", name, ", ".join(others))
 
 
 def check_vocabulary(config: TextEncoderConfig, texts: Sequence[str]) -> None:
@@ -104,6 +116,34 @@ def check_vocabulary(config: TextEncoderConfig, texts: Sequence[str]) -> None:
         raise RequestError(f"{words}; choose a model of Korean, or copy its tokenizer files, too")
     if share >= SOME_UNKNOWN:
         log.warning("warning: %s", words)
+
+
+@contextlib.contextmanager
+def _blamed(name: str) -> Iterator[None]:
+    """What goes wrong in an encoder's own code is a fact about the encoder that was asked for, whatever its type."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split()).partition(". ")[0]
+        raise RequestError(f"{name}: cannot be used: {type(error).__name__}: {said[:MOST_LETTERS]}; choose another") from error
+
+
+def _sentence_settings(config: TextEncoderConfig) -> list[str]:
+    """The options, each with its value, that a sentence-transformers folder says otherwise than `config`.
+
+    Its files: https://sbert.net/docs/sentence_transformer/usage/custom_models.html
+    """
+    settings: dict[str, Any] = {}
+    for name in ("1_Pooling/config.json", "sentence_bert_config.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            settings |= json.loads(Path(config.name, name).read_text(encoding="utf-8"))
+    poolings = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}
+    pooling = next((name for name, key in poolings.items() if settings.get(key)), config.pooling)
+    limit = settings.get("max_seq_length") or config.max_tokens
+    said, taken = {"pooling": pooling, "max_tokens": limit}, {"pooling": config.pooling, "max_tokens": config.max_tokens}
+    return [f"--text_encoder.{name} {value}" for name, value in said.items() if value != taken[name]]
 
 
 def _sounds() -> list[NDArray[np.float32]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from urgency_ray.run_folder import RunFolder
 from urgency_ray.schema import ACOUSTIC_FEATURES, METADATA_KEY, SENTIMENT_LABELS, URGENCY_LABELS, Status
 
 SPLITS = ("train", "val", "test")
+UNFINISHED = "its extract has not finished, or files are missing"
 NUM_CLASSES = len(URGENCY_LABELS)
 MIN_TEXT_CHARS = 40
 """Shorter texts have no hash: that two people say them word for word is no wonder (a dispatcher's opening line, a "yes")."""
@@ -75,16 +77,30 @@ def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = No
             in memory that processes share, say), so that no two of them lie in this process's memory at once.
 
     Raises:
-        RequestError: there are no embeddings, they come from different encoders or settings, extract.json cannot be read, or
-            `by_call` and they are those of whole calls.
+        RequestError: there are no embeddings, they come from different encoders or settings, a file of theirs or extract.json
+            cannot be read, or `by_call` and they are those of whole calls.
     """
     location = RunFolder(run_dir).embeddings
     if not storage.exists(location):
         raise RequestError(f"--run-dir {run_dir}: holds no embeddings; run extract (or import) on it first")
-    unfinished = "its extract has not finished, or files are missing"
     if not storage.exists(RunFolder(run_dir).extract):
-        raise RequestError(f"--run-dir {run_dir}: {unfinished}; run extract on it again")
-    filesystem, path = storage.open_location(location)
+        raise RequestError(f"--run-dir {run_dir}: {UNFINISHED}; run extract on it again")
+    with _reading():
+        return _read_examples(run_dir, by_call, keep)
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """A file of the embeddings that Arrow cannot read is damaged."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        said = " ".join(str(error).split())
+        raise RequestError(f"{said}; run extract on it again: what is damaged is made anew") from None
+
+
+def _read_examples(run_dir: str, by_call: bool, keep: Keep | None) -> Examples:
+    filesystem, path = storage.open_location(RunFolder(run_dir).embeddings)
     dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
     fingerprint = _only_fingerprint(run_dir, dataset)
     embedded = pc.field("status") == Status.EMBEDDED
@@ -93,7 +109,7 @@ def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = No
         names += ["utterance_id", "speaker", "start_ms", "end_ms"]
     frame = dataset.to_table(columns=names, filter=embedded).to_pandas()
     if ExtractAccounts.read(run_dir).rows_embedded != len(frame):
-        raise RequestError(f"--run-dir {run_dir}: {unfinished}; run extract on it again")
+        raise RequestError(f"--run-dir {run_dir}: {UNFINISHED}; run extract on it again")
     _refuse_unusable(run_dir, frame, by_call)
     order = np.argsort(frame["example_id"].to_numpy(str), kind="stable")
     if by_call:
@@ -137,7 +153,8 @@ def load_transcripts(run_dir: str) -> pa.ChunkedArray:
     """The transcripts of a run's embedded rows, in the order of `load_examples`."""
     filesystem, path = storage.open_location(RunFolder(run_dir).embeddings)
     dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
-    table = dataset.to_table(columns=["example_id", "text"], filter=pc.field("status") == Status.EMBEDDED)
+    with _reading():
+        table = dataset.to_table(columns=["example_id", "text"], filter=pc.field("status") == Status.EMBEDDED)
     order = np.argsort(table["example_id"].to_numpy().astype(str), kind="stable")
     # Their offsets are 32 bits wide: all transcripts together can have more bytes than those count.
     return pc.fill_null(table["text"].cast(pa.large_string()), "").take(pa.array(order))

@@ -108,6 +108,11 @@ class UrgencyEnsemble(
         return ensemble.eval()
 
     @property
+    def reads(self) -> bool:
+        """Whether a member uses words."""
+        return any(bool(member.reads) for member in self.members)
+
+    @property
     def config(self) -> ModelConfig:
         """The first member's: what all have in common can be read there."""
         return self.ensemble.members[0].model

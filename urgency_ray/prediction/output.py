@@ -178,6 +178,13 @@ class Account:
         }
 
 
+def describe_counts(counts: dict[str, Any]) -> str:
+    """`30 calls read = 28 predicted + 2 rejected (2 silent_audio)`; the reasons are those of rows."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts["rejected_by_reason"].items())
+    line = "{calls_read} calls read = {calls_predicted} predicted + {calls_rejected} rejected".format(**counts)
+    return line + (f" ({reasons})" if reasons else "")
+
+
 def _frequencies(values: pa.ChunkedArray) -> dict[Any, int]:
     """How often each value is there, nulls left out."""
     return {count["values"]: count["counts"] for count in pc.value_counts(values.drop_null()).to_pylist()}

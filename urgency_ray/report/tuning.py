@@ -41,6 +41,7 @@ def tuning_view(files: SearchFiles, own: Mapping[str, Any], best: Mapping[str, A
         verdict, better = words.tuning_verdict(metrics)
         several = own["tune.folds"] is not None or own["tune.repeats"] > 1
         view = {"tune": metrics, "tuning_verdict": verdict, "found_better": better}
+        view["search_ensemble"] = words.search_ensemble(metrics)
         view["several"] = ", the mean over its folds or repeats" if several else ""
     trials = [{name: _known(value) for name, value in trial.items()} for trial in trials]
     if any(trial["state"] != "failed" and trial["val_macro_f1"] is not None for trial in trials):

@@ -19,21 +19,22 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.UNREADABLE_ARCHIVE: "The archive is of a kind that is not read, comes in parts, or its directory is damaged.",
     Reason.UNREADABLE_FILE: "The file is encrypted or damaged, no regular file, or reading it failed.",
     Reason.FILE_TOO_LARGE: "The file is larger than the longest accepted call could be.",
-    Reason.INVALID_JSON: "The label file is not JSON, or not UTF-8.",
-    Reason.INVALID_LABEL: "The label file lacks a field, or a field has the wrong type.",
+    Reason.INVALID_JSON: "The label file is not JSON, or in none of the encodings that are read.",
+    Reason.INVALID_LABEL: "A field of the label file that is used is missing, given twice, or of the wrong type.",
     Reason.MISSING_URGENCY: "The label file states no urgency.",
     Reason.UNKNOWN_URGENCY: "The urgency stated is none of 하, 중, 상.",
     Reason.NO_TEXT: "No words are left in the transcript.",
-    Reason.NOT_AUDIO: "The recording is not a WAV file that can be decoded.",
+    Reason.NOT_AUDIO: "The recording is no file that can be decoded.",
     Reason.EMPTY_AUDIO: "The recording has no bytes, or a header and no samples.",
     Reason.TRUNCATED_AUDIO: "The recording ends before the length that its header promises.",
     Reason.TOO_LONG: "The call is longer than data.max_call_sec.",
     Reason.INVALID_SAMPLES: "Samples of the recording are not finite numbers.",
-    Reason.SILENT_AUDIO: "Every sample of the recording is zero.",
-    Reason.TOO_SHORT: "The utterance, cut at the end of the recording, is shorter than data.min_utterance_sec.",
+    Reason.SILENT_AUDIO: "Every sample of the recording is zero, or the same.",
+    Reason.CHANNELS_CANCEL: "The channels of the recording cancel in their mean; set data.channel.",
+    Reason.TOO_SHORT: "The call is shorter than data.min_call_sec, or the utterance than data.min_utterance_sec.",
     Reason.INVALID_EMBEDDING: "An encoder gave values that are not finite numbers.",
     Reason.INVALID_PROBABILITY: "The classifier gave values that are not finite numbers, as extreme embeddings make it.",
-    Reason.INVALID_SPAN: "The utterance ends before it starts, or starts after the recording ends.",
+    Reason.INVALID_SPAN: "The utterance has no times, ends before it starts, or lies outside the recording.",
 }
 """What a reader is told about each reason."""
 
@@ -170,6 +171,23 @@ def baseline_verdict(against: AgainstBaseline) -> str:
     return f"{'Better' if against.verdict == 'better' else 'Worse'} beyond noise than the best baseline, {name}: {figures}."
 
 
+def search_ensemble(tune: SearchSummary) -> str | None:
+    """What mixing the models of a search came to; None where it was not asked for."""
+    if (mixed := tune.ensemble) is None:
+        return None
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in mixed.shares.items())
+    losses = ", ".join(f"{score(loss)} {name}" for name, loss in mixed.log_loss.items())
+    worth = " and ".join(
+        f"{signed(difference.macro_f1)} against {other} (95 % interval {signed(difference.interval[0])} to "
+        f"{signed(difference.interval[1])})"
+        for other, difference in (("the winner alone", mixed.against_winner), ("the defaults", mixed.against_defaults))
+    )
+    return (
+        f"Their ensemble is made of {shares}: test macro-F1 {score(mixed.test.macro_f1)}, {worth}. Log loss on rows that the "
+        f"models have not seen: {losses}. The model saved is that of {mixed.chosen}."
+    )
+
+
 def tuning_verdict(tune: SearchSummary) -> tuple[str, bool]:
     """Whether the trial picked beats the config as it was before the search, as far as the test rows can tell.
 
@@ -179,11 +197,14 @@ def tuning_verdict(tune: SearchSummary) -> tuple[str, bool]:
     Returns:
         What to say, and whether the winner is better.
     """
-    difference, name = tune.difference, f"trial {tune.best_trial}"
+    difference, mixed = tune.difference, tune.ensemble
+    name = "the ensemble of its models" if mixed is not None and mixed.chosen == "ensemble" else f"trial {tune.best_trial}"
     if difference is None:
         return f"Whether {name}, which the search picked, is better than the recipe’s defaults was not measured.", False
     low, high = difference.interval
     if difference.verdict in ("same", "defaults"):
+        if mixed is not None and mixed.chosen == "defaults":
+            return "The search kept the recipe’s defaults: nothing did better on rows that it had not seen.", False
         return "The search picked the recipe’s defaults themselves: no other trial did better on validation.", False
     scores = score(tune.test.macro_f1)
     if tune.defaults is not None:

@@ -217,6 +217,28 @@ class UrgencyBlocks(Figures):
     test: ClassificationBlock
 
 
+Finalist = Literal["ensemble", "winner", "defaults"]
+
+
+class SearchEnsemble(Figures):
+    """What the mixture of a search's models came to (`tune.ensemble`).
+
+    Attributes:
+        chosen: what tune/model is: the one of the least log loss on unseen rows.
+        shares: of each model in its probabilities, by name: winner, defaults, trial 7, linear, discriminant.
+        log_loss: on unseen rows, of the ensemble, the winner and the defaults; the shares were fitted without the row.
+        test: its urgency block.
+        against_winner, against_defaults: its test macro-F1 less theirs, with a paired bootstrap's interval.
+    """
+
+    chosen: Finalist
+    shares: dict[str, float]
+    log_loss: dict[Finalist, float]
+    test: ClassificationBlock
+    against_winner: Difference
+    against_defaults: Difference
+
+
 class SearchSummary(Figures):
     """tune/metrics.json.
 
@@ -225,10 +247,11 @@ class SearchSummary(Figures):
         completed, stopped, failed: trials that ended so.
         best: the winner's value of each searched field, by dotted name.
         best_score: the validation macro-F1 that the winner was picked for.
-        val, test: the winner's urgency block, trained again.
-        selection_optimism: `best_score` less the macro-F1 on test.
+        val, test: the urgency block of tune/model: the winner, trained again, or what `ensemble` chose.
+        selection_optimism: `best_score` less the winner's macro-F1 on test.
         defaults: blocks of the config's own values; earlier versions had neither these nor the `difference`.
-        against_baseline: the winner beside the best baseline; earlier versions had none.
+        against_baseline: tune/model beside the best baseline; earlier versions had none.
+        ensemble: of the search's models; None where none was asked for.
         wall_sec: of the whole search, its interrupted parts included.
     """
 
@@ -246,5 +269,6 @@ class SearchSummary(Figures):
     defaults: UrgencyBlocks | None = None
     difference: Difference | None = None
     against_baseline: AgainstBaseline | None = None
+    ensemble: SearchEnsemble | None = None
     wall_sec: float
     seed: int

@@ -170,6 +170,12 @@ def _figures_of_high(y_true: Classes, probs_high: Floats) -> dict[str, Any]:
     }
 
 
+def log_loss(y_true: Classes, probs: NDArray[np.floating[Any]]) -> float:
+    """Mean negative log-probability of the true classes; a 0 counts as float32's least."""
+    likelihood = probs[np.arange(len(y_true)), y_true]
+    return float(-np.log(np.maximum(likelihood, LEAST_PROBABILITY)).mean())
+
+
 def net_benefit(high: NDArray[np.bool_], probs_high: Floats) -> NetBenefit:
     """The decision curve of N rows: which of them are 상, and P(상)."""
     odds = THRESHOLDS / (1 - THRESHOLDS)
@@ -220,7 +226,6 @@ def classification_block(
     rows = zip(labels, *(column.tolist() for column in columns), strict=True)
     certain = np.asarray(probs, np.float64)
     ordinal_figures = _ordinal_figures(confusion, resampled) | _figures_of_high(y_true, certain[:, -1])
-    likelihood = certain[np.arange(num_rows), y_true]
     return ClassificationBlock(
         num_rows=num_rows,
         accuracy=float(hits.sum() / num_rows),
@@ -232,7 +237,7 @@ def classification_block(
         },
         confusion=confusion.tolist(),
         **(ordinal_figures if ordinal else dict.fromkeys(ordinal_figures)),
-        log_loss=float(-np.log(np.maximum(likelihood, LEAST_PROBABILITY)).mean()),
+        log_loss=log_loss(y_true, certain),
         brier=float(((certain - np.eye(num_classes)[y_true]) ** 2).sum(axis=1).mean()),
         expected_calibration_error=expected_calibration_error(y_true, probs),
     )

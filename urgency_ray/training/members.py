@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from urgency_ray.config import Config
 from urgency_ray.examples.dataset import Examples, Splits
+from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.ensemble import UrgencyEnsemble
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.model.saved import TASKS
@@ -71,14 +72,34 @@ def join_members(trained: Sequence[Trained], examples: Examples, folds: Sequence
     The folds of a kind share its say evenly; the kinds' shares and the ensemble's temperatures are those of the least log loss
     on rows that the models have not seen.
     """
-    numbers, rows = list(range(len(folds))), np.concatenate([fold.val for fold in folds])
     starts = range(0, len(trained), len(folds))
     kinds = [[member.model for member in trained[start : start + len(folds)]] for start in starts]
-    even = [1 / len(folds)] * len(folds)
-    told = [predict_unseen(UrgencyEnsemble.of(models, numbers, even), examples, folds)["urgency"][rows] for models in kinds]
-    shares = fit_shares(np.stack(told), examples.urgency[rows])
+    rows = np.concatenate([fold.val for fold in folds])
+    told = [predict_kind(models, examples, folds)[rows] for models in kinds]
+    return assemble(kinds, fit_shares(np.stack(told), examples.urgency[rows]), examples, folds)
+
+
+def predict_kind(models: Sequence[UrgencyClassifier], examples: Examples, folds: Sequence[Splits]) -> NDArray[np.float32]:
+    """P(urgency class) of the rows in val parts, (N, C), by the model of their fold; 0 elsewhere."""
+    alone = UrgencyEnsemble.of(models, range(len(folds)), [1 / len(folds)] * len(folds))
+    return predict_unseen(alone, examples, folds)["urgency"]
+
+
+def assemble(
+    kinds: Sequence[Sequence[UrgencyClassifier]], shares: Sequence[float], examples: Examples, folds: Sequence[Splits]
+) -> UrgencyEnsemble:
+    """The ensemble of models of several kinds, one for each fold, at the temperatures of the least log loss on unseen rows.
+
+    Args:
+        kinds: their models, in the order of the folds.
+        shares: of the kinds, which sum to 1; the models of a kind have it evenly.
+        examples: all rows of the run.
+        folds: what the models were trained on, and have not seen.
+    """
+    rows = np.concatenate([fold.val for fold in folds])
     models = [model for kind in kinds for model in kind]
-    ensemble = UrgencyEnsemble.of(models, numbers * len(kinds), [share / len(folds) for share in shares for _ in folds])
+    weights = [share / len(folds) for share in shares for _ in folds]
+    ensemble = UrgencyEnsemble.of(models, [*range(len(folds))] * len(kinds), weights)
     truths = {"urgency": examples.urgency, "sentiment": examples.sentiment}
     for task, probs in predict_unseen(ensemble, examples, folds).items():
         known = rows[truths[task][rows] >= 0]

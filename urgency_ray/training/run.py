@@ -45,7 +45,7 @@ def _take_over(config: Config, fingerprint: Fingerprint, run_dir: str) -> Config
     Raises:
         RequestError: the config names other encoders, or other settings of them.
     """
-    made_with = fingerprint.model_dump()
+    made_with = fingerprint.settings()
     taken: dict[str, Any] = {}
     for dotted in fields_of(Role.EMBEDDING):
         section, field = dotted.split(".")

@@ -12,13 +12,21 @@ from numpy.typing import NDArray
 from urgency_ray.config import Config
 from urgency_ray.examples.dataset import Examples, Splits
 from urgency_ray.examples.splits import val_folds
-from urgency_ray.model.ensemble import describe_members
+from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.model.ensemble import UrgencyEnsemble, describe_members
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.model.load import Model
 from urgency_ray.scoring.blocks import SplitBlocks, UrgencyBlocks
 from urgency_ray.scoring.scores import score_splits
 from urgency_ray.training.data import TrainingData
-from urgency_ray.training.members import all_validated, cross_predict, join_members, member_jobs
+from urgency_ray.training.members import (
+    Probabilities,
+    all_validated,
+    cross_predict,
+    join_members,
+    member_configs,
+    member_jobs,
+)
 from urgency_ray.training.shared import SharedData, SharedInputs
 from urgency_ray.training.trainer import Job, Trained
 
@@ -83,19 +91,28 @@ class Whole:
         """What to train for the model `name`, of this config or a variant of it; `linear_c` as `member_jobs` takes it."""
         return member_jobs(name, config, self.data, linear_c) if self.folds else [Job(name, config, *self.data[0])]
 
+    def kinds(self, name: str, trained: list[Trained]) -> dict[str, list[UrgencyClassifier]]:
+        """The members of the ensemble that came of the jobs of `name`, one a fold, by kind: its own go by that name."""
+        names = [name, *list(member_configs(self.config))[1:]]
+        size = len(self.folds)
+        return {kind: [one.model for one in trained[size * place : size * (place + 1)]] for place, kind in enumerate(names)}
+
     def judge(self, name: str, trained: list[Trained]) -> Judged:
         """Make one model of what came of the jobs of `name`, and score it."""
         if self.folds:
-            ensemble = join_members(trained, self.examples, self.folds)
-            log.info("%s: %s", name, describe_members(ensemble))
-            model: Model = ensemble
-            probabilities = cross_predict(ensemble, self.examples, self.folds)
-        else:
-            (one,) = trained
-            best = max(one.history, key=lambda row: row.val_score)
-            words = f"the best is of validation macro-F1 {best.val_macro_f1:.3f}, epoch {best.epoch}"
-            log.info("%s: %d epochs, %s", name, len(one.history), words)
-            model, probabilities = one.model, predict_examples(one.model, self.examples)
+            return self.score(name, join_members(trained, self.examples, self.folds))
+        (one,) = trained
+        best = max(one.history, key=lambda row: row.val_score)
+        words = f"the best is of validation macro-F1 {best.val_macro_f1:.3f}, epoch {best.epoch}"
+        log.info("%s: %d epochs, %s", name, len(one.history), words)
+        return self._judge(one.model, predict_examples(one.model, self.examples))
+
+    def score(self, name: str, ensemble: UrgencyEnsemble) -> Judged:
+        """Score an ensemble whose members were trained on these folds."""
+        log.info("%s: %s", name, describe_members(ensemble))
+        return self._judge(ensemble, cross_predict(ensemble, self.examples, self.folds))
+
+    def _judge(self, model: Model, probabilities: Probabilities) -> Judged:
         num_resamples, seed = self.config.train.bootstrap_samples, self.config.split.seed
         blocks = score_splits(model, probabilities, self.examples, self.splits, num_resamples=num_resamples, seed=seed)
         return Judged(model, self.splits, blocks, probabilities["urgency"])

@@ -1,0 +1,161 @@
+"""The bytes of a label file -> its fields, unchecked: encodings, and the shapes that a file of one call comes in."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, FailFast, Field, TypeAdapter, ValidationError
+
+from urgency_ray.errors import Reason, Reject
+
+_ASCII = bytes(range(128))
+# Outside of texts, spaces are as good. Other control characters can be those of an encoding that is not read (ISO-2022-KR).
+_BLANKS_AS_SPACES = bytes.maketrans(b"\t\n\v\f\r", b"     ")
+
+
+class Turn(BaseModel):
+    """An utterance as it stands in the file; `label` says what is taken of it."""
+
+    id: Any = None
+    start: Any = Field(None, alias="startAt")
+    end: Any = Field(None, alias="endAt")
+    text: Any = None
+    speaker: Any = None
+
+
+class LabelFile(BaseModel):
+    """A label as it stands in the file."""
+
+    # Without FailFast a hostile file of 16 MiB makes millions of faults, and gigabytes of them.
+    utterances: Annotated[list[Turn], FailFast()]
+    urgency: Any = Field(None, alias="urgencyLevel")
+    sentiment: Any = None
+    disaster_large: Any = Field(None, alias="disasterLarge")
+    disaster_medium: Any = Field(None, alias="disasterMedium")
+
+
+_KEYS = frozenset(field.alias or name for name, field in LabelFile.model_fields.items())
+_LIST_OF_ONE = TypeAdapter(Annotated[list[LabelFile], Field(min_length=1, max_length=1), FailFast()])
+_WRAPPED = TypeAdapter(Annotated[dict[str, LabelFile], Field(min_length=1, max_length=1)])
+
+
+def read_label_file(content: bytes) -> LabelFile:
+    """Read JSON in UTF-8 (with or without a BOM), UTF-16, UTF-32 or cp949: a label, a list of one, or one inside an object.
+
+    Tabs and line ends in a text are spaces, NULs behind it nothing.
+
+    Raises:
+        Reject: invalid_json or invalid_label. The detail names the place or the field, and quotes nothing.
+    """
+    content = _to_utf8(content)
+    try:
+        label = LabelFile.model_validate_json(content)
+    except ValidationError as error:
+        label = _read_otherwise(content, error)
+    _refuse_repeated(content)
+    return label
+
+
+def holds_several(content: bytes) -> bool:
+    """Whether a file that is no label by itself seems to hold those of several calls."""
+    try:
+        content = _to_utf8(content)
+    except Reject:
+        return False
+    return any(content.count(key) > 1 for key in (b'"utterances"', b'"urgencyLevel"'))
+
+
+def _read_otherwise(content: bytes, error: ValidationError) -> LabelFile:
+    """The label of a file that is not simply one."""
+    fault = _first_fault(error)
+    spaced = content.translate(_BLANKS_AS_SPACES).rstrip(b" \0")
+    if fault["type"] == "json_invalid":
+        try:
+            return LabelFile.model_validate_json(spaced)
+        except ValidationError as again:
+            if _first_fault(again)["type"] == "json_invalid":
+                raise Reject(Reason.INVALID_JSON, _describe_json(fault["msg"])) from None
+            fault = _first_fault(again)
+    if not fault["loc"] or fault["loc"] == ("utterances",):
+        for adapter in (_LIST_OF_ONE, _WRAPPED):
+            try:
+                (label,) = _labels(adapter.validate_json(spaced))
+                return label
+            except ValidationError as other:
+                if _first_fault(other)["type"] == "too_long" and spaced[:1] == b"[":
+                    what = "the label: a list of several; one JSON file for each call is read, named as its recording"
+                    raise Reject(Reason.INVALID_LABEL, what) from None
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
+    message = fault["msg"].replace("Input should be", "must be").replace("Field required", "must be given")
+    raise Reject(Reason.INVALID_LABEL, f"{field or 'the label'}: {message}")
+
+
+def _labels(read: list[LabelFile] | dict[str, LabelFile]) -> list[LabelFile]:
+    return list(read.values()) if isinstance(read, dict) else read
+
+
+def _first_fault(error: ValidationError) -> Any:
+    # The input itself stays out of the error: it is the transcript.
+    return error.errors(include_input=False, include_url=False)[0]
+
+
+def _describe_json(message: str) -> str:
+    """`line 1 column 5: expected value`, of pydantic's message."""
+    found = re.fullmatch(r"(?:Invalid JSON: )?(.*?) at (line \d+ column \d+)", message)
+    if found is None:
+        return ""
+    what = {
+        "trailing characters": "more than one JSON value; one label a file is read",
+        "invalid unicode code point": "neither UTF-8 nor another encoding that is read (UTF-16, cp949)",
+    }
+    return f"{found[2]}: {what.get(found[1], found[1])}"
+
+
+def _to_utf8(content: bytes) -> bytes:
+    encoding = json.detect_encoding(content)
+    if not encoding.startswith("utf-8"):
+        try:
+            return content.decode(encoding).lstrip("\ufeff").encode()
+        except UnicodeError:
+            raise Reject(Reason.INVALID_JSON, f"{encoding.upper()} that is damaged, or cut off") from None
+    while content.startswith(codecs.BOM_UTF8):
+        content = content[len(codecs.BOM_UTF8) :]
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return content if _is_damaged_utf8(content) else _from_cp949(content)
+    return content
+
+
+def _is_damaged_utf8(content: bytes) -> bool:
+    """Whether most of what is not ASCII is UTF-8: taken for cp949, it would be other, wrong words."""
+    whole = content.decode("utf-8", "ignore").encode()
+    return 2 * len(whole.translate(None, _ASCII)) > len(content.translate(None, _ASCII))
+
+
+def _from_cp949(content: bytes) -> bytes:
+    try:
+        return content.decode("cp949").encode()
+    except UnicodeDecodeError:
+        return content
+
+
+def _refuse_repeated(content: bytes) -> None:
+    """Reject a label that has a field twice, of which JSON's readers take the last: which was meant cannot be known."""
+    if all(content.count(f'"{key}"'.encode()) < 2 for key in _KEYS):
+        return
+    # A name can also stand in a text, or further inside: slow, but such files are few.
+    repeated: set[str] = set()
+
+    def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if "utterances" in keys:
+            repeated.update(key for key in _KEYS if keys.count(key) > 1)
+        return dict(pairs)
+
+    json.loads(content.translate(_BLANKS_AS_SPACES).rstrip(b" \0"), object_pairs_hook=note, parse_int=float)
+    if repeated:
+        raise Reject(Reason.INVALID_LABEL, f"{min(repeated)}: given more than once")

@@ -1,0 +1,121 @@
+"""The models that a search ends with: the winner, the config's own values, and a mixture of theirs and other trials'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from urgency_ray.config import Config
+from urgency_ray.examples.dataset import Examples, Splits
+from urgency_ray.fingerprint import Transform
+from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.scoring.blocks import AgainstBaseline, Difference, Finalist, SearchEnsemble
+from urgency_ray.scoring.scores import compare_called
+from urgency_ray.training.baselines import compare, fit_baselines, penalty
+from urgency_ray.training.members import member_configs
+from urgency_ray.training.mixture import Library
+from urgency_ray.training.shared import SharedInputs
+from urgency_ray.training.trainer import Trained, train_models
+from urgency_ray.training.whole import Judged, Whole
+
+
+@dataclass(frozen=True)
+class Finalists:
+    """What came of the configs that a search ends with.
+
+    Attributes:
+        winner: the model of the best trial.
+        found: the model to keep: the winner or, where `tune.ensemble` asks for it, the best of the three on unseen rows.
+        defaults: that of the config's own values; `found`'s equal where the winner is that config.
+        difference: of the test macro-F1 of the two.
+        against: `found` beside the best baseline; None where none was asked for.
+        ensemble: what is said of the mixture; None where none was asked for.
+    """
+
+    winner: Judged
+    found: Judged
+    defaults: Judged
+    difference: Difference
+    against: AgainstBaseline | None
+    ensemble: SearchEnsemble | None
+
+
+def train_finalists(
+    configs: Mapping[str, Config],
+    mixed: Mapping[str, Config],
+    run_dir: str,
+    *,
+    examples: Examples,
+    splits: Splits,
+    inputs: SharedInputs,
+) -> Finalists:
+    """Train, as `train` does, the models that a search ends with, and score each of them once on test.
+
+    Args:
+        configs: `winner`, and `defaults` where these are others.
+        mixed: more configs, by name, whose members `tune.ensemble` mixes with theirs.
+        run_dir: run folder.
+        examples, splits: its rows.
+        inputs: what the workers share.
+    """
+    first = configs["winner"]
+    wants_baselines = first.train.baselines or any(config.train.linear_member for config in configs.values())
+    baselines = fit_baselines(first, examples, splits) if wants_baselines else {}
+    # Linear members of several configs are nearly the same: the winner's stand for all in the mixture.
+    alone = {"train.linear_member": False, "train.discriminant_member": False}
+    every = dict(configs) | {name: config.replace(alone) for name, config in mixed.items()}
+    wholes = {name: Whole.of(config, examples, splits, inputs) for name, config in every.items()}
+    jobs = {
+        name: wholes[name].jobs(name, config, penalty(baselines, config.model.modalities)) for name, config in every.items()
+    }
+    transform = Transform.of(first, examples.fingerprint)
+    ended = iter(train_models([job for group in jobs.values() for job in group], run_dir, transform))
+    trained = {name: [next(ended) for _ in group] for name, group in jobs.items()}
+    judged = {name: wholes[name].judge(name, trained[name]) for name in configs}
+    found, defaults, ensemble = judged["winner"], judged.get("defaults", judged["winner"]), None
+    if first.tune.ensemble is not None:
+        library = Library(_candidates(wholes, trained), examples, wholes["winner"].folds, first.train.seed)
+        model, shares = library.mix()
+        mixed_model = wholes["winner"].score("ensemble", model)
+        ensemble = SearchEnsemble(
+            chosen=min(losses := _losses(library, first), key=lambda name: losses[name]),
+            shares=shares,
+            log_loss=losses,
+            test=mixed_model.urgency().test,
+            against_winner=_difference(mixed_model, found, examples, first),
+            against_defaults=_difference(mixed_model, defaults, examples, first),
+        )
+        found = {"ensemble": mixed_model, "winner": found, "defaults": defaults}[ensemble.chosen]
+    against = compare(found.called, baselines, examples, splits, first) if first.train.baselines else None
+    return Finalists(judged["winner"], found, defaults, _difference(found, defaults, examples, first), against, ensemble)
+
+
+def _candidates(wholes: Mapping[str, Whole], trained: Mapping[str, list[Trained]]) -> dict[str, list[UrgencyClassifier]]:
+    """The models of each kind, one a fold, by name; the first config's of a name that several have."""
+    candidates: dict[str, list[UrgencyClassifier]] = {}
+    for name, whole in wholes.items():
+        candidates = whole.kinds(name, trained[name]) | candidates
+    return candidates
+
+
+def _losses(library: Library, config: Config) -> dict[Finalist, float]:
+    """The log loss on unseen rows of the mixture and of each config's own ensemble, its shares fitted without the row."""
+    linear = [name for name in library.candidates if name in member_configs(config)]
+    own = "defaults" if "defaults" in library.candidates else "winner"
+    # Of equals the first is kept: the config's own values before what a search found by chance.
+    return {
+        "defaults": library.log_loss([own, *linear]),
+        "winner": library.log_loss(["winner", *linear]),
+        "ensemble": library.log_loss(list(library.candidates), greedily=True),
+    }
+
+
+def _difference(found: Judged, other: Judged, examples: Examples, config: Config) -> Difference:
+    """What a model's test macro-F1 is worth beside that of another."""
+    if found is other:
+        return Difference(macro_f1=0.0, interval=(0.0, 0.0), verdict="defaults")
+    num_resamples, seed = config.train.bootstrap_samples, config.split.seed
+    difference, interval = compare_called(
+        found.called, other.called, examples, found.splits.test, num_resamples=num_resamples, seed=seed
+    )
+    return Difference(macro_f1=difference, interval=interval, verdict="better" if interval[0] > 0 else "not_better")
