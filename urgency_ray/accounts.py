@@ -66,7 +66,7 @@ class FilesSeen(BaseModel):
         seen: all of them.
         read: WAVs, labels, and archives whose directory was read.
         not_read: the others by their suffix, the most frequent first; `hidden` are hidden files, and folders, of any.
-        calls_by_split: calls that have both their files, by the provider's split.
+        calls_by_split: calls that have the files that they need, by the provider's split.
         copies: rejects that are copies of a call that is read, or further files of one.
         near_misses: WAVs without labels whose label is there under a name that differs a little, by how it differs.
     """
@@ -100,7 +100,7 @@ class FilesSeen(BaseModel):
         lines = [f"{self.seen} files seen = {self.read} read + {not_read} not read" + (f" ({words})" if words else "")]
         if self.calls_by_split:
             splits = ", ".join(f"{count} {split}" for split, count in self.calls_by_split.items())
-            lines.append(f"calls with both their files, by the provider's split: {splits}")
+            lines.append(f"calls that can be read, by the provider's split: {splits}")
         if self.copies:
             lines.append(f"copies of these calls, set aside as duplicate_stem: {self.copies}; nothing is lost with them")
         if self.near_misses:

@@ -44,8 +44,8 @@ MANIFEST_SCHEMA = pa.schema(
 """One row a call, as planned before any file is opened.
 
 `*_container` is the path of a zip or tar (then `*_member` is the member's raw name; of an archive inside it, that one's raw
-name, a NUL, and the member's) or of the file itself (then `*_member` is null). `reason` is set where the call is rejected
-already. `num_bytes` is the size of the audio file; `version` changes when a file of the call does (CRC-32 of a zip's member,
+name, a NUL, and the member's) or of the file itself (then `*_member` is null). `reason` is set where the call is rejected.
+`num_bytes` is the size of the audio file; `version` changes when a file of the call does (CRC-32 of a zip's member,
 modification time and size of a tar's, modification time of a plain file).
 """
 

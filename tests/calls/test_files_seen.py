@@ -46,13 +46,13 @@ def test_files_of_no_use_are_counted_by_suffix(tmp_path: Path) -> None:
         "x.tar.gz",
         ".hidden",
         ".git/config",
-        "d.avi",
+        "d.docx",
     ):
         put(tmp_path / name)
     put_zip(tmp_path / "a.zip", "x/", "x/readme.txt", "__MACOSX/x", "e.wav")
     found = seen(tmp_path)
     assert (found.seen, found.read) == (14, 4)
-    assert found.not_read == {"hidden": 3, ".txt": 3, ".csv": 1, "without suffix": 1, ".tar.gz": 1, ".avi": 1}
+    assert found.not_read == {"hidden": 3, ".txt": 3, ".csv": 1, "without suffix": 1, ".tar.gz": 1, ".docx": 1}
     line = found.lines()[0]
     assert line.startswith("14 files seen = 4 read + 10 not read (3 ")
     assert "1 without suffix" in line
@@ -68,7 +68,7 @@ def test_calls_are_counted_by_split_and_copies_apart(tmp_path: Path) -> None:
     assert found.calls_by_split == {"training": 2, "validation": 1, "unknown": 1}
     assert found.copies == 1
     assert found.lines()[1:] == [
-        "calls with both their files, by the provider's split: 2 training, 1 validation, 1 unknown",
+        "calls that can be read, by the provider's split: 2 training, 1 validation, 1 unknown",
         "copies of these calls, set aside as duplicate_stem: 1; nothing is lost with them",
     ]
 

@@ -7,8 +7,6 @@ import pytest
 from call_files import plan, put, put_zip, reasons, zipped
 
 from urgency_ray.calls.files import read_file
-from urgency_ray.calls.plan import files_seen, plan_calls
-from urgency_ray.config import DataConfig
 
 UNIQUE = "c6b32af2303765571a53e937_20230207120757"
 
@@ -223,18 +221,18 @@ def test_near_misses_are_named_and_counted(tmp_path: Path, wav: str, label: str,
     assert rows["unlike"]["detail"] == "no JSON has this stem"
 
 
-def test_recordings_of_other_formats_are_paired_and_the_one_that_lost_least_is_used(tmp_path: Path) -> None:
-    for name in ("a.json", "b.json", "mp3/b.mp3", "flac/b.flac", "b.m4a"):
-        put(tmp_path / name)
-    put_zip(tmp_path / "z.zip", "audio/a.OGG")
+def test_recordings_in_other_formats_are_no_further_calls(tmp_path: Path) -> None:
+    for name in ("mp3/c.mp3", "wav/c.WAV", "wav/c.flac", "json/c.json", "json/d.json", "flac/d.flac", "e.mp3", "e.flac"):
+        put(tmp_path / name, name.encode())
     rows = plan(tmp_path)
-    assert reasons(rows) == {"a": None, "b": None}
-    assert rows["a"]["audio_member"] == "audio/a.OGG"
-    assert rows["b"]["audio_container"] == str(tmp_path / "flac/b.flac")
-    assert files_seen(plan_calls(DataConfig(root=str(tmp_path)))).not_read == {".mp3": 1, ".m4a": 1}
+    assert reasons(rows) == {"c": None, "d": None, "e": "missing_label", "e#2": "missing_label"}
+    assert rows["c"]["audio_container"] == str(tmp_path / "wav" / "c.WAV")
+    assert rows["d"]["audio_container"] == str(tmp_path / "flac" / "d.flac")
 
 
-def test_two_recordings_are_no_call(tmp_path: Path) -> None:
-    for name in ("a.wav", "a.mp3"):
+def test_where_no_label_is_needed_none_is_missed(tmp_path: Path) -> None:
+    for name in ("1/a.wav", "1/a.json", "1/0001.wav", "2/b.wav", "2/b.json", "2/0001.json", "c.wav"):
         put(tmp_path / name)
-    assert reasons(plan(tmp_path)) == {"a": "missing_label"}
+    found = reasons(plan(tmp_path, require_text=False, require_urgency=False))
+    assert found == {"a": None, "b": None, "c": None, "1:0001": None, "2:0001": "missing_audio"}
+    assert reasons(plan(tmp_path, require_text=False, unit="utterance"))["c"] == "missing_label"

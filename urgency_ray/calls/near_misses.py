@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 _BLANKS = re.compile(r"[\s\u200b-\u200f\u202a-\u202e\u2060\ufeff]+")
-_SUFFIXES = re.compile(r"(?:\.(?:wave?|json|txt|mp3|m4a|flac|ogg))+$", re.IGNORECASE)
+_SUFFIXES = re.compile(r"(?:\.(?:wave?|json|txt|mp3|m4a|flac|ogg|pcm|raw))+$", re.IGNORECASE)
 _COPY = re.compile(r"(?:[\s_-]*(?:\(\d+\)|\[\d+\]|복사본|사본|copy|copy\s*\d+))+$", re.IGNORECASE)
 _HANGUL = re.compile("[가-힣]")
 _MISREADINGS = [

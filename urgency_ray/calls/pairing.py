@@ -14,20 +14,20 @@ from typing import NamedTuple
 
 from urgency_ray.calls.archives import Fault
 from urgency_ray.calls.files import read_start
-from urgency_ray.calls.formats import LABEL_SUFFIX
+from urgency_ray.calls.formats import AUDIO_SUFFIXES
 from urgency_ray.calls.places import Place
 from urgency_ray.errors import Reason, Reject
 
 _HEX_DIGITS_OF_A_UNIQUE_STEM = 16
 _MOST_COMPARED = 16
+_FORMATS = {suffix: rank for rank, suffix in enumerate(AUDIO_SUFFIXES)}
 _HEX_DIGIT = re.compile("[0-9a-fA-F]")
-
 
 Key = tuple[str, ...]
 
 
 class File(NamedTuple):
-    """A WAV, a label, or what cannot be read and is a row of its own (its `stem` is the whole file name)."""
+    """A recording (for short: a WAV), a label, or what cannot be read and is a row of its own (its `stem` is the file name)."""
 
     stem: str
     suffix: str
@@ -39,9 +39,9 @@ class File(NamedTuple):
     fault: Fault
 
     @property
-    def is_recording(self) -> bool:
+    def is_audio(self) -> bool:
         """Whether it is a recording, and not a label."""
-        return self.suffix != LABEL_SUFFIX
+        return self.suffix != ".json"
 
 
 class Call(NamedTuple):
@@ -153,9 +153,9 @@ class Stem:
     def reused(self) -> dict[Key, int]:
         """The folders that use the stem for different calls, with how deep the path is that they share with another of them."""
         depths: dict[Key, int] = {}
-        for is_recording in (True, False):
-            files = [file for pair in self.pairs for file in pair.files if file.is_recording is is_recording]
-            files += [file for file in self.left if file.is_recording is is_recording]
+        for is_audio in (True, False):
+            files = [file for pair in self.pairs for file in pair.files if file.is_audio is is_audio]
+            files += [file for file in self.left if file.is_audio is is_audio]
             keys = sorted({file.place.key for file in files})
             if len(keys) > 1 and _differ(files):
                 for one, other in pairwise(keys):
@@ -166,7 +166,7 @@ class Stem:
     def pair_apart(self, folders: Folders) -> None:
         """Pair what is left, the nearest first, where there is one of each; reject the rest."""
         for depth in range(max((len(file.place.key) for file in self.left), default=0), -1, -1):
-            if len({file.is_recording for file in self.left}) < 2:
+            if len({file.is_audio for file in self.left}) < 2:
                 break
             groups, self.left = _group(self.left, lambda place, depth=depth: place.key[:depth]), []  # type: ignore[misc]
             for group in groups:
@@ -251,7 +251,7 @@ def pair_stems(by_stem: dict[str, list[File]]) -> dict[str, Stem]:
 
 def is_plain(files: Sequence[File]) -> bool:
     """Whether they are a WAV and a label side by side, as nearly all are."""
-    return len(files) == 2 and files[0].is_recording is not files[1].is_recording and files[0].place.key == files[1].place.key
+    return len(files) == 2 and files[0].is_audio != files[1].is_audio and files[0].place.key == files[1].place.key
 
 
 def _looks_unique(stem: str) -> bool:
@@ -274,12 +274,12 @@ def _split(files: Iterable[File]) -> tuple[list[File], list[File]]:
     wavs: list[File] = []
     labels: list[File] = []
     for file in files:
-        (wavs if file.is_recording else labels).append(file)
+        (wavs if file.is_audio else labels).append(file)
     return wavs, labels
 
 
 def _alone(file: File, fault: Fault = None) -> Call:
-    return Call(file, None, fault) if file.is_recording else Call(None, file, fault)
+    return Call(file, None, fault) if file.is_audio else Call(None, file, fault)
 
 
 def _rank(files: Sequence[File]) -> tuple[bool, bool]:
@@ -287,7 +287,7 @@ def _rank(files: Sequence[File]) -> tuple[bool, bool]:
 
 
 def _best(files: Sequence[File]) -> File:
-    return min(files, key=lambda file: _rank([file]))
+    return min(files, key=lambda file: (*_rank([file]), _FORMATS.get(file.suffix, 0)))
 
 
 def _count(files: Sequence[File], noun: str) -> str:

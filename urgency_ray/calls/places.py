@@ -21,7 +21,7 @@ _WORD = re.compile(r"[^\s_.()\[\]-]+")
 _ORDINAL = re.compile(r"\d{1,2}")
 # Words for the kind of the files in a folder: what is left of its name is what it shares with the folder of the other kind.
 _KIND = re.compile(
-    r"(?:wav|wave|flac|mp3|ogg|aiff|audio|sound|source|json|label|labels|labeled|labelled|labeling|labelling|annotation|annot|text|transcript"
+    r"(?:wav|wave|flac|mp3|ogg|opus|m4a|aiff?|audio|sound|source|json|label|labels|labeled|labelled|labeling|labelling|annotation|annot|text|transcript"
     r"|원천|음성|오디오|녹음|라벨|라벨링|전사)(?:s|file|files|data|데이터)?"
 )
 _RATE = re.compile(r"\d+k(?:hz)?|\d+hz|\d+bit|mono|stereo|pcm\d*")

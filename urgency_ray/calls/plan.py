@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 from unicodedata import normalize
@@ -18,11 +19,11 @@ from urgency_ray.accounts import FilesSeen
 from urgency_ray.calls.archives import Fault, is_archive_name
 from urgency_ray.calls.files import Entry, Listing, max_audio_bytes
 from urgency_ray.calls.foreign import Foreign, advice, classify, missing_part, suffix_of
-from urgency_ray.calls.formats import AUDIO_SUFFIXES, LABEL_SUFFIX
+from urgency_ray.calls.formats import AUDIO_SUFFIXES
 from urgency_ray.calls.label import MAX_LABEL_BYTES
 from urgency_ray.calls.label_collections import name_collections
 from urgency_ray.calls.near_misses import find_near_misses
-from urgency_ray.calls.pairing import Call, File, Key, pair_stems
+from urgency_ray.calls.pairing import Call, File, pair_stems
 from urgency_ray.calls.places import place_of
 from urgency_ray.config import DataConfig
 from urgency_ray.errors import Reason, RequestError
@@ -31,7 +32,7 @@ from urgency_ray.schema import MANIFEST_SCHEMA
 ROWS_PER_BATCH = 8192
 _SHOWN = 3
 FILES_SEEN_KEY = b"files_seen"
-_SUFFIXES = frozenset((*AUDIO_SUFFIXES, LABEL_SUFFIX))
+_SUFFIXES = frozenset((*AUDIO_SUFFIXES, ".json"))
 _NO_PARTNER = {
     True: (Reason.MISSING_LABEL, "no JSON has this stem"),
     False: (Reason.MISSING_AUDIO, "no recording has this stem"),
@@ -55,7 +56,7 @@ def plan_calls(data: DataConfig) -> pa.Table:
     found = _Found(data)
     if not found.holds_calls():
         raise RequestError(f"--data.root {data.root}: {found.nothing()}")
-    calls = _name_calls(data, found)
+    calls = _name_calls(found, _Missing(found, is_label_needed=data.require_text or data.unit == "utterance"))
     rows = (_row(call_id, calls.pop(call_id)) for call_id in sorted(calls))
     batches, splits, num_copies = [], Counter[str](), 0
     # A call is given up once it is in a batch: whole columns of Python objects would take more memory than all else.
@@ -66,8 +67,8 @@ def plan_calls(data: DataConfig) -> pa.Table:
         splits.update(row[7] for row in batch if row[9] is None)
         num_copies += sum(row[9] == Reason.DUPLICATE_STEM for row in batch)
     seen = found.seen(dict(splits.most_common()), num_copies)
-    manifest = name_collections(pa.Table.from_batches(batches))
-    return manifest.replace_schema_metadata({FILES_SEEN_KEY: seen.model_dump_json()})
+    table = name_collections(pa.Table.from_batches(batches))
+    return table.replace_schema_metadata({FILES_SEEN_KEY: seen.model_dump_json()})
 
 
 def files_seen(manifest: pa.Table) -> FilesSeen:
@@ -92,21 +93,20 @@ class _Found:
         self._not_read: Counter[str] = Counter()
         self._foreign: defaultdict[tuple[str, Foreign], list[Entry]] = defaultdict(list)
         self._archives: set[tuple[str, str]] = set()
-        self._max_audio_bytes = max_audio_bytes(data)
+        self._limits = dict.fromkeys(AUDIO_SUFFIXES, max_audio_bytes(data)) | {".json": MAX_LABEL_BYTES}
         self._listing = Listing(data.root)
         for entry in self._listing.entries():
             self._sort_out(entry)
-        self._choose_formats()
         self._num_files = sum(map(len, self.by_stem.values()))
         self._name_foreign()
 
     def _sort_out(self, entry: Entry) -> None:
         stem, suffix = posixpath.splitext(entry.filename)
-        suffix = suffix if suffix in _SUFFIXES else suffix.lower()
+        suffix = suffix.lower()
         if suffix in _SUFFIXES and not entry.is_row:
-            fault, limit = entry.fault, MAX_LABEL_BYTES if suffix == LABEL_SUFFIX else self._max_audio_bytes
-            if fault is None and entry.num_bytes > limit:
-                fault = Reason.FILE_TOO_LARGE, f"{entry.num_bytes} bytes; at most {limit} are read"
+            fault = entry.fault
+            if fault is None and entry.num_bytes > self._limits[suffix]:
+                fault = Reason.FILE_TOO_LARGE, f"{entry.num_bytes} bytes; at most {self._limits[suffix]} are read"
             file = self._file(entry, stem if stem.isascii() else normalize("NFC", stem), suffix, fault)
             same = self.by_stem.setdefault(file.stem, [])
             same.append(file)
@@ -117,20 +117,6 @@ class _Found:
         place = place_of(entry.folder, self._listing.base)
         return File(stem, suffix, entry.container, entry.member, entry.num_bytes, entry.version, place, fault)
 
-    def _choose_formats(self) -> None:
-        """Of a recording that lies there in several formats, the one that has lost least; the others are no further calls."""
-        for stem, files in self.by_stem.items():
-            recordings = [file for file in files if file.is_recording]
-            if len({file.suffix for file in recordings}) < 2:
-                continue
-            best: dict[Key, int] = {}
-            for file in recordings:
-                rank = AUDIO_SUFFIXES.index(file.suffix)
-                best[file.place.key] = min(rank, best.get(file.place.key, rank))
-            others = [file for file in recordings if AUDIO_SUFFIXES.index(file.suffix) > best[file.place.key]]
-            self._not_read.update(file.suffix for file in others)
-            self.by_stem[stem] = [file for file in files if file not in others]
-
     def _pass_over(self, entry: Entry) -> None:
         self._not_read[suffix_of(entry.filename)] += 1
         if entry.is_row or (entry.fault and is_archive_name(entry.filename)):
@@ -138,6 +124,11 @@ class _Found:
             self._add_row(entry, entry.filename, entry.fault)
         elif foreign := classify(entry.filename):
             self._foreign[entry.folder, foreign].append(entry)
+
+    def leave_unread(self, file: File) -> None:
+        """Count a recording as not read."""
+        self._num_files -= 1
+        self._not_read[file.suffix] += 1
 
     def _add_row(self, entry: Entry, name: str, fault: Fault) -> None:
         # What an archive's name says of split and region is said of the archive as well.
@@ -174,7 +165,7 @@ class _Found:
         lines = [f"{', '.join(some[:_SHOWN])}{' …' * (len(some) > _SHOWN)}: {words}" for words, some in names.items()]
         what = f"; not read: {counts}" if counts else ""
         more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-        start = f"holds no calls (no .wav, .json, .zip or .tar file, or only empty archives){what}"
+        start = f"holds no calls (no recording, .json, .zip or .tar file, or only empty archives){what}"
         return " ".join("; ".join([start, *lines[:_SHOWN], *more]).split())
 
     def seen(self, calls_by_split: dict[str, int], num_copies: int) -> FilesSeen:
@@ -191,16 +182,15 @@ class _Found:
         )
 
 
-def _name_calls(data: DataConfig, found: _Found) -> dict[str, Call]:
+def _name_calls(found: _Found, missing: _Missing) -> dict[str, Call]:
     """The calls by their ids: the stem where it names one call, else with its folder before it, and a number if need be."""
     stems = pair_stems(found.by_stem)
-    missing = _Missing(data, found, [files[0] for files in found.by_stem.values() if len(files) == 1 and not files[0].fault])
     calls: dict[str, Call] = {}
     others: list[tuple[str, Call]] = []
     for stem in list(found.by_stem):
         files = found.by_stem.pop(stem)
         if stem not in stems:
-            wavs, labels = ([file for file in files if file.is_recording is is_recording] for is_recording in (True, False))
+            wavs, labels = ([file for file in files if file.is_audio is is_audio] for is_audio in (True, False))
             calls[stem] = missing.explain(Call(wavs[0] if wavs else None, labels[0] if labels else None))
             continue
         outcome = stems.pop(stem)
@@ -212,7 +202,8 @@ def _name_calls(data: DataConfig, found: _Found) -> dict[str, Call]:
             ids = [stem]
             calls[stem] = outcome.pairs[0]
         others += [(stem if len(alone) == 1 and not ids else _with_folder(call, stem), call) for call in alone]
-        others += [(ids[index], _as_copy(copy, outcome.pairs[index])) for index, copy in outcome.copies]
+        for index, copy in outcome.copies:
+            others += [(ids[index], call) for call in _as_copy(found, copy, outcome.pairs[index])]
     others += [(call.wav.stem, call) for call in found.rows if call.wav]
     numbers: defaultdict[str, int] = defaultdict(lambda: 1)
     for wanted, call in others:
@@ -228,35 +219,40 @@ def _with_folder(call: Call, stem: str) -> str:
     return f"{'/'.join(call.place.key)}:{stem}" if call.place.key else stem
 
 
-def _as_copy(copy: Call, used: Call) -> Call:
+def _as_copy(found: _Found, copy: Call, used: Call) -> Iterator[Call]:
+    """The row of a copy; a recording in another format is none."""
+    if copy.wav and used.wav and copy.wav.suffix != used.wav.suffix:
+        found.leave_unread(copy.wav)
+        copy = copy._replace(wav=None)
     file = used.wav if copy.wav else used.label
-    assert file is not None
-    return copy._replace(fault=(Reason.DUPLICATE_STEM, f"the one used is in {file.container}"))
+    if file and copy.files:
+        yield copy._replace(fault=(Reason.DUPLICATE_STEM, f"the one used is in {file.container}"))
 
 
 class _Missing:
     """What the row of a WAV without a label, or a label without a WAV, says; the near misses are counted in `found`."""
 
-    def __init__(self, data: DataConfig, found: _Found, lonely: list[File]) -> None:
-        self._wants_labels = data.require_text or data.unit == "utterance"
+    def __init__(self, found: _Found, *, is_label_needed: bool) -> None:
+        self._is_label_needed = is_label_needed
         self._nearly: dict[tuple[bool, str], str] = {}
-        wavs, labels = ([file.stem for file in lonely if file.is_recording is is_recording] for is_recording in (True, False))
-        suffixes = {file.stem: file.suffix for file in lonely if file.is_recording}
+        lonely = [files[0] for files in found.by_stem.values() if len(files) == 1 and not files[0].fault]
+        wavs, labels = ({file.stem: file for file in lonely if file.is_audio is is_audio} for is_audio in (True, False))
         near_misses = find_near_misses(wavs, labels) if wavs and labels else []
         for wav, label, kind in near_misses:
-            self._nearly[True, wav] = f"{label}.json differs {kind} alone"
-            self._nearly[False, label] = f"{wav}{suffixes[wav]} differs {kind} alone"
+            self._nearly[True, wav] = f"; {label}.json differs {kind} alone"
+            self._nearly[False, label] = f"; {wav}{wavs[wav].suffix} differs {kind} alone"
         found.near_misses = dict(Counter(miss.kind for miss in near_misses).most_common())
 
     def explain(self, call: Call) -> Call:
-        """The call, with its fault where it lacks a file."""
+        """The call, with its fault where it lacks a file that it needs."""
         files = call.files
-        if call.fault or len(files) == 2 or files[0].fault or (files[0].is_recording and not self._wants_labels):
+        if len(files) == 2 or files[0].fault:
             return call
-        reason, words = _NO_PARTNER[files[0].is_recording]
-        nearly = self._nearly.get((files[0].is_recording, files[0].stem))
-        words += f"; {nearly}" if nearly else ""
-        return call._replace(fault=(reason, words))
+        (file,) = files
+        reason, words = _NO_PARTNER[file.is_audio]
+        if not self._is_label_needed and file.is_audio and (call.fault is None or call.fault[0] is reason):
+            return call._replace(fault=None)
+        return call if call.fault else call._replace(fault=(reason, words + self._nearly.get((file.is_audio, file.stem), "")))
 
 
 def _row(call_id: str, call: Call) -> tuple[Any, ...]:

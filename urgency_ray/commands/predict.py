@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy
 
 from urgency_ray import cluster
-from urgency_ray.calls.plan import plan_calls
+from urgency_ray.calls.plan import files_seen, plan_calls
 from urgency_ray.config import Config
 from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
 from urgency_ray.embedding.transform import repeat_transform
@@ -52,6 +52,8 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
         config = config.replace({"data.require_text": False})
     probe_encoders(config)
     manifest = plan_calls(config.data)
+    for line in files_seen(manifest).lines():
+        log.info(line)
     cluster.connect(config.ray)
     cut: list[NDArray[np.int64]] = []
     with cluster.Relay(Progress(manifest.num_rows), PROGRESS_SEC) as send, cluster.Relay(cut.extend, 1.0) as send_cut:
