@@ -135,7 +135,7 @@ def test_a_run_folder_whose_config_cannot_be_read(
     check_one_line(capsys, "config.yaml", command, "--run-dir", tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1 and no more", LFS])
+@pytest.mark.parametrize("content", [b"", b"PAR1 and no more", b"PAR1" + bytes(range(256)) + b"\x40\0\0\0PAR1", LFS])
 @pytest.mark.parametrize("command", ["train", "tune", "export"])
 def test_embeddings_that_cannot_be_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, content: bytes

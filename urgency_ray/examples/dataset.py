@@ -94,8 +94,11 @@ def _reading() -> Iterator[None]:
     """A file of the embeddings that Arrow cannot read is damaged."""
     try:
         yield
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         said = " ".join(str(error).split())
+        # Some damage is an OSError to Arrow, as a store that does not answer is.
+        if not isinstance(error, pa.ArrowException) and "Parquet" not in said:
+            raise
         raise RequestError(f"{said}; run extract on it again: what is damaged is made anew") from None
 
 
