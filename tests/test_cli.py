@@ -1,9 +1,11 @@
+import dataclasses
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow.parquet as pq
 import pytest
@@ -72,6 +74,43 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(
     assert run(*arguments) == 2
     assert message in one_line(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
+    """Exit code of a command that ends in an error."""
+
+    def work(*_: object) -> None:
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "report", dataclasses.replace(cli.COMMANDS["report"], run=work))
+    return int(run("report", "--run-dir", "runs/a"))
+
+
+def test_what_the_cluster_lost_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+
+    assert fail_with(monkeypatch, OutOfMemoryError("Task was killed due to the node running low on memory.\nMore.")) == 1
+    line = one_line(capsys)
+    assert "OutOfMemoryError: Task was killed due to the node running low on memory." in line
+    assert "Run the command again: what is done is kept" in line
+    assert fail_with(monkeypatch, WorkerCrashedError()) == 1
+    assert "WorkerCrashedError" in one_line(capsys)
+
+
+def test_a_full_disk_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError("[Errno 28] Error writing bytes to file. Detail: [errno 28] No space left on device")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Mock(free=4096))
+    assert fail_with(monkeypatch, full) == 1
+    assert "error: runs/a: no space is left on its disk; free some" in one_line(capsys)
+    # Where each disk has room by now, what the system said stands.
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Mock(free=1 << 30))
+    assert fail_with(monkeypatch, full) == 1
+    assert "No space left on device" in one_line(capsys)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyError, match="a bug"):
+        fail_with(monkeypatch, KeyError("a bug"))
 
 
 def test_a_folder_without_calls_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

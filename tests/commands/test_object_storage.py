@@ -16,7 +16,8 @@ import pytest
 from pyarrow import fs
 from shared_runs import Extracted, KnownCorpus
 
-from urgency_ray import storage
+from urgency_ray import lease, storage
+from urgency_ray.errors import RequestError
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +115,27 @@ def test_a_bucket_that_is_not_there_is_one_line(bucket: Any) -> None:
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: --data.root s3://nowhere/x: no such folder")
+
+
+def test_a_lease_in_a_bucket_keeps_the_second_out_and_is_taken_over_from_the_dead(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    location = f"{bucket}/runs/leased/train.lease"
+    hold = "import sys, time; from urgency_ray import lease\nwith lease.hold(sys.argv[1], 'a'): print(1, flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", hold, location], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "1\n"
+    with (
+        pytest.raises(RequestError, match=f"train: process {holder.pid} on .* is at it already"),
+        lease.hold(location, "train"),
+    ):
+        pass
+    holder.kill()
+    holder.wait()
+    with lease.hold(location, "train"):
+        assert json.loads(storage.read_text(location))["pid"] == os.getpid()
+    assert "train: taken over from process" in caplog.text
+    assert not storage.exists(location)
 
 
 def test_a_table_larger_than_one_part_arrives_whole(bucket: Any) -> None:

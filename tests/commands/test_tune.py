@@ -224,9 +224,17 @@ def test_the_models_of_a_search_are_mixed_and_the_best_on_unseen_rows_is_saved(
     assert Path(write_report(run_dir)).read_text(encoding="utf-8").count("The models of the search as one") == 1
 
 
-def test_models_are_mixed_of_members_alone() -> None:
-    with pytest.raises(RequestError, match=r"tune\.ensemble: 3 mixes members, but train\.members is null: set it, to 5 say"):
-        Config().replace({"tune.ensemble": 3})
+@pytest.mark.parametrize(
+    ("members", "choices", "said"),
+    [
+        (None, "model.hidden_dim", r"tune\.ensemble: 3 mixes members, but train\.members is null: set it, to 5 say"),
+        (5, "train.members", r"tune\.ensemble: mixes members of the same folds: take train\.members out of tune\.space"),
+    ],
+)
+def test_models_are_mixed_of_members_alone(members: int | None, choices: str, said: str, tmp_path: Path) -> None:
+    space = {choices: {"type": "categorical", "choices": [8, 16]}}
+    with pytest.raises(RequestError, match=said):
+        tune(Config().replace({"tune.ensemble": 3, "train.members": members, "tune.space": space}), str(tmp_path))
 
 
 @pytest.mark.parametrize(

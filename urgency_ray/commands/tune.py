@@ -18,7 +18,7 @@ import pyarrow as pa
 from optuna.trial import FrozenTrial, TrialState
 
 from urgency_ray import cluster, lease, storage
-from urgency_ray.config import Config, read_field
+from urgency_ray.config import Config, read_field, searched_fields
 from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.examples.dataset import Examples, Splits, label_counts
 from urgency_ray.examples.splits import val_folds
@@ -55,6 +55,7 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_space(config)
+    _check_ensemble(config)
     inputs = SharedInputs(config.ray)
     config, examples, splits = open_run(config, run_dir, inputs.keep)
     folds = _trial_folds(config, examples, splits)
@@ -98,6 +99,15 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
     for line in (*format_verdict(summary), f"retrain the winner with --config {folder.best}"):
         log.info("%s", line)
     return summary
+
+
+def _check_ensemble(config: Config) -> None:
+    if config.tune.ensemble is None:
+        return
+    if config.train.members is None:
+        raise RequestError(f"tune.ensemble: {config.tune.ensemble} mixes members, but train.members is null: set it, to 5 say")
+    if "train.members" in searched_fields(config.tune.space):
+        raise RequestError("tune.ensemble: mixes members of the same folds: take train.members out of tune.space")
 
 
 def _trial_folds(config: Config, examples: Examples, splits: Splits) -> list[Splits]:

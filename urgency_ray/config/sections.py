@@ -192,14 +192,6 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _mixes_members(self) -> Self:
-        if self.tune.ensemble is not None and self.train.members is None:
-            raise ValueError(f"tune.ensemble: {self.tune.ensemble} mixes members, but train.members is null: set it, to 5 say")
-        if self.tune.ensemble is not None and "train.members" in searched_fields(self.tune.space):
-            raise ValueError("tune.ensemble mixes members of the same folds: take train.members out of tune.space")
-        return self
-
-    @model_validator(mode="after")
     def _search_space_names_fields(self) -> Self:
         known = {name for name, _ in iter_fields()}
         for name in searched_fields(self.tune.space):
