@@ -89,7 +89,8 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
 def test_what_the_cluster_lost_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
-    assert fail_with(monkeypatch, OutOfMemoryError("Task was killed due to the node running low on memory.\nMore.")) == 1
+    killed: Any = OutOfMemoryError
+    assert fail_with(monkeypatch, killed("Task was killed due to the node running low on memory.\nMore.")) == 1
     line = one_line(capsys)
     assert "OutOfMemoryError: Task was killed due to the node running low on memory." in line
     assert "Run the command again: what is done is kept" in line

@@ -24,6 +24,14 @@ pytestmark = pytest.mark.slow
 # Several commands in one process share its Ray session; what they print is all that a failure has to say.
 COMMANDS = "import json, sys; from urgency_ray.cli import main; sys.exit(max(map(main, json.loads(sys.argv[1]))))"
 
+HOLD = """
+import sys, time
+from urgency_ray import lease
+with lease.hold(sys.argv[1], "train"):
+    print(1, flush=True)
+    time.sleep(60)
+"""
+
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[Any]:
@@ -118,17 +126,14 @@ def test_a_bucket_that_is_not_there_is_one_line(bucket: Any) -> None:
 
 
 def test_a_lease_in_a_bucket_keeps_the_second_out_and_is_taken_over_from_the_dead(
-    bucket: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bucket: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     location = f"{bucket}/runs/leased/train.lease"
-    hold = "import sys, time; from urgency_ray import lease\nwith lease.hold(sys.argv[1], 'a'): print(1, flush=True); time.sleep(60)"
-    holder = subprocess.Popen([sys.executable, "-c", hold, location], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, location], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "1\n"
-    with (
-        pytest.raises(RequestError, match=f"train: process {holder.pid} on .* is at it already"),
-        lease.hold(location, "train"),
-    ):
+    who = f"train: process {holder.pid} on .* is at it already"
+    with pytest.raises(RequestError, match=who), lease.hold(location, "train"):
         pass
     holder.kill()
     holder.wait()
