@@ -43,6 +43,7 @@ OPTIONS = {
     "train.checkpoint_epochs": "1",
     "train.baselines": "false",
     "tune.num_trials": str(NUM_TRIALS),
+    "tune.ensemble": "null",
 }
 
 
