@@ -121,6 +121,8 @@ def _go_on(
     log.info(accounts.line())
     if accounts.rows_noted:
         log.warning("warning: %d embedded rows say in their detail what is odd about recording or label", accounts.rows_noted)
+    if former is not None and storage.exists(folder.metrics):
+        log.warning("warning: the model in %s was trained on what it held before: train again", run_dir)
     return _refuse_empty(run_dir, accounts)
 
 
