@@ -56,6 +56,12 @@ def suffix(location: str) -> str:
     return posixpath.splitext(without_options(location))[1]
 
 
+def add_suffix(location: str, suffix: str) -> str:
+    """A name beside that of a file: `suffix` at its end, before the options of a URI."""
+    address = without_options(location)
+    return address + suffix + location[len(address) :]
+
+
 def absolute(location: str) -> str:
     """A URI as it is; a local path in full, without `~`."""
     return location if "://" in location else os.path.abspath(os.path.expanduser(location))

@@ -35,7 +35,9 @@ def leave(run_dir: Path, status: str, *call_ids: str, name: str = "0", **known: 
 
 
 def open_left(run_dir: Path, manifest: pa.Table) -> Left:
-    return Left(str(run_dir), str(run_dir / "embeddings"), MADE_BY, manifest)
+    left = Left(str(run_dir / "embeddings"), manifest)
+    left.refuse_other(str(run_dir), MADE_BY)
+    return left
 
 
 def test_rejects_that_are_no_rows_any_more_are_dropped(tmp_path: Path) -> None:
@@ -113,3 +115,12 @@ def test_what_planning_rejects_stays_as_long_as_it_does_so_for_that(tmp_path: Pa
     leave(tmp_path, "embedded", "e")
     left = open_left(tmp_path, manifest_of("e", reason="ambiguous_stem", detail="two"))
     assert len(left.current) == len(left.doubtful) == 0
+
+
+def test_what_made_the_rows_is_compared(tmp_path: Path) -> None:
+    leave(tmp_path, "embedded", "c")
+    left = open_left(tmp_path, manifest_of("c"))
+    other = MADE_BY.model_copy(update={"audio_encoder": {"name": "b"}})
+    assert left.is_by(MADE_BY) and not left.is_by(other)
+    with pytest.raises(RequestError, match=r"audio_encoder\.name: a there, b here"):
+        left.refuse_other(str(tmp_path), other)

@@ -96,7 +96,8 @@ def _go_on(
 ) -> ExtractAccounts:
     """Make the rows that the run folder lacks, and its accounts; `former` are those of a finished run."""
     folder, embeddings, planned = RunFolder(run_dir), RunFolder(run_dir).embeddings, _digest(manifest)
-    left = recovery.Left(run_dir, embeddings, fingerprint, manifest)
+    left = recovery.Left(embeddings, manifest)
+    left.refuse_other(run_dir, fingerprint)
     kept = _find_kept(left, manifest, config)
     unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], kept)))
     if former is not None and former.manifest_sha256 == planned and not len(unfinished) and left.is_settled(kept):

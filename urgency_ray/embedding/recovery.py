@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import posixpath
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,25 +36,49 @@ class Left:
         current: ids of the calls that have all their rows, made of the files that are planned.
         doubtful: ids of those that have all their rows, too, but whose files, split or region have changed since, or that were
             rejected for what may be mended by now: `unchanged` says which are as they were.
-
-    Raises:
-        RequestError: the rows were made by other encoders or settings, or embedded calls are not planned.
     """
 
-    def __init__(self, run_dir: str, embeddings: str, fingerprint: Fingerprint, manifest: pa.Table) -> None:
+    def __init__(self, embeddings: str, manifest: pa.Table) -> None:
         self._filesystem, path = storage.open_location(embeddings)
         self._manifest = manifest
         self._tables: dict[str, pa.Table] = {}
+        self._fingerprints: list[Fingerprint | None] = []
         for file in list_files(self._filesystem, path, allow_not_found=True):
             if (table := self._read(file)) is not None:
-                refuse_other(run_dir, Fingerprint.of_schema(table.schema), fingerprint)
+                self._fingerprints.append(Fingerprint.of_schema(table.schema))
                 self._tables[file] = table.replace_schema_metadata()
-        self.current = self.doubtful = pa.array([], pa.string())
-        if self._tables:
-            # A reject may have been of a file that is no row of its own any more: its row goes, as that of a changed call does.
-            embedded = [table for file, table in self._tables.items() if f"/status={Status.EMBEDDED}/" in file]
-            _refuse_vanished(run_dir, embedded, manifest)
-            self.current, self.doubtful = _judge(pa.concat_tables(self._tables.values()), manifest)
+
+    @property
+    def current(self) -> pa.Array:
+        """See above."""
+        return self._judged[0]
+
+    @property
+    def doubtful(self) -> pa.Array:
+        """See above."""
+        return self._judged[1]
+
+    @cached_property
+    def _judged(self) -> tuple[pa.Array, pa.Array]:
+        if not self._tables:
+            return pa.array([], pa.string()), pa.array([], pa.string())
+        return _judge(pa.concat_tables(self._tables.values()), self._manifest)
+
+    def is_by(self, fingerprint: Fingerprint) -> bool:
+        """Whether all rows were made by what would make the next ones."""
+        return all(found is not None and not found.differences(fingerprint) for found in self._fingerprints)
+
+    def refuse_other(self, run_dir: str, fingerprint: Fingerprint) -> None:
+        """Refuse what contradicts the rows.
+
+        Raises:
+            RequestError: they were made by other encoders or settings, or embedded calls are not planned.
+        """
+        for found in self._fingerprints:
+            refuse_other(run_dir, found, fingerprint)
+        # A reject may have been of a file that is no row of its own any more: its row goes, as that of a changed call does.
+        embedded = [table for file, table in self._tables.items() if f"/status={Status.EMBEDDED}/" in file]
+        _refuse_vanished(run_dir, embedded, self._manifest)
 
     def unchanged(self, digests: pa.Table) -> pa.Array:
         """Ids of the doubtful calls whose rows are what `changes.digest_calls` makes of them now."""
