@@ -56,6 +56,12 @@ def suffix(location: str) -> str:
     return posixpath.splitext(without_options(location))[1]
 
 
+def add_suffix(location: str, suffix: str) -> str:
+    """A name beside that of a file: `suffix` at its end, before the options of a URI."""
+    address = without_options(location)
+    return address + suffix + location[len(address) :]
+
+
 def absolute(location: str) -> str:
     """A URI as it is; a local path in full, without `~`."""
     return location if "://" in location else os.path.abspath(os.path.expanduser(location))
@@ -74,6 +80,11 @@ def find_full(names: Iterable[str]) -> str | None:
         if "://" not in name and nearest is not None and shutil.disk_usage(nearest).free < FULL_BYTES:
             return name
     return None
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether Arrow found a file itself at fault: some damage is an OSError to it, as a store that does not answer is."""
+    return isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and "Parquet" in str(error))
 
 
 def read_text(location: str) -> str:

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import zipfile
 from collections import Counter
@@ -87,8 +88,93 @@ def test_other_encoders_and_other_calls_are_refused_with_the_reason(extracted: E
     ):
         extract(config.replace({"text_encoder.hashing_dim": 256}), run_dir)
     (tmp_path / "x_1.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(RequestError, match="the embeddings of other calls"):
+    with pytest.raises(RequestError, match=r"embeddings of 92 calls, 92 of which are not below data\.root"):
         extract(config.replace({"data.root": str(tmp_path)}), run_dir)
+
+
+def unpack(corpus: Path, folder: Path, flawed: set[str]) -> list[str]:
+    """Write 12 calls of a corpus as plain files; their stems."""
+    for archive in sorted(corpus.rglob("*.zip")):
+        with zipfile.ZipFile(archive) as source:
+            for name in source.namelist():
+                (folder / Path(name).name).write_bytes(source.read(name))
+    stems = sorted({path.stem for path in folder.iterdir()} - flawed)[:12]
+    for path in folder.iterdir():
+        if path.stem not in stems:
+            path.unlink()
+    return stems
+
+
+@pytest.mark.parametrize("unit", ["call", "utterance"])
+def test_a_finished_run_grows_with_its_calls_and_ends_like_one_made_at_once(
+    extracted: Extracted, corpus: KnownCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    calls, later, run_dir = tmp_path / "calls", tmp_path / "later", tmp_path / "run"
+    calls.mkdir()
+    later.mkdir()
+    stems = unpack(corpus[0], calls, {flaw.stem for flaw in corpus[1].flaws})
+    config = extracted[2].replace({"data.root": str(calls), "data.unit": unit})
+    for name in (f"{stems[0]}.wav", f"{stems[1]}.json", f"{stems[2]}.wav", f"{stems[2]}.json"):
+        shutil.move(calls / name, later / name)
+    whole = (calls / f"{stems[3]}.wav").read_bytes()
+    (calls / f"{stems[3]}.wav").write_bytes(whole[:1000])
+    first = extract(config, str(run_dir))
+    assert (first.calls_embedded, first.calls_rejected) == (8, 3)
+
+    for path in later.iterdir():
+        shutil.move(path, calls / path.name)
+    (calls / f"{stems[3]}.wav").write_bytes(whole)
+    label = json.loads((calls / f"{stems[4]}.json").read_text(encoding="utf-8"))
+    (calls / f"{stems[4]}.json").write_text(json.dumps({**label, "sentiment": "중립", "urgencyLevel": "상"}), encoding="utf-8")
+    for number, path in enumerate(sorted(calls.iterdir())):
+        os.utime(path, (number, number))
+    planned = []
+
+    def embed_and_note(manifest: pa.Table, *arguments: Any) -> Any:
+        planned.append(manifest["call_id"].to_pylist())
+        return embed_calls(manifest, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("urgency_ray.commands.extract.embed_calls", embed_and_note)
+        grown = extract(config, str(run_dir))
+    assert planned == [stems[:5]]
+    afresh = extract(config, str(tmp_path / "afresh"))
+    assert {**grown.model_dump(), "wall_sec": 0} == {**afresh.model_dump(), "wall_sec": 0}
+    assert grown.calls_embedded == 12
+    ours, theirs = (read_rows(folder).sort_values("example_id", ignore_index=True) for folder in (run_dir, tmp_path / "afresh"))
+    pd.testing.assert_frame_equal(ours, theirs)
+    files = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
+    assert extract(config, str(run_dir)) == grown
+    assert files == {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
+    assert len(load_examples(str(run_dir))) == grown.rows_embedded
+
+
+def test_calls_that_are_gone_are_refused_and_the_finished_run_stays_as_it_is(extracted: Extracted, tmp_path: Path) -> None:
+    run_dir = shutil.copytree(extracted[0], tmp_path / "run")
+    calls = shutil.copytree(calls_of(extracted), tmp_path / "calls")
+    next(path for path in calls.rglob("TS_*.zip")).unlink()
+    next(path for path in calls.rglob("TL_*.zip")).unlink()
+    files = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
+    with pytest.raises(RequestError, match=r"holds embeddings of 92 calls, \d+ of which are not below data\.root"):
+        extract(extracted[2].replace({"data.root": str(calls)}), str(run_dir))
+    assert files == {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_is_killed_while_it_grows_is_an_unfinished_one(
+    extracted: Extracted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = shutil.copytree(extracted[0], tmp_path / "run")
+    calls = shutil.copytree(calls_of(extracted), tmp_path / "calls")
+    change_labels(next(path for path in calls.rglob("TL_*.zip")), "하", "상")
+
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("urgency_ray.commands.extract.embed_calls", fail)
+    with pytest.raises(KeyboardInterrupt):
+        extract(extracted[2].replace({"data.root": str(calls)}), str(run_dir))
+    with pytest.raises(RequestError, match="its extract has not finished"):
+        load_examples(str(run_dir))
 
 
 def interrupt(run_dir: Any) -> None:
@@ -149,7 +235,7 @@ def test_calls_of_another_corpus_left_unfinished_are_refused(extracted: Extracte
     interrupt(run_dir)
     (tmp_path / "calls").mkdir()
     (tmp_path / "calls" / "x_1.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(RequestError, match=r"holds embeddings of calls that are not below data\.root"):
+    with pytest.raises(RequestError, match=r"which are not below data\.root"):
         extract(extracted[2].replace({"data.root": str(tmp_path / "calls")}), str(run_dir))
 
 
@@ -190,7 +276,7 @@ def test_files_that_cannot_be_read_just_now_are_not_removed(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("Too many open files")
 
-    monkeypatch.setattr("urgency_ray.embedding.ledger.pq.read_table", fail)
+    monkeypatch.setattr("urgency_ray.embedding.recovery.pq.read_table", fail)
     with pytest.raises(OSError, match="Too many open files"):
         extract(extracted[2], str(run_dir))
     assert files == {path: path.stat().st_mtime_ns for path in Path(run_dir).rglob("*.parquet")}

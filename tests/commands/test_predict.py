@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from shared_runs import KnownCorpus, Trained
 
 from urgency_ray.commands.predict import predict
 from urgency_ray.config import Config
+from urgency_ray.embedding.pipeline import embed_calls
 from urgency_ray.embedding.transform import repeat_transform
 from urgency_ray.errors import RequestError
 from urgency_ray.model.load import load_model
@@ -60,6 +63,41 @@ def test_csv_says_the_same(ray_session: None, trained: Trained, unlabelled: Any,
     frame = pd.read_csv(tmp_path / "new.csv")
     assert len(frame) == counts["calls_read"]
     assert frame["reason"].notna().sum() == counts["rows_rejected"]
+
+
+def test_a_killed_predict_goes_on_with_the_calls_that_it_has_embedded(
+    ray_session: None, trained: Trained, unlabelled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config().replace({"data.root": str(unlabelled[0]), "extract.rows_per_block": 4})
+    output, kept = tmp_path / "new.parquet", tmp_path / "new.parquet.unfinished"
+    counts, whole = predict(config, f"{trained[0]}/model", str(output)), pd.read_parquet(output).sort_values("call_id")
+    assert [path.name for path in tmp_path.iterdir()] == ["new.parquet"]
+    output.unlink()
+
+    def kill(tables: Any, *_: Any) -> None:
+        assert sum(map(len, tables)) == 20
+        raise KeyboardInterrupt
+
+    planned = []
+
+    def embed_and_note(manifest: pa.Table, *arguments: Any) -> Any:
+        planned.append(manifest["call_id"].to_pylist())
+        return embed_calls(manifest, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("urgency_ray.commands.predict.write_predictions", kill)
+        with pytest.raises(KeyboardInterrupt):
+            predict(config, f"{trained[0]}/model", str(output))
+    assert [path.name for path in tmp_path.iterdir()] == [kept.name]
+    lost = sorted(kept.iterdir())[0]
+    lost_calls = pq.read_table(lost)["call_id"].to_pylist()
+    lost.write_bytes(lost.read_bytes()[:100])
+    monkeypatch.setattr("urgency_ray.commands.predict.embed_calls", embed_and_note)
+    assert predict(config, f"{trained[0]}/model", str(output)) == counts
+    assert [sorted(calls) for calls in planned] == [sorted(lost_calls)]
+    assert [path.name for path in tmp_path.iterdir()] == ["new.parquet"]
+    again = pd.read_parquet(output).sort_values("call_id")
+    pd.testing.assert_frame_equal(again.reset_index(drop=True), whole.reset_index(drop=True))
 
 
 def test_bad_requests_are_one_line(trained: Trained, tmp_path: Path) -> None:

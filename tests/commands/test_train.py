@@ -380,3 +380,11 @@ def test_workers_that_do_not_fit_are_refused_before_anything_waits(ray_session: 
         train(config.replace({"train.num_workers": 64}), run_dir)
     with pytest.raises(RequestError, match=r"train\.use_gpu: true with 1 workers, but the cluster has 0 GPUs"):
         train(config.replace({"train.use_gpu": True}), run_dir)
+
+
+def test_a_model_that_was_trained_before_its_run_grew_is_not_evaluated(trained: Trained, tmp_path: Path) -> None:
+    run_dir = shutil.copytree(trained[0], tmp_path / "run")
+    predictions = pq.read_table(run_dir / "predictions.parquet")
+    pq.write_table(predictions.slice(1), run_dir / "predictions.parquet")
+    with pytest.raises(RequestError, match="its embeddings have changed since its model was trained; train it again"):
+        evaluate_run(trained[2], str(run_dir))

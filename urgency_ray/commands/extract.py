@@ -15,8 +15,8 @@ from urgency_ray.accounts import ExtractAccounts
 from urgency_ray.calls.plan import files_seen, plan_calls
 from urgency_ray.calls.sample import sample_transcripts
 from urgency_ray.config import Config
-from urgency_ray.embedding import ledger
-from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
+from urgency_ray.embedding import ledger, recovery
+from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, digest_planned, embed_calls
 from urgency_ray.embedding.transform import make_fingerprint, open_arithmetic, pin_arithmetic, pin_revisions
 from urgency_ray.encoders.load import is_built_in
 from urgency_ray.encoders.probe import check_vocabulary, probe_encoders
@@ -28,16 +28,19 @@ log = logging.getLogger(__name__)
 
 ROWS_PER_DIGEST = 8192
 SAMPLE_CALLS = 20
+NOTHING_TO_DO = "%s holds the embeddings of these calls already: nothing to do"
 
 
 def extract(config: Config, run_dir: str) -> ExtractAccounts:
     """Embed every call below `config.data.root` into `<run_dir>/embeddings`; write `extract.json` and return it.
 
-    A finished run folder of the same calls, encoders and settings is left as it is; in an unfinished one, calls that have their
-    rows are not done again.
+    Calls that have their rows are not done again, be the run finished or not: new calls, and those whose content has changed,
+    are. A file with another modification time is read again, and where it says what it said, its call is kept. So a run grows
+    with its calls, and a finished one of the same calls, encoders and settings is left as it is.
 
     Raises:
-        RequestError: no calls there, an encoder cannot be loaded, or the run folder holds something else or is among the calls.
+        RequestError: no calls there, an encoder cannot be loaded, embedded calls are there no more, or the run folder holds
+            something else or is among the calls.
         UnreachableError: a file of a call cannot be reached; what is done is kept.
         WorkError: every call was rejected.
     """
@@ -46,7 +49,7 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
         raise RequestError(
             f"--run-dir {run_dir}: lies below data.root, where its files would be taken for calls; choose another"
         )
-    folder, embeddings = RunFolder(run_dir), RunFolder(run_dir).embeddings
+    folder = RunFolder(run_dir)
     config = pin_revisions(config)
     is_finished = storage.exists(folder.extract)
     if not is_finished:
@@ -58,41 +61,60 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
     manifest = plan_calls(config.data)
     for line in files_seen(manifest).lines():
         log.info(line)
-    planned = _digest(manifest)
+    former = None
     if is_finished:
-        accounts = ExtractAccounts.read(run_dir)
-        refuse_other(run_dir, accounts.fingerprint, fingerprint)
-        if accounts.manifest_sha256 != planned:
-            raise RequestError(f"--run-dir {run_dir}: holds the embeddings of other calls; choose another run folder")
-        if _is_whole(embeddings, manifest, accounts):
-            log.info("%s holds the embeddings of these calls already: nothing to do", run_dir)
-            return _refuse_empty(run_dir, accounts)
-        log.warning("warning: %s lacks files that it once had: their calls are done again", embeddings)
-    if not is_built_in(config.text_encoder):
-        check_vocabulary(config.text_encoder, sample_transcripts(manifest, config.data, SAMPLE_CALLS))
+        former = ExtractAccounts.read(run_dir)
+        refuse_other(run_dir, former.fingerprint, fingerprint)
+        if _is_done(run_dir, manifest, former):
+            return _refuse_empty(run_dir, former)
     with lease.hold(folder.lease("extract"), f"extract into {run_dir}"):
-        return _embed(config, run_dir, manifest, fingerprint, planned=planned, started=started)
+        return _go_on(config, run_dir, manifest, fingerprint, former, started=started)
 
 
-def _embed(
-    config: Config, run_dir: str, manifest: pa.Table, fingerprint: Fingerprint, *, planned: str, started: float
+def _is_done(run_dir: str, manifest: pa.Table, former: ExtractAccounts) -> bool:
+    """Whether a finished run is of these calls as they are, as far as can be told without reading one."""
+    if former.manifest_sha256 != _digest(manifest):
+        log.info("what lies below data.root has changed since %s was finished: going on with that", run_dir)
+        return False
+    if not _is_whole(RunFolder(run_dir).embeddings, manifest, former):
+        log.warning("warning: %s lacks files that it once had: their calls are done again", RunFolder(run_dir).embeddings)
+        return False
+    if former.rows_rejected_by_reason.keys() & {reason.value for reason in recovery.MENDED}:
+        return False
+    log.info(NOTHING_TO_DO, run_dir)
+    return True
+
+
+def _go_on(
+    config: Config,
+    run_dir: str,
+    manifest: pa.Table,
+    fingerprint: Fingerprint,
+    former: ExtractAccounts | None,
+    *,
+    started: float,
 ) -> ExtractAccounts:
-    """Make the rows that the run folder lacks, and its accounts; `planned` identifies the manifest."""
-    folder, embeddings = RunFolder(run_dir), RunFolder(run_dir).embeddings
-    finished = ledger.recover(run_dir, embeddings, fingerprint, manifest)
-    unfinished = manifest
-    if len(finished):
-        unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], finished)))
+    """Make the rows that the run folder lacks, and its accounts; `former` are those of a finished run."""
+    folder, embeddings, planned = RunFolder(run_dir), RunFolder(run_dir).embeddings, _digest(manifest)
+    left = recovery.Left(embeddings, manifest)
+    left.refuse_other(run_dir, fingerprint)
+    kept = _find_kept(left, manifest, config)
+    unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], kept)))
+    if former is not None and former.manifest_sha256 == planned and not len(unfinished) and left.is_settled(kept):
+        log.info(NOTHING_TO_DO, run_dir)
+        return _refuse_empty(run_dir, former)
+    if len(unfinished):
+        _check_encoders(config, manifest, is_checked=former is None)
+    if len(kept):
         log.info(
             "%d of %d calls have their rows already: going on with the rest", len(manifest) - len(unfinished), len(manifest)
         )
+    # From here to the end the run is an unfinished one, that nobody trains on.
+    storage.remove_file(folder.extract)
     storage.write_text(folder.config, config.to_yaml())
+    left.keep(kept)
     if len(unfinished):
-        cluster.connect(config.ray)
-        with cluster.Relay(Progress(len(unfinished)), PROGRESS_SEC) as send:
-            rows = embed_calls(unfinished, config, fingerprint, send)
-            filesystem, path = storage.open_location(embeddings)
-            rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
+        _embed(config, embeddings, unfinished, fingerprint)
     counts, wall_sec = ledger.account(embeddings, manifest), round(time.monotonic() - started, 3)
     files = files_seen(manifest)
     accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=planned, files=files)
@@ -100,7 +122,37 @@ def _embed(
     log.info(accounts.line())
     if accounts.rows_noted:
         log.warning("warning: %d embedded rows say in their detail what is odd about recording or label", accounts.rows_noted)
+    if former is not None and storage.exists(folder.metrics):
+        log.warning("warning: the model in %s was trained on what it held before: train again", run_dir)
     return _refuse_empty(run_dir, accounts)
+
+
+def _find_kept(left: recovery.Left, manifest: pa.Table, config: Config) -> pa.Array:
+    """Ids of the calls whose rows stay."""
+    if not len(left.doubtful):
+        return left.current
+    log.info("%d calls may have changed: reading them again", len(left.doubtful))
+    cluster.connect(config.ray)
+    doubtful = manifest.filter(pc.is_in(manifest["call_id"], left.doubtful))
+    same = left.unchanged(digest_planned(doubtful, config))
+    log.info("%d of them are as they were, %d are done again", len(same), len(doubtful) - len(same))
+    return pa.concat_arrays([left.current, same])
+
+
+def _check_encoders(config: Config, manifest: pa.Table, *, is_checked: bool) -> None:
+    """What can be known of the encoders before the work; `is_checked`: that they can be loaded is known already."""
+    if not is_checked:
+        probe_encoders(config)
+    if not is_built_in(config.text_encoder):
+        check_vocabulary(config.text_encoder, sample_transcripts(manifest, config.data, SAMPLE_CALLS))
+
+
+def _embed(config: Config, embeddings: str, manifest: pa.Table, fingerprint: Fingerprint) -> None:
+    cluster.connect(config.ray)
+    with cluster.Relay(Progress(len(manifest)), PROGRESS_SEC) as send:
+        rows = embed_calls(manifest, config, fingerprint, send)
+        filesystem, path = storage.open_location(embeddings)
+        rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
 
 
 def _refuse_empty(run_dir: str, accounts: ExtractAccounts) -> ExtractAccounts:
@@ -119,7 +171,11 @@ def _is_below(location: str, root: str) -> bool:
 def _is_whole(embeddings: str, manifest: pa.Table, accounts: ExtractAccounts) -> bool:
     try:
         return ledger.account(embeddings, manifest) == accounts.counts()
-    except (RuntimeError, FileNotFoundError, pa.ArrowInvalid):
+    except (RuntimeError, FileNotFoundError):
+        return False
+    except (pa.ArrowException, OSError) as error:
+        if not storage.is_damage(error):
+            raise
         return False
 
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
-from ray.data import ActorPoolStrategy
+from ray.data import ActorPoolStrategy, Dataset
 
-from urgency_ray import cluster
+from urgency_ray import cluster, lease, storage
 from urgency_ray.calls.plan import files_seen, plan_calls
 from urgency_ray.config import Config
 from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
-from urgency_ray.embedding.transform import repeat_transform
+from urgency_ray.embedding.transform import make_fingerprint, repeat_transform
 from urgency_ray.encoders.probe import probe_encoders
 from urgency_ray.errors import WorkError
 from urgency_ray.examples.tokens import describe_cut
-from urgency_ray.fingerprint import Fingerprint
-from urgency_ray.model.load import load_model
+from urgency_ray.model.load import Model, load_model
 from urgency_ray.prediction.by_call import CALL_OUTPUT_SCHEMA, classify_calls, whole_calls
 from urgency_ray.prediction.by_row import OUTPUT_SCHEMA, Classify
+from urgency_ray.prediction.kept import KeptRows, keep_rows
 from urgency_ray.prediction.output import check_output, describe_counts, write_predictions
 
 log = logging.getLogger(__name__)
@@ -31,6 +36,8 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
 
     A row is what the model was trained on, a call or an utterance (`by_row.OUTPUT_SCHEMA`). Of a hierarchical model it is a
     call, with the utterances that drove the decision (`by_call.CALL_OUTPUT_SCHEMA`; a .csv has the one that weighs most).
+
+    The embeddings are kept beside the output until that is written: a `predict` that was killed goes on with them.
 
     Args:
         config: its data.root, extract and ray sections; the transform comes from the model.
@@ -56,24 +63,10 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
         log.info(line)
     cluster.connect(config.ray)
     cut: list[NDArray[np.int64]] = []
-    with cluster.Relay(Progress(manifest.num_rows), PROGRESS_SEC) as send, cluster.Relay(cut.extend, 1.0) as send_cut:
-        rows = embed_calls(manifest, config, Fingerprint.model_validate(model.transform["fingerprint"]), send)
-        if not model.takes_calls:
-            classified = rows.map_batches(
-                Classify,
-                fn_constructor_args=(model, send_cut),
-                batch_format="pyarrow",
-                batch_size=1024,
-                compute=ActorPoolStrategy(size=1),
-                num_cpus=0.1,
-            )
-            tables = classified.iter_batches(batch_format="pyarrow", batch_size=None)
-            counts = write_predictions(tables, OUTPUT_SCHEMA, manifest, output)
-        else:
-            # The utterances of a call can be spread over blocks; they meet here, where one that was lost cannot go unseen.
-            calls = whole_calls(rows.iter_batches(batch_format="pyarrow", batch_size=None))
-            tables = (classify_calls(model, table) for table in calls)
-            counts = write_predictions(tables, CALL_OUTPUT_SCHEMA, manifest, output)
+    with lease.hold(storage.add_suffix(output, ".lease"), f"predict into {output}"):
+        kept = KeptRows(output, make_fingerprint(config), manifest)
+        counts = _classify(model, config, manifest, kept, output=output, cut=cut)
+        kept.discard()
     log.info("%s", describe_counts(counts))
     if "utterances" in counts:
         log.info("%d of %d utterances were rejected and had no say", counts["utterances_rejected"], counts["utterances"])
@@ -83,3 +76,44 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     if not counts["calls_predicted"]:
         raise WorkError(f"{output}: not one call could be classified: {describe_counts(counts)}; the file says why of each")
     return counts
+
+
+def _classify(
+    model: Model, config: Config, manifest: pa.Table, kept: KeptRows, *, output: str, cut: list[NDArray[np.int64]]
+) -> dict[str, Any]:
+    """Write what `model` says of all planned calls, and give their counts; `cut` gets the tokens cut off each transcript."""
+    unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], kept.call_ids)))
+    if len(kept.call_ids):
+        log.info("%d of %d calls are embedded already: going on with the rest", len(kept.call_ids), len(manifest))
+    with cluster.Relay(Progress(len(unfinished)), PROGRESS_SEC) as send, cluster.Relay(cut.extend, 1.0) as send_cut:
+        rows = _embed(config, unfinished, kept.location, send) if len(unfinished) else None
+        if model.takes_calls:
+            # The utterances of a call can be spread over blocks; they meet here, where one that was lost cannot go unseen.
+            calls = whole_calls(chain(kept.tables(), _stream(rows)))
+            return write_predictions((classify_calls(model, table) for table in calls), CALL_OUTPUT_SCHEMA, manifest, output)
+        rows = rows if rows is None else _classify_rows(rows, model, send_cut)
+        tables = chain(map(Classify(model, cut.append), kept.tables()), _stream(rows))
+        return write_predictions(tables, OUTPUT_SCHEMA, manifest, output)
+
+
+def _embed(config: Config, manifest: pa.Table, location: str, send: Callable[[Any], None]) -> Dataset:
+    """Embedding rows, kept below `location` as they pass."""
+    keep = functools.partial(keep_rows, location=location)
+    rows = embed_calls(manifest, config, make_fingerprint(config), send)
+    return rows.map_batches(keep, batch_format="pyarrow", batch_size=None, num_cpus=0.1)
+
+
+def _classify_rows(rows: Dataset, model: Model, send_cut: Callable[[Any], None]) -> Dataset:
+    """Rows of `OUTPUT_SCHEMA`, from embedding rows."""
+    return rows.map_batches(
+        Classify,
+        fn_constructor_args=(model, send_cut),
+        batch_format="pyarrow",
+        batch_size=1024,
+        compute=ActorPoolStrategy(size=1),
+        num_cpus=0.1,
+    )
+
+
+def _stream(rows: Dataset | None) -> Iterable[pa.Table]:
+    return [] if rows is None else rows.iter_batches(batch_format="pyarrow", batch_size=None)

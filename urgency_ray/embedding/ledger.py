@@ -1,87 +1,25 @@
-"""Which planned calls have their rows: what an unfinished extract left behind, and the accounts of a finished one."""
+"""The accounts of an extract: every planned call has its rows, and they are counted."""
 
 from __future__ import annotations
 
-import logging
-import posixpath
 from collections import Counter
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from urgency_ray import storage
 from urgency_ray.accounts import ExtractCounts
-from urgency_ray.errors import RequestError
-from urgency_ray.fingerprint import Fingerprint, refuse_other
 from urgency_ray.schema import Status
-
-log = logging.getLogger(__name__)
 
 FILES_AT_ONCE = 256
 
 
-def recover(run_dir: str, embeddings: str, fingerprint: Fingerprint, manifest: pa.Table) -> pa.Array:
-    """Make good what an interrupted extract left in `embeddings`; return the ids of the calls that have all their rows.
-
-    A file that was being written is removed, and so are the rows of a call that lacks some (its utterances can be spread over
-    two files, one of them never written), or whose files, split or region have changed since. What is left is whole calls of
-    `manifest`, once each.
-
-    Ray Data has checkpoints of its own, but reading them takes an actor of a whole CPU and a GiB, which a small machine does
-    not have to spare beside the encoders: the pipeline would wait for it for ever.
-
-    Raises:
-        RequestError: the rows were made by other encoders or settings, or are of calls that are not planned.
-    """
-    filesystem, path = storage.open_location(embeddings)
-    tables: dict[str, pa.Table] = {}
-    columns = ["call_id", "num_call_rows", "source_version", "provider_split", "region"]
-    for file in _list_files(filesystem, path, allow_not_found=True):
-        try:
-            if posixpath.basename(file).startswith(storage.PARTIAL):
-                raise pa.ArrowInvalid("never put into its place")
-            table = pq.read_table(file, filesystem=filesystem, columns=columns, partitioning=None)
-        except pa.ArrowInvalid:
-            log.info("removing a file that was not written to its end: %s", posixpath.basename(file))
-            filesystem.delete_file(file)
-            continue
-        refuse_other(run_dir, Fingerprint.of_schema(table.schema), fingerprint)
-        tables[file] = table.replace_schema_metadata()
-    if not tables:
-        return pa.array([], pa.string())
-    found = pa.concat_tables(tables.values())
-    # A reject may have been of a file that is no row of its own any more: its row goes, as that of a changed call does.
-    embedded = [table["call_id"] for file, table in tables.items() if f"/status={Status.EMBEDDED}/" in file]
-    if not all(pc.all(pc.is_in(call_ids, manifest["call_id"])).as_py() for call_ids in embedded):
-        raise RequestError(
-            f"--run-dir {run_dir}: holds embeddings of calls that are not below data.root; choose another run folder"
-        )
-    planned = _sources(manifest.rename_columns({"version": "source_version"}))
-    current = found.filter(pc.is_in(_sources(found), planned))
-    counts = current.group_by("call_id").aggregate([("num_call_rows", "max"), ("num_call_rows", "count")])
-    whole = counts.filter(pc.equal(counts["num_call_rows_max"], counts["num_call_rows_count"]))["call_id"].combine_chunks()
-    for file, table in tables.items():
-        kept = pc.is_in(table["call_id"], whole)
-        if not pc.all(kept).as_py():
-            whole_rows = pq.read_table(file, filesystem=filesystem, partitioning=None).filter(kept)
-            partial = posixpath.join(posixpath.dirname(file), f"{storage.PARTIAL}{posixpath.basename(file)}")
-            pq.write_table(whole_rows, partial, filesystem=filesystem)
-            filesystem.move(partial, file)
-    return whole
-
-
-def _list_files(filesystem: fs.FileSystem, folder: str, *, allow_not_found: bool = False) -> list[str]:
+def list_files(filesystem: fs.FileSystem, folder: str, *, allow_not_found: bool = False) -> list[str]:
+    """The paths of all files below a folder."""
     infos = filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=allow_not_found))
     return [info.path for info in infos if info.type == fs.FileType.File]
-
-
-def _sources(table: pa.Table) -> pa.ChunkedArray:
-    """A text for each row: what it was made of."""
-    columns = (pc.fill_null(table[name], "") for name in ("call_id", "source_version", "provider_split", "region"))
-    return pc.binary_join_element_wise(*columns, "\n")
 
 
 def account(embeddings: str, manifest: pa.Table) -> ExtractCounts:
@@ -102,7 +40,7 @@ def account(embeddings: str, manifest: pa.Table) -> ExtractCounts:
         "num_text_windows",
     ]
     filesystem, path = storage.open_location(embeddings)
-    files = _list_files(filesystem, path)
+    files = list_files(filesystem, path)
     planned = manifest["call_id"].combine_chunks()
     tables = []
     # A dataset keeps the schema of each of its files: for thousands of small ones, more memory than the columns.

@@ -23,6 +23,7 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from urgency_ray import cluster
 from urgency_ray.config import Config
+from urgency_ray.embedding.changes import digest_calls
 from urgency_ray.embedding.stages import EncodeAudio, EncodeText, decode_calls
 from urgency_ray.embedding.transform import encoders_on_gpus
 from urgency_ray.encoders.load import is_built_in
@@ -111,17 +112,8 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: Fingerprint, se
         send: told (calls, audio seconds) of every batch that is through.
     """
     audio, text = plan_actors(config, cluster.node_cpus(), cluster.num_gpus())
-    # Cut here and not by a repartition: its tasks want a whole CPU each, which the actors of a small machine do not leave.
-    blocks = Blocks(manifest, config.extract.rows_per_block)
-    # Not `from_arrow`: a task for each block, of a whole CPU, would tell its length; each costs the driver 44 KiB for good.
-    source: Dataset = ray.data.from_blocks(blocks)  # type: ignore[arg-type]
     return (
-        source.map_batches(
-            functools.partial(decode_calls, data=config.data),
-            batch_format="pyarrow",
-            batch_size=config.extract.batch_size,
-            num_cpus=config.extract.decode_cpus,
-        )
+        _read_calls(manifest, config, decode_calls)
         .map_batches(
             EncodeAudio,
             fn_constructor_args=(config.audio_encoder, audio.device, audio.threads),
@@ -140,6 +132,31 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: Fingerprint, se
             num_cpus=text.num_cpus,
             num_gpus=text.num_gpus,
         )
+    )
+
+
+def digest_planned(manifest: pa.Table, config: Config) -> pa.Table:
+    """What `changes.digest_calls` says of planned calls: their files are read and decoded, no encoder is asked.
+
+    Args:
+        manifest: rows of `schema.MANIFEST_SCHEMA`, at least one.
+        config: its data and extract sections.
+    """
+    digests = _read_calls(manifest, config, digest_calls)
+    return pa.concat_tables(digests.iter_batches(batch_format="pyarrow", batch_size=None))
+
+
+def _read_calls(manifest: pa.Table, config: Config, read: Callable[..., pa.Table]) -> Dataset:
+    """A plan through `read`, which takes some of its rows and `data`."""
+    # Cut here and not by a repartition: its tasks want a whole CPU each, which the actors of a small machine do not leave.
+    blocks = Blocks(manifest, config.extract.rows_per_block)
+    # Not `from_arrow`: a task for each block, of a whole CPU, would tell its length; each costs the driver 44 KiB for good.
+    source: Dataset = ray.data.from_blocks(blocks)  # type: ignore[arg-type]
+    return source.map_batches(
+        functools.partial(read, data=config.data),
+        batch_format="pyarrow",
+        batch_size=config.extract.batch_size,
+        num_cpus=config.extract.decode_cpus,
     )
 
 

@@ -95,10 +95,9 @@ def _reading() -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        said = " ".join(str(error).split())
-        # Some damage is an OSError to Arrow, as a store that does not answer is.
-        if not isinstance(error, pa.ArrowException) and "Parquet" not in said:
+        if not storage.is_damage(error):
             raise
+        said = " ".join(str(error).split())
         raise RequestError(f"{said}; run extract on it again: what is damaged is made anew") from None
 
 

@@ -1,0 +1,188 @@
+"""What earlier extracts, finished or not, left in a run folder, held against the calls that are planned today."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from urgency_ray import storage
+from urgency_ray.embedding.changes import COMPARED_COLUMNS, PLANNED_COLUMNS, digest_rows, sum_digests
+from urgency_ray.embedding.ledger import list_files
+from urgency_ray.errors import Reason, RequestError
+from urgency_ray.fingerprint import Fingerprint, refuse_other
+from urgency_ray.schema import Status
+
+log = logging.getLogger(__name__)
+
+MENDED = (Reason.UNREADABLE_FILE, Reason.UNREADABLE_ARCHIVE, Reason.DUPLICATE_STEM, Reason.AMBIGUOUS_STEM)
+"""Reasons that may hold no more though no file of the call has changed: its permissions have, or what lies beside it."""
+_GONE = (Reason.MISSING_AUDIO, Reason.MISSING_LABEL, Reason.UNREADABLE_FILE)
+"""Why planning rejects a call whose files are not all there."""
+_COLUMNS = ["call_id", "num_call_rows", *PLANNED_COLUMNS, "reason", "detail"]
+
+
+class Left:
+    """The rows that are there. A file that was never written to its end is removed; nothing else changes before `keep`.
+
+    Ray Data has checkpoints of its own, but reading them takes an actor of a whole CPU and a GiB, which a small machine does
+    not have to spare beside the encoders: the pipeline would wait for it for ever.
+
+    Attributes:
+        current: ids of the calls that have all their rows, made of the files that are planned.
+        doubtful: ids of those that have all their rows, too, but whose files, split or region have changed since, or that were
+            rejected for what may be mended by now: `unchanged` says which are as they were.
+    """
+
+    def __init__(self, embeddings: str, manifest: pa.Table) -> None:
+        self._filesystem, path = storage.open_location(embeddings)
+        self._manifest = manifest
+        self._tables: dict[str, pa.Table] = {}
+        self._fingerprints: list[Fingerprint | None] = []
+        for file in list_files(self._filesystem, path, allow_not_found=True):
+            if (table := self._read(file)) is not None:
+                self._fingerprints.append(Fingerprint.of_schema(table.schema))
+                self._tables[file] = table.replace_schema_metadata()
+
+    @property
+    def current(self) -> pa.Array:
+        """See above."""
+        return self._judged[0]
+
+    @property
+    def doubtful(self) -> pa.Array:
+        """See above."""
+        return self._judged[1]
+
+    @cached_property
+    def _judged(self) -> tuple[pa.Array, pa.Array]:
+        if not self._tables:
+            return pa.array([], pa.string()), pa.array([], pa.string())
+        return _judge(pa.concat_tables(self._tables.values()), self._manifest)
+
+    def is_by(self, fingerprint: Fingerprint) -> bool:
+        """Whether all rows were made by what would make the next ones."""
+        return all(found is not None and not found.differences(fingerprint) for found in self._fingerprints)
+
+    def refuse_other(self, run_dir: str, fingerprint: Fingerprint) -> None:
+        """Refuse what contradicts the rows.
+
+        Raises:
+            RequestError: they were made by other encoders or settings, or embedded calls are not planned.
+        """
+        for found in self._fingerprints:
+            refuse_other(run_dir, found, fingerprint)
+        # A reject may have been of a file that is no row of its own any more: its row goes, as that of a changed call does.
+        embedded = [table for file, table in self._tables.items() if f"/status={Status.EMBEDDED}/" in file]
+        _refuse_vanished(run_dir, embedded, self._manifest)
+
+    def unchanged(self, digests: pa.Table) -> pa.Array:
+        """Ids of the doubtful calls whose rows are what `changes.digest_calls` makes of them now."""
+        parts = []
+        for file, table in self._tables.items():
+            doubtful = pc.is_in(table["call_id"], self.doubtful)
+            if pc.any(doubtful).as_py():
+                rows = pq.read_table(file, filesystem=self._filesystem, columns=COMPARED_COLUMNS, partitioning=None)
+                parts.append(digest_rows(rows.filter(doubtful)))
+        same = _pairs(sum_digests(pa.concat_tables(parts))) & _pairs(digests)
+        return pa.array(sorted(call_id for call_id, _ in same), pa.string())
+
+    def is_settled(self, kept: pa.Array) -> bool:
+        """Whether `keep` has nothing to do."""
+        return all(self._is_settled(table, kept) for table in self._tables.values())
+
+    def keep(self, kept: pa.Array) -> None:
+        """Leave the rows of some calls as they are, but for what the plan says of them now, and remove those of all others."""
+        for file, table in self._tables.items():
+            if not self._is_settled(table, kept):
+                rows = pq.read_table(file, filesystem=self._filesystem, partitioning=None)
+                rows = _as_planned(rows.filter(pc.is_in(rows["call_id"], kept)), self._manifest)
+                partial = posixpath.join(posixpath.dirname(file), f"{storage.PARTIAL}{posixpath.basename(file)}")
+                pq.write_table(rows, partial, filesystem=self._filesystem)
+                self._filesystem.move(partial, file)
+
+    def _read(self, file: str) -> pa.Table | None:
+        try:
+            if posixpath.basename(file).startswith(storage.PARTIAL):
+                raise pa.ArrowInvalid("never put into its place")
+            return pq.read_table(file, filesystem=self._filesystem, columns=_COLUMNS, partitioning=None)
+        except (pa.ArrowException, OSError) as error:
+            if not storage.is_damage(error):
+                raise
+            log.info("removing a file that was not written to its end: %s", posixpath.basename(file))
+            self._filesystem.delete_file(file)
+            return None
+
+    def _is_settled(self, table: pa.Table, kept: pa.Array) -> bool:
+        is_whole = pc.all(pc.is_in(table["call_id"], kept)).as_py()
+        return bool(is_whole) and bool(_as_planned(table, self._manifest).equals(table))
+
+
+def _refuse_vanished(run_dir: str, embedded: list[pa.Table], manifest: pa.Table) -> None:
+    calls = pa.array(sorted({call_id for table in embedded for call_id in table["call_id"].unique().to_pylist()}), pa.string())
+    present = manifest.filter(pc.invert(pc.is_in(manifest["reason"], pa.array(_GONE))))["call_id"].combine_chunks()
+    vanished = calls.filter(pc.invert(pc.is_in(calls, present)))
+    # A stem that has come to name several calls has its folder before it: the call is there, with another id.
+    vanished = vanished.filter(pc.invert(pc.is_in(_stems(vanished), _stems(present).unique())))
+    if len(vanished):
+        raise RequestError(
+            f"--run-dir {run_dir}: holds embeddings of {len(calls)} calls, {len(vanished)} of which are not below data.root, "
+            f"or lack a file there ({vanished[0]}, say); bring them back, or choose another run folder"
+        )
+
+
+def _stems(call_ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Ids without folder and number."""
+    return pc.replace_substring_regex(call_ids, r"^.*:|#\d+$", "")
+
+
+def _judge(rows: pa.Table, manifest: pa.Table) -> tuple[pa.Array, pa.Array]:
+    """Ids of the calls that are `current` and `doubtful`."""
+    planned = _planned(rows, manifest)
+    is_planned, fault = pc.is_valid(planned["call_id"]), planned["reason"]
+    is_current = pc.and_(pc.equal(_sources(rows), _sources(planned)), pc.invert(pc.is_in(rows["reason"], pa.array(MENDED))))
+    # What planning rejects is rejected for that, whatever its files hold.
+    same_fault = pc.fill_null(pc.equal(rows["reason"], fault), False)
+    judged = pa.table(
+        {
+            "call_id": rows["call_id"],
+            "num_call_rows": rows["num_call_rows"],
+            "is_current": pc.if_else(pc.is_valid(fault), same_fault, pc.and_(is_planned, is_current)),
+            "is_kept": pc.if_else(pc.is_valid(fault), same_fault, is_planned),
+        }
+    )
+    aggregates = [("num_call_rows", "max"), ("num_call_rows", "count"), ("is_current", "all"), ("is_kept", "all")]
+    calls = judged.group_by("call_id").aggregate(aggregates)
+    # Its utterances can be spread over two files, one of them never written.
+    calls = calls.filter(pc.equal(calls["num_call_rows_max"], calls["num_call_rows_count"]))
+    is_doubtful = pc.and_not(calls["is_kept_all"], calls["is_current_all"])
+    return tuple(calls.filter(mask)["call_id"].combine_chunks() for mask in (calls["is_current_all"], is_doubtful))
+
+
+def _planned(rows: pa.Table, manifest: pa.Table) -> pa.Table:
+    """The row of the plan for each row, nulls where there is none."""
+    plan = manifest.rename_columns({"version": "source_version"})
+    return plan.take(pc.index_in(rows["call_id"], manifest["call_id"].combine_chunks()))
+
+
+def _sources(table: pa.Table) -> pa.ChunkedArray:
+    """A text for each row: what it was made of."""
+    return pc.binary_join_element_wise(*(pc.fill_null(table[name], "") for name in PLANNED_COLUMNS), "\n")
+
+
+def _as_planned(rows: pa.Table, manifest: pa.Table) -> pa.Table:
+    """Rows with the version, split and region that the plan has now, and why it rejects them where it does."""
+    planned = _planned(rows, manifest)
+    detail = pc.if_else(pc.is_valid(planned["reason"]), planned["detail"], rows["detail"])
+    for name, column in (*((name, planned[name]) for name in PLANNED_COLUMNS), ("detail", detail)):
+        position = rows.schema.get_field_index(name)
+        rows = rows.set_column(position, rows.schema.field(position), column)
+    return rows
+
+
+def _pairs(digests: pa.Table) -> set[tuple[str, int]]:
+    return set(zip(digests["call_id"].to_pylist(), digests["digest"].to_pylist(), strict=True))
