@@ -49,6 +49,20 @@ already. `num_bytes` is the size of the audio file; `version` changes when a fil
 modification time and size of a tar's, modification time of a plain file).
 """
 
+LISTED_SCHEMA = pa.schema(
+    [
+        *MANIFEST_SCHEMA,
+        pa.field("label", pa.large_string()),
+        pa.field("start_ms", pa.int64()),
+        pa.field("end_ms", pa.int64()),
+    ]
+)
+"""The plan of calls that a user's manifest lists: what that says of a call beside its files.
+
+`label` is JSON with the fields of a label file: the whole label, or where there is a label file, what counts in place of its
+fields. `start_ms` and `end_ms` are the part of the audio file that is the call; null is its start, or its end.
+"""
+
 ROW_FIELDS: tuple[pa.Field[Any], ...] = (
     pa.field("example_id", pa.string(), nullable=False),
     pa.field("call_id", pa.string(), nullable=False),

@@ -1,4 +1,4 @@
-"""`urgency-ray extract`: every call below data.root into a run folder's embeddings, with every call accounted for."""
+"""`urgency-ray extract`: every call below data.root, or of data.manifest, into a run folder's embeddings, with every call accounted for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SAMPLE_CALLS = 20
 
 
 def extract(config: Config, run_dir: str) -> ExtractAccounts:
-    """Embed every call below `config.data.root` into `<run_dir>/embeddings`; write `extract.json` and return it.
+    """Embed every call below `config.data.root`, or of `config.data.manifest`, into `<run_dir>/embeddings`; write `extract.json` and return it.
 
     A finished run folder of the same calls, encoders and settings is left as it is; in an unfinished one, calls that have their
     rows are not done again.
@@ -56,7 +56,8 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
         config = pin_arithmetic(config, cluster.num_gpus())
     fingerprint = make_fingerprint(config)
     manifest = plan_calls(config.data)
-    for line in files_seen(manifest).lines():
+    listed = config.data.manifest
+    for line in files_seen(manifest).lines() if listed is None else [f"{len(manifest)} rows of {listed}, each a call"]:
         log.info(line)
     planned = _digest(manifest)
     if is_finished:
@@ -94,7 +95,7 @@ def _embed(
             filesystem, path = storage.open_location(embeddings)
             rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
     counts, wall_sec = ledger.account(embeddings, manifest), round(time.monotonic() - started, 3)
-    files = files_seen(manifest)
+    files = files_seen(manifest) if config.data.manifest is None else None
     accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=planned, files=files)
     write_json(folder.extract, accounts, indent=2)
     log.info(accounts.line())

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from urgency_ray.calls.audio import Heard, acoustic_features, cut, decode_audio
+from urgency_ray.calls.audio import Heard, acoustic_features, cut, cut_call, decode_audio
 from urgency_ray.calls.channels import Turn, is_silent
 from urgency_ray.calls.files import max_audio_bytes, read_file
-from urgency_ray.calls.label import MAX_LABEL_BYTES, NO_LABEL, Label, Utterance, parse_label
+from urgency_ray.calls.label import Label, Utterance
+from urgency_ray.calls.planned import read_label
 from urgency_ray.calls.transcript import clean, has_words, join_transcript, wanted_utterances
 from urgency_ray.config import AudioEncoderConfig, DataConfig, TextEncoderConfig
 from urgency_ray.embedding.rows import embedded_rows, finite_rows, reject_rows, scatter_counts, scatter_vectors
@@ -47,7 +48,7 @@ def _decode_call(call: Row, data: DataConfig) -> list[Row]:
     try:
         if call["reason"] is not None:
             raise Reject(Reason(call["reason"]), call["detail"] or "")
-        label = _read_label(call, data)
+        label = read_label(call, data)
         row |= {
             "urgency": label.urgency,
             "sentiment": label.sentiment,
@@ -64,21 +65,14 @@ def _decode_call(call: Row, data: DataConfig) -> list[Row]:
         return [_rejected(row, reject)]
 
 
-def _read_label(call: Row, data: DataConfig) -> Label:
-    if call["label_container"] is None:
-        if data.require_urgency:
-            raise Reject(Reason.MISSING_LABEL, "no label says its urgency")
-        return NO_LABEL
-    return parse_label(read_file(call["label_container"], call["label_member"], MAX_LABEL_BYTES), data.require_urgency)
-
-
 def _decode(content: bytes, call: Row, label: Label, data: DataConfig) -> Heard:
+    start_ms = call.get("start_ms") or 0
     turns = [
-        Turn(turn.start_ms, turn.end_ms, turn.speaker == CALLER)
+        Turn(start_ms + turn.start_ms, start_ms + turn.end_ms, turn.speaker == CALLER)
         for turn in label.utterances
         if turn.start_ms is not None and turn.end_ms is not None and turn.speaker is not None
     ]
-    return decode_audio(
+    heard = decode_audio(
         content,
         SAMPLE_RATE_HZ,
         data.max_call_sec,
@@ -87,6 +81,7 @@ def _decode(content: bytes, call: Row, label: Label, data: DataConfig) -> Heard:
         turns=turns,
         pcm_rate_hz=data.pcm_rate_hz,
     )
+    return heard._replace(waveform=cut_call(heard.waveform, SAMPLE_RATE_HZ, start_ms, call.get("end_ms")))
 
 
 def _rejected(row: Row, reject: Reject) -> Row:
