@@ -1,4 +1,4 @@
-"""`urgency-ray extract`: every call below data.root, or of data.manifest, into a run folder's embeddings, with every call accounted for."""
+"""`urgency-ray extract`: all calls of a folder or a manifest into a run folder's embeddings, every call accounted for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SAMPLE_CALLS = 20
 
 
 def extract(config: Config, run_dir: str) -> ExtractAccounts:
-    """Embed every call below `config.data.root`, or of `config.data.manifest`, into `<run_dir>/embeddings`; write `extract.json` and return it.
+    """Embed every call of `config.data` into `<run_dir>/embeddings`; write `extract.json` and return it.
 
     A finished run folder of the same calls, encoders and settings is left as it is; in an unfinished one, calls that have their
     rows are not done again.
