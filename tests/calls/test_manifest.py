@@ -286,13 +286,21 @@ def test_the_split_that_a_row_names(folder: Path) -> None:
     assert [row["provider_split"] for row in rows.values()] == [*["training"] * 2, *["validation"] * 3, "test", "unknown"]
 
 
+def test_speakers_and_groups_come_along(folder: Path) -> None:
+    rows = listed(folder, lines(FIRST | {"speaker": "S 1"}, FIRST | {"id": "b", "caller_id": 7, "group": "서울"}))
+    assert [(row["speaker_id"], row["group_id"], row["speaker"]) for row in rows.values()] == [
+        ("S 1", None, None),
+        ("7", "서울", None),
+    ]
+
+
 def test_a_change_of_a_row_or_of_its_audio_is_a_change_of_the_call(folder: Path) -> None:
     def version(**changes: Any) -> Any:
         return listed(folder, lines(FIRST | changes))["a"]["source_version"]
 
     before = version()
     assert before == version(note="said by nobody")
-    assert len({before, version(text="네"), version(urgency="하"), version(duration=2)}) == 4
+    assert len({before, version(text="네"), version(urgency="하"), version(duration=2), version(group="g")}) == 5
     tone(folder / "wavs" / "a.wav", 4)
     assert version() != before
 

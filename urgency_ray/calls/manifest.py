@@ -48,6 +48,8 @@ class Listed(NamedTuple):
     start_ms: int | None = None
     end_ms: int | None = None
     split: str = "unknown"
+    speaker: str | None = None
+    group: str | None = None
     region: str | None = None
     fault: Fault = None
 
@@ -126,7 +128,7 @@ def _parse_row(row: Row, columns: Columns, base: str) -> Listed:
 
 
 def _parse_audio(where: str, cells: dict[Column, Any], base: str) -> Listed:
-    listed = Listed(where, as_text(cells["id"], "id") if "id" in cells else None)
+    listed = Listed(where, _name_in(cells, "id"))
     if "audio" not in cells:
         return listed
     name = as_path(cells["audio"], "audio")
@@ -146,8 +148,14 @@ def _parse_rest(listed: Listed, cells: dict[Column, Any], base: str) -> Listed:
         start_ms=start_ms,
         end_ms=None if duration_ms is None else (start_ms or 0) + duration_ms,
         split=as_split(cells["split"]) if "split" in cells else "unknown",
-        region=as_text(cells["region"], "region") if "region" in cells else None,
+        speaker=_name_in(cells, "speaker"),
+        group=_name_in(cells, "group"),
+        region=_name_in(cells, "region"),
     )
+
+
+def _name_in(cells: dict[Column, Any], what: Column) -> str | None:
+    return as_text(cells[what], what) if what in cells else None
 
 
 def _resolve(base: str, name: str) -> str:
@@ -193,7 +201,7 @@ def _planned(call_id: str, row: Listed, found: dict[str, FileFound]) -> tuple[An
     """A row of `LISTED_SCHEMA`."""
     audio, label_file = (found[place] if place else None for place in (row.audio, row.label_file))
     fault = row.fault or _file_fault(row, audio, label_file)
-    said = json.dumps([row.label, row.start_ms, row.end_ms])
+    said = json.dumps([row.label, row.start_ms, row.end_ms, row.speaker, row.group])
     versions = [file.version for file in (audio, label_file) if file]
     return (
         call_id,
@@ -210,6 +218,8 @@ def _planned(call_id: str, row: Listed, found: dict[str, FileFound]) -> tuple[An
         row.label,
         row.start_ms,
         row.end_ms,
+        row.speaker,
+        row.group,
     )
 
 

@@ -35,6 +35,8 @@ USUAL_COLUMNS: dict[Column, tuple[str, ...]] = {
     "disaster_large": ("disaster_large", "disasterLarge"),
     "disaster_medium": ("disaster_medium", "disasterMedium"),
     "split": ("split", "provider_split", "subset"),
+    "speaker": ("speaker", "speaker_id", "caller", "caller_id"),
+    "group": ("group", "group_id"),
     "region": ("region",),
     "offset": ("offset", "start"),
     "duration": ("duration",),

@@ -22,6 +22,8 @@ ManifestColumn = Literal[
     "disaster_large",
     "disaster_medium",
     "split",
+    "speaker",
+    "group",
     "region",
     "offset",
     "duration",

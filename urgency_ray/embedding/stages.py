@@ -45,6 +45,7 @@ def decode_calls(manifest: pa.Table, data: DataConfig) -> pa.Table:
 def _decode_call(call: Row, data: DataConfig) -> list[Row]:
     row = {key: call[key] for key in ("call_id", "provider_split", "region")}
     row |= {"example_id": call["call_id"], "source_version": call["version"]}
+    row |= {key: call.get(key) for key in ("speaker_id", "group_id")}
     try:
         if call["reason"] is not None:
             raise Reject(Reason(call["reason"]), call["detail"] or "")
