@@ -119,7 +119,7 @@ class ExtractAccounts(ExtractCounts):
         wall_sec: of the run that finished it, in seconds.
         fingerprint: what made the embeddings.
         manifest_sha256: identifies the calls that were planned, or the rows that were imported.
-        files: what lay below data.root; None of an import.
+        files: what lay below data.root; None of an import, or of calls that a manifest lists.
     """
 
     wall_sec: float

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from urgency_ray import __version__, cluster, storage
-from urgency_ray.config import Config, describe, iter_fields, load_config
+from urgency_ray.config import Config, describe, iter_fields, load_config, read_field
 from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.run_folder import RunFolder
 
@@ -145,16 +145,20 @@ OPTIONS = {
     "resume": "go on with the run folder's last search, with the config that it began with (tune.num_trials may grow)",
 }
 
+WHERE_CALLS_LIE = ("data.root", "data.manifest", "data.manifest_columns")
+
 COMMANDS = {
     "demo": Command("synthesize a corpus, then extract, train, tune and report on it", ("run_dir",), _demo),
     "synthesize": Command("write a synthetic corpus in AI-Hub's layout to --data.root", (), _synthesize),
-    "extract": Command("turn the calls below --data.root into embeddings", ("run_dir",), _extract),
+    "extract": Command("turn calls, below --data.root or of --data.manifest, into embeddings", ("run_dir",), _extract),
     "train": Command("train a classifier on a run folder's embeddings and score it", ("run_dir",), _train),
     "tune": Command("search for the best validation macro-F1 and score the winner", ("run_dir",), _tune, switches=("resume",)),
     "evaluate": Command(
         "print the classification report of a run folder's model", ("run_dir",), _evaluate, ("recall_of_high", "confidence")
     ),
-    "predict": Command("classify the calls below --data.root with a saved model", ("model", "output"), _predict),
+    "predict": Command(
+        "classify calls, below --data.root or of --data.manifest, with a saved model", ("model", "output"), _predict
+    ),
     "report": Command("write a run folder's report.html", ("run_dir",), _report),
     "import": Command("make a run folder of published embeddings", ("metadata", "embeddings", "run_dir"), _import),
     "export": Command("write embeddings as the published systems do", ("run_dir", "metadata", "embeddings"), _export),
@@ -237,9 +241,14 @@ def resolve_config(options: argparse.Namespace) -> Config:
     if options.config is not None or kept is None:
         remote = options.config is not None and "://" in options.config
         config = load_config(options.config, overrides, read=storage.read_text if remote else None)
+        if kept is None or config.data.root is not None or config.data.manifest is not None:
+            return config
         # The run folder knows where its calls lie; a recipe does not.
-        return config.replace({"data.root": kept.data.root}) if kept is not None and config.data.root is None else config
-    return load_config(None, overrides, base=kept.model_dump())
+        return config.replace({field: read_field(kept.model_dump(), field) for field in WHERE_CALLS_LIE})
+    tree = kept.model_dump()
+    if not overrides.keys().isdisjoint(WHERE_CALLS_LIE[:2]):
+        tree["data"] |= {"root": None, "manifest": None}
+    return load_config(None, overrides, base=tree)
 
 
 def _set_up_terminal() -> None:
@@ -262,7 +271,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options, unknown = build_parser().parse_known_args(arguments)
         if unknown:
             raise RequestError(_unknown_option(unknown[0]))
-        places += [value for name, value in vars(options).items() if name in (*OPTIONS, "data.root") and isinstance(value, str)]
+        named = (*OPTIONS, *WHERE_CALLS_LIE)
+        places += [value for name, value in vars(options).items() if name in named and isinstance(value, str)]
         config = resolve_config(options)
         # What the command imports includes Ray Train, which reads some of it then.
         cluster.set_environment()

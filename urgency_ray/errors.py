@@ -44,6 +44,8 @@ class Reason(StrEnum):
     MISSING_AUDIO = "missing_audio"  # a label without a WAV of the same stem
     MISSING_LABEL = "missing_label"  # a WAV without a label of the same stem
     DUPLICATE_STEM = "duplicate_stem"  # a copy of a call, or a second WAV or label beside one
+    DUPLICATE_ID = "duplicate_id"  # a row of a manifest whose id another row before it has
+    INVALID_ROW = "invalid_row"  # a row of a manifest with a value that cannot be read, or without one that it needs
     AMBIGUOUS_STEM = "ambiguous_stem"  # several files of a stem, and nothing says which belong together
     UNREADABLE_ARCHIVE = "unreadable_archive"  # of another kind, in parts, or its directory is damaged
     UNREADABLE_FILE = "unreadable_file"  # encrypted, damaged, no regular file, or the read failed

@@ -49,6 +49,23 @@ name, a NUL, and the member's) or of the file itself (then `*_member` is null). 
 modification time and size of a tar's, modification time of a plain file).
 """
 
+LISTED_SCHEMA = pa.schema(
+    [
+        *MANIFEST_SCHEMA,
+        pa.field("label", pa.large_string()),
+        pa.field("start_ms", pa.int64()),
+        pa.field("end_ms", pa.int64()),
+        pa.field("speaker_id", pa.string()),
+        pa.field("group_id", pa.string()),
+    ]
+)
+"""The plan of calls that a user's manifest lists: what that says of a call beside its files.
+
+`label` is JSON with the fields of a label file: the whole label, or where there is a label file, what counts in place of its
+fields. `start_ms` and `end_ms` are the part of the audio file that is the call; null is its start, or its end. `speaker_id` and
+`group_id` name who calls, and whatever else calls have in common: see `split.group_by`. Here `provider_split` can be test, too.
+"""
+
 ROW_FIELDS: tuple[pa.Field[Any], ...] = (
     pa.field("example_id", pa.string(), nullable=False),
     pa.field("call_id", pa.string(), nullable=False),
@@ -67,10 +84,13 @@ ROW_FIELDS: tuple[pa.Field[Any], ...] = (
     *(pa.field(name, pa.float32()) for name in ACOUSTIC_FEATURES),
     pa.field("num_call_rows", pa.int32()),
     pa.field("source_version", pa.string()),
+    pa.field("speaker_id", pa.string()),
+    pa.field("group_id", pa.string()),
 )
 """Columns that decoding makes and that need no encoder.
 
-`num_call_rows` counts the rows of the row's call, rejects included; `source_version` is the manifest's `version` of its files.
+`num_call_rows` counts the rows of the row's call, rejects included; `source_version` is the manifest's `version` of its files;
+`speaker_id` and `group_id` are those of a listed call.
 """
 
 OUTCOME_FIELDS: tuple[pa.Field[Any], ...] = (

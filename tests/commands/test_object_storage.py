@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,9 @@ from pyarrow import fs
 from shared_runs import Extracted, KnownCorpus
 
 from urgency_ray import lease, storage
+from urgency_ray.calls.plan import plan_calls
+from urgency_ray.config import DataConfig
+from urgency_ray.embedding.stages import decode_calls
 from urgency_ray.errors import RequestError
 
 pytestmark = pytest.mark.slow
@@ -58,6 +62,23 @@ def run(*commands: Any) -> Any:
     done = subprocess.run([sys.executable, "-c", COMMANDS, orders], check=False, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stderr
+
+
+def test_a_manifest_in_a_store_names_its_files_by_paths_and_uris(bucket: Any, corpus: KnownCorpus) -> None:
+    with zipfile.ZipFile(next(corpus[0].rglob("VS_*.zip"))) as archive:
+        sound = archive.read(next(name for name in archive.namelist() if name.endswith(".wav")))
+    for place in ("listed/wavs/신고 1.wav", "listed/b?c.wav", "elsewhere/d.wav"):
+        filesystem, path = storage.open_location(bucket)
+        with filesystem.open_output_stream(f"{path}/{place}") as stream:
+            stream.write(sound)
+    names = ["wavs/신고 1.wav", "b?c.wav", f"{bucket}/elsewhere/d.wav", "wavs/no.wav", "s3://no-such-bucket/e.wav", "f.wav"]
+    text = "".join(f"{json.dumps({'audio': name, 'text': '불', 'urgency': '상'})}\n" for name in names)
+    manifest = f"{bucket}/listed/calls.jsonl?region=ap-northeast-2"
+    storage.write_text(manifest, text)
+    data = DataConfig(manifest=manifest)
+    plan = plan_calls(data)
+    rows = {row["call_id"]: row["reason"] for row in decode_calls(plan, data).to_pylist()}
+    assert rows == {"신고 1": None, "b?c": None, "d": None, "no": "missing_audio", "e": "missing_audio", "f": "missing_audio"}
 
 
 def read_rows(run_dir: Any) -> Any:

@@ -81,6 +81,33 @@ def test_the_provider_s_validation_part_is_the_test_split_with_all_that_shares_i
     assert len(ignoring.test) in (30, 31)  # groups are drawn, and one has two calls
 
 
+def test_rows_of_one_group_are_on_one_side_and_those_of_none_are_their_own() -> None:
+    urgency = draw_urgency(600)
+    speakers = [f"s{i % 100}" if i < 500 else None for i in range(600)]
+    examples = make_examples(urgency)
+    examples.keys["group"] = speakers
+    assert len(set(group_examples(examples.keys))) == 200
+    for splits in [split_examples(examples, SplitConfig()), *fold_splits(examples, SplitConfig(), 4)]:
+        sides = [{speakers[row] for row in rows} - {None} for _, rows in splits.items()]
+        assert sum(map(len, sides)) == len(set.union(*sides)) == 100
+
+
+def test_a_manifest_s_test_and_val_rows_are_those_splits() -> None:
+    urgency = draw_urgency(300)
+    provider = np.repeat(["test", "validation", "training", "unknown"], [50, 40, 200, 10])
+    examples = make_examples(urgency, provider=provider)
+    splits = split_examples(examples, SplitConfig())
+    assert (splits.test.tolist(), splits.val.tolist()) == ([*range(50)], [*range(50, 90)])
+    assert splits.train.tolist() == [*range(90, 300)]
+    without_val = split_examples(
+        make_examples(urgency, provider=np.where(provider == "validation", "training", provider)), SplitConfig()
+    )
+    assert without_val.test.tolist() == [*range(50)]
+    assert len(without_val.val) == 30
+    drawn = split_examples(examples, SplitConfig(use_provider_test=False))
+    assert len(set(drawn.test) & set(range(50))) < 30
+
+
 def test_a_split_is_a_function_of_the_seed_alone() -> None:
     examples = make_examples(draw_urgency(500))
     first, again = (split_examples(examples, SplitConfig(seed=3)) for _ in range(2))

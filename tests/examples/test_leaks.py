@@ -10,6 +10,7 @@ import pytest
 
 from urgency_ray.commands.interchange import import_artefacts
 from urgency_ray.config import Config, SplitConfig
+from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import MIN_TEXT_CHARS, Examples, Splits, load_examples
 from urgency_ray.examples.leaks import leak_warnings
 from urgency_ray.examples.splits import split_examples
@@ -49,6 +50,49 @@ def test_a_key_on_both_sides_is_counted(column: str, what: str) -> None:
         f"possible leak: 1 of 10 val rows have the same {what} as a row of train; their scores flatter",
         f"possible leak: 2 of 10 test rows have the same {what} as a row of train or val; their scores flatter",
     ]
+
+
+@pytest.mark.parametrize(("column", "what"), [("speaker_id", "speaker"), ("group_id", "group")])
+def test_a_speaker_or_group_that_a_manifest_names_is_held_against_the_splits(column: str, what: str) -> None:
+    examples = make_examples()
+    examples.keys[column] = [f"s{i}" if i % 2 else None for i in range(60)]
+    assert leak_warnings(examples, SPLITS) == []
+    examples.keys.loc[[3, 41], column] = "one"
+    assert leak_warnings(examples, SPLITS) == [
+        f"possible leak: 1 of 10 val rows have the same {what} as a row of train; their scores flatter"
+    ]
+
+
+def test_a_provider_s_split_with_a_group_on_both_sides_is_told() -> None:
+    examples = make_examples()
+    examples.keys["provider_split"] = ["training"] * 50 + ["validation"] * 10
+    examples.keys["group"] = [f"s{i}" for i in range(60)]
+    config = SplitConfig(allow_missing_classes=True)
+    assert leak_warnings(examples, split_examples(examples, config)) == []
+    examples.keys.loc[[3, 4, 55], "group"] = "one"
+    (line,) = leak_warnings(examples, split_examples(examples, config))
+    assert line.startswith("leak in the provider's split: 2 of 12 test rows are none of its own")
+    drawn = split_examples(examples, SplitConfig(use_provider_test=False, allow_missing_classes=True))
+    assert leak_warnings(examples, drawn) == []
+
+
+def test_speakers_and_groups_come_from_the_rows_and_those_that_are_wanted_must_be_there(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"file_id": [f"c{i}" for i in range(6)], "text": "불이 났어요", "urgency_y": [0, 1, 2] * 2})
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "e.npz", audio=rng.standard_normal((6, 4)), text=rng.standard_normal((6, 4)))
+
+    def imported(name: str, **columns: Any) -> str:
+        frame.assign(**columns).to_csv(tmp_path / "m.csv", index=False)
+        run_dir = str(tmp_path / name)
+        import_artefacts(Config(), str(tmp_path / "m.csv"), str(tmp_path / "e.npz"), run_dir)
+        return run_dir
+
+    keys = load_examples(imported("named", speaker_id=["a", "b", "a", "", "", "c"]), group_by="speaker").keys
+    assert keys["group"].fillna("").tolist() == keys["speaker_id"].fillna("").tolist() == ["a", "b", "a", "", "", "c"]
+    assert "group_id" not in keys
+    assert "group" not in load_examples(imported("unnamed")).keys
+    with pytest.raises(RequestError, match=r"split\.group_by: group, but no row of --run-dir .*unnamed names one"):
+        load_examples(str(tmp_path / "unnamed"), group_by="group")
 
 
 def test_equal_audio_embeddings_are_equal_audio_unless_there_is_none() -> None:

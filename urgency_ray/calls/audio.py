@@ -226,6 +226,25 @@ def cut(waveform: Waveform, sample_rate_hz: int, start_ms: int, end_ms: int, min
     return span
 
 
+def cut_call(waveform: Waveform, sample_rate_hz: int, start_ms: int, end_ms: int | None) -> Waveform:
+    """The part of a file's audio that a manifest says is the call, where it says so; a view.
+
+    Raises:
+        Reject: invalid_span: it ends after the audio does, by more than 0.1 s, or before it starts.
+    """
+    length_sec = len(waveform) / sample_rate_hz
+    end_sec = length_sec if end_ms is None else end_ms / 1000
+    if end_sec > length_sec + _SLACK_SEC:
+        words = f"offset and duration: end at {end_sec:.3f} s, and the audio at {length_sec:.3f} s"
+        raise Reject(Reason.INVALID_SPAN, f"{words}; both must be in seconds")
+    # A duration is rounded, or of the header: what is left of the file belongs to it.
+    if end_sec >= length_sec - _SLACK_SEC:
+        end_sec = length_sec
+        if not start_ms:
+            return waveform
+    return cut(waveform, sample_rate_hz, start_ms, math.ceil(1000 * end_sec))
+
+
 def _peak(waveform: Waveform) -> float:
     """Max |y| without a copy; NaN where a sample is NaN."""
     return max(float(waveform.max()), -float(waveform.min()))

@@ -50,7 +50,7 @@ NO_LABEL = Label((), None, None, None, None)
 """Of a recording without a label file."""
 
 
-def parse_label(content: bytes, require_urgency: bool) -> Label:
+def parse_label(content: bytes, require_urgency: bool, given: str | None = None) -> Label:
     """Read a label file; only the fields that `Label` holds are looked at.
 
     Utterances are in the order of their starts, and where one has none, it follows that before it in the file. A row of a whole
@@ -59,12 +59,13 @@ def parse_label(content: bytes, require_urgency: bool) -> Label:
     Args:
         content: the whole file, see `read_label_file`.
         require_urgency: whether a call without one of `URGENCY_LABELS` is a reject; else its urgency is None.
+        given: what a manifest says in place of the file, see `read_label_file`.
 
     Raises:
         Reject: invalid_json, invalid_label, missing_urgency or unknown_urgency. The detail names the field and never quotes a
             transcript or an address.
     """
-    label = read_label_file(content)
+    label = read_label_file(content, given)
     turns = label.utterances
     if turns and not any("text" in turn.model_fields_set for turn in turns):
         raise _wrong("utterances[0].text", "given")

@@ -45,10 +45,14 @@ _LIST_OF_ONE = TypeAdapter(Annotated[list[LabelFile], Field(min_length=1, max_le
 _WRAPPED = TypeAdapter(Annotated[dict[str, LabelFile], Field(min_length=1, max_length=1)])
 
 
-def read_label_file(content: bytes) -> LabelFile:
+def read_label_file(content: bytes, given: str | None = None) -> LabelFile:
     """Read JSON in UTF-8 (with or without a BOM), UTF-16, UTF-32 or cp949: a label, a list of one, or one inside an object.
 
     Tabs and line ends in a text are spaces, NULs behind it nothing.
+
+    Args:
+        content: the whole file.
+        given: JSON with fields that count in place of the file's.
 
     Raises:
         Reject: invalid_json or invalid_label. The detail names the place or the field, and quotes nothing.
@@ -59,7 +63,11 @@ def read_label_file(content: bytes) -> LabelFile:
     except ValidationError as error:
         label = _read_otherwise(content, error)
     _refuse_repeated(content)
-    return label
+    if given is None:
+        return label
+    fields = json.loads(given)
+    aliases = {name: field.alias or name for name, field in LabelFile.model_fields.items()}
+    return label.model_copy(update={name: fields[alias] for name, alias in aliases.items() if alias in fields})
 
 
 def holds_several(content: bytes) -> bool:

@@ -22,6 +22,7 @@ from urgency_ray.calls.foreign import Foreign, advice, classify, missing_part, s
 from urgency_ray.calls.formats import AUDIO_SUFFIXES
 from urgency_ray.calls.label import MAX_LABEL_BYTES
 from urgency_ray.calls.label_collections import name_collections
+from urgency_ray.calls.manifest import plan_listed
 from urgency_ray.calls.near_misses import find_near_misses
 from urgency_ray.calls.pairing import Call, File, pair_stems
 from urgency_ray.calls.places import place_of
@@ -43,7 +44,8 @@ def plan_calls(data: DataConfig) -> pa.Table:
     """Pair the WAVs below `data.root` with the labels of the same file stem, by their folders and archives.
 
     What lies in one folder is paired first, then what lies in folders that correspond (TS_x.zip and TL_x.zip, wav/ and json/),
-    then what there is one of each in the whole tree. Stems are compared in NFC.
+    then what there is one of each in the whole tree. Stems are compared in NFC. Where `data.manifest` lists the calls, see
+    `plan_listed`.
 
     Returns:
         A table of `MANIFEST_SCHEMA`, sorted by call_id: one row for each call; a stem that names several has its folder before
@@ -51,8 +53,10 @@ def plan_calls(data: DataConfig) -> pa.Table:
         read, named after its file. Containers and members are for `files.read_file`. `files_seen` takes it.
 
     Raises:
-        RequestError: `data.root` is not given, cannot be listed, or holds no calls.
+        RequestError: `data.root` is not given, cannot be listed, or holds no calls; or see `plan_listed`.
     """
+    if data.manifest is not None:
+        return plan_listed(data, data.manifest)
     found = _Found(data)
     if not found.holds_calls():
         raise RequestError(f"--data.root {data.root}: {found.nothing()}")
@@ -72,7 +76,7 @@ def plan_calls(data: DataConfig) -> pa.Table:
 
 
 def files_seen(manifest: pa.Table) -> FilesSeen:
-    """What `plan_calls` saw on the way to its table."""
+    """What `plan_calls` saw below `data.root` on the way to its table."""
     return FilesSeen.model_validate_json((manifest.schema.metadata or {})[FILES_SEEN_KEY])
 
 

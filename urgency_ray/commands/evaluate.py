@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from urgency_ray import storage
-from urgency_ray.config import Config
+from urgency_ray.config import Config, SplitConfig
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import NUM_CLASSES, Examples, Splits
 from urgency_ray.examples.splits import val_folds
@@ -49,7 +49,8 @@ def evaluate_run(
     """
     model = load_model(RunFolder(run_dir).model)
     config, examples, splits = open_run(config.replace({"model.name": model.config.name}), run_dir)
-    if Transform.model_validate(model.transform).split != config.split.model_dump():
+    # A field that an older version had not yet stands for its default.
+    if SplitConfig().model_dump() | Transform.model_validate(model.transform).split != config.split.model_dump():
         raise RequestError(
             f"--run-dir {run_dir}: its model was trained on another split; evaluate it with the same split section"
         )

@@ -1,4 +1,4 @@
-"""`urgency-ray extract`: every call below data.root into a run folder's embeddings, with every call accounted for."""
+"""`urgency-ray extract`: all calls of a folder or a manifest into a run folder's embeddings, every call accounted for."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOTHING_TO_DO = "%s holds the embeddings of these calls already: nothing to do"
 
 
 def extract(config: Config, run_dir: str) -> ExtractAccounts:
-    """Embed every call below `config.data.root` into `<run_dir>/embeddings`; write `extract.json` and return it.
+    """Embed every call of `config.data` into `<run_dir>/embeddings`; write `extract.json` and return it.
 
     Calls that have their rows are not done again, be the run finished or not: new calls, and those whose content has changed,
     are. A file with another modification time is read again, and where it says what it said, its call is kept. So a run grows
@@ -59,7 +59,8 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
         config = pin_arithmetic(config, cluster.num_gpus())
     fingerprint = make_fingerprint(config)
     manifest = plan_calls(config.data)
-    for line in files_seen(manifest).lines():
+    listed = config.data.manifest
+    for line in files_seen(manifest).lines() if listed is None else [f"{len(manifest)} rows of {listed}, each a call"]:
         log.info(line)
     former = None
     if is_finished:
@@ -116,7 +117,7 @@ def _go_on(
     if len(unfinished):
         _embed(config, embeddings, unfinished, fingerprint)
     counts, wall_sec = ledger.account(embeddings, manifest), round(time.monotonic() - started, 3)
-    files = files_seen(manifest)
+    files = files_seen(manifest) if config.data.manifest is None else None
     accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=planned, files=files)
     write_json(folder.extract, accounts, indent=2)
     log.info(accounts.line())

@@ -48,7 +48,7 @@ from urgency_ray.schema import URGENCY_LABELS, Status
 
 log = logging.getLogger(__name__)
 
-PROVIDER_SPLITS = ("training", "validation", "unknown")
+PROVIDER_SPLITS = ("training", "validation", "test", "unknown")
 ROWS_PER_FILE = 8192
 # What storage, pandas, numpy and zipfile raise on damaged files. So wide a list can hide bugs: keep what is tried short.
 _READ_ERRORS = (OSError, ValueError, RuntimeError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -279,7 +279,8 @@ def export_artefacts(config: Config, run_dir: str, metadata: str, embeddings: st
     layout, examples = choose_layout(embeddings), load_examples(run_dir)
     filesystem, path = storage.open_location(RunFolder(run_dir).embeddings)
     dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
-    names = [field.name for field in FIELDS]
+    # Embeddings of an older version lack the newest.
+    names = [field.name for field in FIELDS if field.name in dataset.schema.names]
     rows = dataset.to_table(columns=names, filter=pc.field("status") == Status.EMBEDDED).sort_by("example_id")
     assert rows["example_id"].to_pylist() == examples.keys["example_id"].tolist(), "both are in the order of the ids"
     columns = {layout.column(name): rows[name] for name in names}

@@ -1,6 +1,6 @@
 """Every knob of urgency_ray, and how it is read from YAML and the command line."""
 
-from urgency_ray.config.embedding_sections import AudioEncoderConfig, DataConfig, TextEncoderConfig
+from urgency_ray.config.embedding_sections import AudioEncoderConfig, DataConfig, ManifestColumn, TextEncoderConfig
 from urgency_ray.config.sections import (
     ENCODER_SECTIONS,
     CategoricalDimension,
@@ -32,6 +32,7 @@ __all__ = [
     "FloatDimension",
     "IntDimension",
     "LossConfig",
+    "ManifestColumn",
     "ModelConfig",
     "RayConfig",
     "Role",

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from urgency_ray.config.tree import NonNegativeFloat, PositiveFloat, PositiveInt, Role, Section
 
 BUILT_IN_AUDIO = "spectral"
 BUILT_IN_TEXT = "hashing"
 
+ManifestColumn = Literal[
+    "audio",
+    "id",
+    "text",
+    "utterances",
+    "label",
+    "urgency",
+    "sentiment",
+    "disaster_large",
+    "disaster_medium",
+    "split",
+    "speaker",
+    "group",
+    "region",
+    "offset",
+    "duration",
+]
+"""What a column of a manifest can say of a call."""
+
 
 class DataConfig(Section, role=Role.EMBEDDING):
     root: Annotated[str | None, Role.PLACE] = None
     """Folder or URI that holds the archives, or WAV and JSON files, in any nesting."""
+    manifest: Annotated[str | None, Role.PLACE] = None
+    """CSV, JSON lines or parquet file (or URI) with a row for each call, in place of data.root."""
+    manifest_columns: Annotated[dict[ManifestColumn, str], Role.PLACE] = Field(default_factory=dict)
+    """Names of the manifest's columns, where they are none of the usual ones: {text: words, urgency: level}."""
     unit: Literal["call", "utterance"] = "call"
     """What a row stands for: a whole call, or one utterance of it."""
     speakers: Literal["all", "caller"] = "all"
@@ -33,6 +56,12 @@ class DataConfig(Section, role=Role.EMBEDDING):
     """What is heard of several channels: their mean, the loudest, the first, the second, or the caller's by the utterances."""
     pcm_rate_hz: Annotated[int, Field(ge=1000, le=384_000)] | None = None
     """Sample rate of .pcm and .raw files: 16 bits, little-endian, mono, without a header; null rejects them."""
+
+    @model_validator(mode="after")
+    def _names_calls_once(self) -> Self:
+        if self.root is not None and self.manifest is not None:
+            raise ValueError("root and manifest both say which calls there are: give one of them")
+        return self
 
 
 class AudioEncoderConfig(Section, role=Role.EMBEDDING):

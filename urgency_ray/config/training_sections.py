@@ -17,7 +17,10 @@ class SplitConfig(Section, role=Role.SETUP):
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Share of the calls that is scored once, where the provider's Validation part does not serve as the test split."""
     use_provider_test: bool = True
-    """Take the provider's Validation archives as the test split when present."""
+    """Take the provider's Validation archives as the test split when present; of a manifest with test rows, those, and its val
+    rows as the val split."""
+    group_by: Literal["speaker", "group"] | None = None
+    """Also keep on one side of each split all rows of one speaker, or one group, as a manifest names them."""
     allow_missing_classes: bool = False
     """Go on when an urgency class has no rows in a split."""
 

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from urgency_ray.calls.audio import Heard, acoustic_features, cut, decode_audio
+from urgency_ray.calls.audio import Heard, acoustic_features, cut, cut_call, decode_audio
 from urgency_ray.calls.channels import Turn, is_silent
 from urgency_ray.calls.files import max_audio_bytes, read_file
-from urgency_ray.calls.label import MAX_LABEL_BYTES, NO_LABEL, Label, Utterance, parse_label
+from urgency_ray.calls.label import Label, Utterance
+from urgency_ray.calls.planned import read_label
 from urgency_ray.calls.transcript import clean, has_words, join_transcript, wanted_utterances
 from urgency_ray.config import AudioEncoderConfig, DataConfig, TextEncoderConfig
 from urgency_ray.embedding.rows import embedded_rows, finite_rows, reject_rows, scatter_counts, scatter_vectors
@@ -44,23 +45,26 @@ def decode_calls(manifest: pa.Table, data: DataConfig) -> pa.Table:
 def _decode_call(call: Row, data: DataConfig) -> list[Row]:
     row = {key: call[key] for key in ("call_id", "provider_split", "region")}
     row |= {"example_id": call["call_id"], "source_version": call["version"]}
+    row |= {key: call.get(key) for key in ("speaker_id", "group_id")}
     try:
         if call["reason"] is not None:
             raise Reject(Reason(call["reason"]), call["detail"] or "")
-        label = _read_label(call, data)
+        label = read_label(call, data)
         row |= _labelled(label)
         content = read_file(call["audio_container"], call["audio_member"], max_audio_bytes(data))
     except Reject as reject:
         return [_rejected(row, reject)]
     name = call["call_id"] + suffix(call["audio_member"] or call["audio_container"])
-    return decode_content(content, name, row, label, data)
+    return decode_content(content, name, row, label, data, span_ms=(call.get("start_ms") or 0, call.get("end_ms")))
 
 
 def _labelled(label: Label) -> Row:
     return {name: getattr(label, name) for name in ("urgency", "sentiment", "disaster_large", "disaster_medium")}
 
 
-def decode_content(content: bytes, name: str, row: Row, label: Label, data: DataConfig) -> list[Row]:
+def decode_content(
+    content: bytes, name: str, row: Row, label: Label, data: DataConfig, *, span_ms: tuple[int, int | None] = (0, None)
+) -> list[Row]:
     """The rows of a call, but for `num_call_rows`: one, or one an utterance.
 
     Args:
@@ -69,30 +73,24 @@ def decode_content(content: bytes, name: str, row: Row, label: Label, data: Data
         row: what is known of the call.
         label: who says what, and when.
         data: what makes a row.
+        span_ms: where in the recording the call starts and ends; None is its end.
     """
     try:
-        heard = _decode(content, name, label, data)
+        heard = _decode(content, name, label, data, span_ms)
         row = row | {"audio_sha256": hashlib.sha256(content).hexdigest()}
         return [_call_row(row, label, heard, data)] if data.unit == "call" else _utterance_rows(row, label, heard, data)
     except Reject as reject:
         return [_rejected(row, reject)]
 
 
-def _read_label(call: Row, data: DataConfig) -> Label:
-    if call["label_container"] is None:
-        if data.require_urgency:
-            raise Reject(Reason.MISSING_LABEL, "no label says its urgency")
-        return NO_LABEL
-    return parse_label(read_file(call["label_container"], call["label_member"], MAX_LABEL_BYTES), data.require_urgency)
-
-
-def _decode(content: bytes, name: str, label: Label, data: DataConfig) -> Heard:
+def _decode(content: bytes, name: str, label: Label, data: DataConfig, span_ms: tuple[int, int | None]) -> Heard:
+    start_ms, end_ms = span_ms
     turns = [
-        Turn(turn.start_ms, turn.end_ms, turn.speaker == CALLER)
+        Turn(start_ms + turn.start_ms, start_ms + turn.end_ms, turn.speaker == CALLER)
         for turn in label.utterances
         if turn.start_ms is not None and turn.end_ms is not None and turn.speaker is not None
     ]
-    return decode_audio(
+    heard = decode_audio(
         content,
         SAMPLE_RATE_HZ,
         data.max_call_sec,
@@ -101,6 +99,7 @@ def _decode(content: bytes, name: str, label: Label, data: DataConfig) -> Heard:
         turns=turns,
         pcm_rate_hz=data.pcm_rate_hz,
     )
+    return heard._replace(waveform=cut_call(heard.waveform, SAMPLE_RATE_HZ, start_ms, end_ms))
 
 
 def _rejected(row: Row, reject: Reject) -> Row:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 from unicodedata import normalize
 
 import numpy as np
@@ -24,6 +25,9 @@ from urgency_ray.fingerprint import Fingerprint
 from urgency_ray.run_folder import RunFolder
 from urgency_ray.schema import ACOUSTIC_FEATURES, METADATA_KEY, SENTIMENT_LABELS, URGENCY_LABELS, Status
 
+GroupBy = Literal["speaker", "group"]
+GROUP_COLUMNS: dict[GroupBy, str] = {"speaker": "speaker_id", "group": "group_id"}
+"""Columns of the rows by which `split.group_by` can group them."""
 SPLITS = ("train", "val", "test")
 UNFINISHED = "its extract has not finished, or files are missing"
 NUM_CLASSES = len(URGENCY_LABELS)
@@ -67,7 +71,9 @@ class Examples:
 Keep = Callable[[str, NDArray[np.float32]], NDArray[np.float32]]
 
 
-def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = None) -> Examples:
+def load_examples(
+    run_dir: str, *, by_call: bool = False, keep: Keep | None = None, group_by: GroupBy | None = None
+) -> Examples:
     """Read `<run_dir>/embeddings`, embedded rows only, each array filled once in its final order.
 
     Args:
@@ -75,10 +81,11 @@ def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = No
         by_call: make an example of each call, out of its utterance rows; its id is the call's.
         keep: gets `audio` and `text` as soon as each is read, by name, and gives back what is to stand for it (the same values
             in memory that processes share, say), so that no two of them lie in this process's memory at once.
+        group_by: what also makes rows one group, which becomes the column `group` of `keys`.
 
     Raises:
         RequestError: there are no embeddings, they come from different encoders or settings, a file of theirs or extract.json
-            cannot be read, or `by_call` and they are those of whole calls.
+            cannot be read, `by_call` and they are those of whole calls, or none has what `group_by` names.
     """
     location = RunFolder(run_dir).embeddings
     if not storage.exists(location):
@@ -86,7 +93,7 @@ def load_examples(run_dir: str, *, by_call: bool = False, keep: Keep | None = No
     if not storage.exists(RunFolder(run_dir).extract):
         raise RequestError(f"--run-dir {run_dir}: {UNFINISHED}; run extract on it again")
     with _reading():
-        return _read_examples(run_dir, by_call, keep)
+        return _read_examples(run_dir, by_call, keep, group_by)
 
 
 @contextlib.contextmanager
@@ -101,7 +108,7 @@ def _reading() -> Iterator[None]:
         raise RequestError(f"{said}; run extract on it again: what is damaged is made anew") from None
 
 
-def _read_examples(run_dir: str, by_call: bool, keep: Keep | None) -> Examples:
+def _read_examples(run_dir: str, by_call: bool, keep: Keep | None, group_by: GroupBy | None) -> Examples:
     filesystem, path = storage.open_location(RunFolder(run_dir).embeddings)
     dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
     fingerprint = _only_fingerprint(run_dir, dataset)
@@ -109,7 +116,8 @@ def _read_examples(run_dir: str, by_call: bool, keep: Keep | None) -> Examples:
     names = ["example_id", "call_id", "provider_split", "audio_sha256", "urgency", "sentiment", *ACOUSTIC_FEATURES]
     if by_call:
         names += ["utterance_id", "speaker", "start_ms", "end_ms"]
-    frame = dataset.to_table(columns=names, filter=embedded).to_pandas()
+    kinds = [name for name in GROUP_COLUMNS.values() if name in dataset.schema.names]  # an older version wrote none
+    frame = dataset.to_table(columns=[*names, *kinds], filter=embedded).to_pandas()
     if ExtractAccounts.read(run_dir).rows_embedded != len(frame):
         raise RequestError(f"--run-dir {run_dir}: {UNFINISHED}; run extract on it again")
     _refuse_unusable(run_dir, frame, by_call)
@@ -128,9 +136,14 @@ def _read_examples(run_dir: str, by_call: bool, keep: Keep | None) -> Examples:
     if utterances is not None:
         frame = frame.iloc[utterances.offsets[:-1]].reset_index(drop=True)
         frame = frame.assign(example_id=frame["call_id"], text_sha256=None)
+    key_columns = ["example_id", "call_id", "provider_split", "audio_sha256", "text_sha256"]
+    key_columns += [name for name in kinds if frame[name].notna().any()]
+    if group_by is not None:
+        frame["group"] = _group_column(run_dir, frame[key_columns], group_by)
+        key_columns.append("group")
     sentiments = pd.Categorical(frame["sentiment"], categories=list(SENTIMENT_LABELS))
     return Examples(
-        keys=frame[["example_id", "call_id", "provider_split", "audio_sha256", "text_sha256"]],
+        keys=frame[key_columns],
         audio=vectors["audio"],
         text=vectors["text"],
         acoustic=acoustic,
@@ -139,6 +152,14 @@ def _read_examples(run_dir: str, by_call: bool, keep: Keep | None) -> Examples:
         fingerprint=fingerprint,
         utterances=utterances,
     )
+
+
+def _group_column(run_dir: str, keys: pd.DataFrame, group_by: GroupBy) -> pd.Series[str]:
+    if GROUP_COLUMNS[group_by] not in keys:
+        raise RequestError(
+            f"split.group_by: {group_by}, but no row of --run-dir {run_dir} names one; extract a manifest with such a column"
+        )
+    return keys[GROUP_COLUMNS[group_by]]
 
 
 def _refuse_unusable(run_dir: str, frame: pd.DataFrame, by_call: bool) -> None:

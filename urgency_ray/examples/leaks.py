@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from urgency_ray.examples.dataset import Examples, Splits
+from urgency_ray.examples.dataset import GROUP_COLUMNS, Examples, Splits
+from urgency_ray.examples.splits import provider_test
 
 
 def leak_warnings(examples: Examples, splits: Splits) -> list[str]:
@@ -17,7 +18,8 @@ def leak_warnings(examples: Examples, splits: Splits) -> list[str]:
     Rows are held against those of the splits that the model or its choice has seen: val against train, test against both. They
     are suspicious where the call is the same; where the audio is, by its hash or, for imported data without one, by its
     embedding, bit for bit (all zeros stand for no audio); or where the transcript is, word for word, unless it is too short
-    to tell (`dataset.MIN_TEXT_CHARS`).
+    to tell (`dataset.MIN_TEXT_CHARS`); where a manifest names them, also where the speaker or the group is. Where the
+    provider's own split has rows of a group of `split.group_by` on both sides, a line says how many are scored with the test.
     """
     lines = []
     for what, keys in _evidence(examples):
@@ -33,12 +35,24 @@ def leak_warnings(examples: Examples, splits: Splits) -> list[str]:
                 others = "train" if name == "val" else "train or val"
                 share = f"{twins.sum():,} of {len(rows):,} {name} rows"
                 lines.append(f"possible leak: {share} have the same {what} as a row of {others}; their scores flatter")
-    return lines
+    return lines + _mended(examples, splits)
+
+
+def _mended(examples: Examples, splits: Splits) -> list[str]:
+    """What the provider's split would have leaked, had its test rows not taken the rest of their groups along."""
+    is_test = examples.keys["provider_split"].to_numpy() == provider_test(examples)
+    num_moved = int((~is_test[splits.test]).sum())
+    is_used = is_test[splits.test].any() and not is_test[np.concatenate([splits.train, splits.val])].any()
+    if "group" not in examples.keys or not is_used or not num_moved:
+        return []
+    share = f"{num_moved:,} of {len(splits.test):,} test rows"
+    return [f"leak in the provider's split: {share} are none of its own, but of a group that has some; they left train or val"]
 
 
 def _evidence(examples: Examples) -> Iterator[tuple[str, list[NDArray[np.int64]]]]:
     """Kinds of evidence, each with numberings of the rows (N,) by what they have in common; -1 is nothing."""
-    for what, column in (("call", "call_id"), ("audio", "audio_sha256"), ("transcript", "text_sha256")):
+    kinds = [(what, column) for what, column in GROUP_COLUMNS.items() if column in examples.keys]
+    for what, column in (("call", "call_id"), ("audio", "audio_sha256"), ("transcript", "text_sha256"), *kinds):
         codes = pd.factorize(examples.keys[column])[0].astype(np.int64)
         by_vector = what == "audio" and examples.utterances is None
         yield what, [codes, _vector_keys(examples.audio)] if by_vector else [codes]

@@ -19,23 +19,36 @@ from urgency_ray.schema import URGENCY_LABELS
 
 
 def group_examples(keys: pd.DataFrame) -> NDArray[np.int64]:
-    """Group number of each row (N,): rows of one call, and calls with the same audio, are one group, transitively."""
+    """Group number of each row (N,): rows of one call, calls with the same audio, or of one `group`, are one, transitively.
+
+    `group` is a column of `keys` where `split.group_by` asks for it (`load_examples`).
+    """
     calls, _ = pd.factorize(keys["call_id"])
-    audio, hashes = pd.factorize(keys["audio_sha256"])
-    num_calls = calls.max() + 1
-    known = audio >= 0
-    edges = coo_array(
-        (np.ones(known.sum(), np.int8), (calls[known], num_calls + audio[known])), shape=(num_calls + len(hashes),) * 2
-    )
+    num_nodes = calls.max() + 1
+    pairs = []
+    for column in ("audio_sha256", "group"):
+        if column in keys:
+            codes, values = pd.factorize(keys[column])
+            known = codes >= 0
+            pairs.append((calls[known], num_nodes + codes[known]))
+            num_nodes += len(values)
+    ends = np.concatenate(pairs, axis=1)
+    edges = coo_array((np.ones(ends.shape[1], np.int8), (ends[0], ends[1])), shape=(num_nodes, num_nodes))
     _, component = connected_components(edges, directed=False)
     return np.asarray(component[calls], np.int64)
+
+
+def provider_test(examples: Examples) -> str:
+    """The `provider_split` of the rows that the provider, or a manifest, keeps for the test."""
+    return "test" if (examples.keys["provider_split"] == "test").any() else "validation"
 
 
 def split_examples(examples: Examples, config: SplitConfig) -> Splits:
     """Divide labelled rows by group, stratified by urgency: a pure function of (rows, seed).
 
     The test split is the provider's Validation part where there is one (with all of a group that touches it), else
-    `test_fraction` of the groups; val is `val_fraction` of the groups, out of what is left.
+    `test_fraction` of the groups; val is `val_fraction` of the groups, out of what is left. Where a manifest names test rows,
+    these are the test split, and its val rows, if any, the val split.
 
     Raises:
         RequestError: a class has no rows in a split, or too few groups to share out.
@@ -48,7 +61,10 @@ def split_examples(examples: Examples, config: SplitConfig) -> Splits:
     else:
         test = _draw(rest, round(config.test_fraction * len(groups)), config, "test")
         rest = rest.drop(test)
-    val = _draw(rest, round(config.val_fraction * len(groups)), config, "val")
+    if config.use_provider_test and rest["provider_val"].any():
+        val = rest.index[rest["provider_val"]]
+    else:
+        val = _draw(rest, round(config.val_fraction * len(groups)), config, "val")
     train = rest.index.difference(val)
     return _collect(examples, labelled, group, (train, val, test), config)
 
@@ -104,22 +120,29 @@ def _held_out(groups: pd.DataFrame, num_folds: int, config: SplitConfig, field: 
 
 
 def _labelled_groups(examples: Examples, config: SplitConfig) -> tuple[NDArray[np.int64], NDArray[np.int64], pd.DataFrame]:
-    """Labelled rows (L,), the group of each (L,), and the groups by number: urgency, provider (touches its Validation part)."""
+    """Labelled rows (L,), the group of each (L,), and the groups by number: urgency, provider (touches its test part, which is
+    its Validation part unless a manifest names both), provider_val.
+    """
     labelled = np.flatnonzero(examples.urgency >= 0)
     if not len(labelled):
         raise RequestError("the run folder holds no labelled rows to train on")
+    provider_split = examples.keys["provider_split"].to_numpy()[labelled]
+    test = provider_test(examples)
     frame = pd.DataFrame(
         {
             "group": group_examples(examples.keys)[labelled],
             "urgency": examples.urgency[labelled],
-            "provider": (examples.keys["provider_split"].to_numpy()[labelled] == "validation"),
+            "provider": provider_split == test,
+            "provider_val": (provider_split == "validation") & (test != "validation"),
         }
     )
     missing = sorted(set(range(NUM_CLASSES)) - set(frame["urgency"]))
     if missing and not config.allow_missing_classes:
         raise RequestError(f"no row has urgency {_names(missing)}: give more data, or set split.allow_missing_classes")
     # A group of one call has one label; the most urgent stands for the rare group whose calls disagree.
-    groups = frame.groupby("group").agg(urgency=("urgency", "max"), provider=("provider", "any"))
+    groups = frame.groupby("group").agg(
+        urgency=("urgency", "max"), provider=("provider", "any"), provider_val=("provider_val", "any")
+    )
     return labelled, frame["group"].to_numpy(), groups
 
 

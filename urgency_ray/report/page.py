@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from urgency_ray import __version__, storage
 from urgency_ray.accounts import ExtractAccounts
-from urgency_ray.config import ENCODER_SECTIONS, Config
+from urgency_ray.config import ENCODER_SECTIONS, Config, Role, fields_of
 from urgency_ray.report import charts, words
 from urgency_ray.report.files import Row, RunFiles, Tree, View, read_files
 from urgency_ray.report.tuning import tuning_view
@@ -85,7 +85,7 @@ _DEFAULTS = _flatten(Config().model_dump())
 def _settings_view(tree: Tree) -> View:
     # Not validated: the report of an old run may name a field that is gone by now.
     config = _DEFAULTS | _flatten(tree)
-    hidden = ("data.root", "ray.address", "tune.space")  # where things lie is nobody's business, the space is in the panels
+    hidden = (*fields_of(Role.PLACE), "tune.space")  # where things lie is nobody's business, the space is in the panels
     changed = {key: value for key, value in config.items() if key not in hidden and value != _DEFAULTS.get(key)}
     selected_by = words.SELECTED_BY.get(config["train.select_by"], config["train.select_by"])
     return {"config": config, "defaults": _DEFAULTS, "changed": changed, "selected_by": selected_by}

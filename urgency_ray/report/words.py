@@ -15,6 +15,8 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.MISSING_AUDIO: "A label file without a recording of the same name.",
     Reason.MISSING_LABEL: "A recording without a label file of the same name.",
     Reason.DUPLICATE_STEM: "A copy of a call that is read, or a second recording or label file beside one.",
+    Reason.DUPLICATE_ID: "A row of the manifest whose id another row before it has.",
+    Reason.INVALID_ROW: "A row of the manifest with a value that cannot be read, or without its audio.",
     Reason.AMBIGUOUS_STEM: "Several recordings or label files have this name, and no folder says which belong together.",
     Reason.UNREADABLE_ARCHIVE: "The archive is of a kind that is not read, comes in parts, or its directory is damaged.",
     Reason.UNREADABLE_FILE: "The file is encrypted or damaged, no regular file, or reading it failed.",

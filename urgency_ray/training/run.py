@@ -33,7 +33,7 @@ def open_run(config: Config, run_dir: str, keep: Keep | None = None) -> tuple[Co
     Raises:
         RequestError: no usable embeddings, or those of other encoders than the config's.
     """
-    examples = load_examples(run_dir, by_call=config.model.name == "hierarchical", keep=keep)
+    examples = load_examples(run_dir, by_call=config.model.name == "hierarchical", keep=keep, group_by=config.split.group_by)
     if examples.fingerprint is not None:
         config = _take_over(config, examples.fingerprint, run_dir)
     return config, examples, split_examples(examples, config.split)

@@ -1,0 +1,28 @@
+"""A planned call -> its label, from its file, from the manifest that lists it, or from both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from urgency_ray.calls.files import read_file
+from urgency_ray.calls.label import MAX_LABEL_BYTES, NO_LABEL, Label, parse_label
+from urgency_ray.config import DataConfig
+from urgency_ray.errors import Reason, Reject
+
+
+def read_label(call: dict[str, Any], data: DataConfig) -> Label:
+    """The label of a row of `MANIFEST_SCHEMA` or `LISTED_SCHEMA`.
+
+    Raises:
+        Reject: there is none, and it must say the urgency; or see `read_file` and `parse_label`.
+        UnreachableError: its file cannot be reached.
+    """
+    container, given = call["label_container"], call.get("label")
+    if container is not None:
+        content = read_file(container, call["label_member"], MAX_LABEL_BYTES)
+        return parse_label(content, data.require_urgency, given)
+    if given is not None:
+        return parse_label(given.encode(), data.require_urgency)
+    if data.require_urgency:
+        raise Reject(Reason.MISSING_LABEL, "no label says its urgency")
+    return NO_LABEL
