@@ -75,7 +75,7 @@ def test_a_row_is_a_call_cleaned_as_any_other(folder: Path) -> None:
 
 def as_parquet(rows: Any) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), sink)
+    pq.write_table(rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows), sink)
     return sink.getvalue()
 
 
@@ -103,6 +103,8 @@ def test_columns_of_other_names_are_named_in_the_config(folder: Path) -> None:
     names = {"audio": "file", "text": "said", "urgency": "label"}
     (row,) = listed(folder, content, "calls.csv", manifest_columns=names).values()
     assert (row["text"], row["urgency"]) == ("불이 났어요", 2)
+    with pytest.raises(ValueError, match="words is nothing that a manifest says; name columns of audio, id, text"):
+        DataConfig(manifest_columns={"words": "said"})
     assert "said, which data.manifest_columns names for text; its columns are audio, text" in refused(
         folder, "audio,text\na.wav,x\n", "calls.csv", manifest_columns={"text": "said"}
     )
@@ -154,11 +156,13 @@ def test_a_bad_row_is_a_reject_that_says_where_and_the_others_are_read(
 
 
 def test_lines_that_are_no_rows_are_rejects_with_the_number_of_the_line(folder: Path) -> None:
-    rows = listed(folder, f"{lines(FIRST)}{{\n\n[1]\n")
+    rows = listed(folder, f'{lines(FIRST)}{{\n\n[1]\n{{"text": "a", "text": "b"}}\n{"[" * 100_000}\n')
     assert {name: row["reason"] for name, row in rows.items()} == {
         "a": None,
         "calls.jsonl:2": "invalid_row",
         "calls.jsonl:4": "invalid_row",
+        "calls.jsonl:5": "invalid_row",
+        "calls.jsonl:6": "invalid_row",
     }
     rows = listed(folder, "audio,text,urgency\nwavs/a.wav,가,상\nwavs/b.wav,나\n", "calls.csv")
     assert rows["b"]["detail"] == "line 3 of the manifest: has 2 fields, and the header 3"
@@ -179,6 +183,7 @@ def test_lines_that_are_no_rows_are_rejects_with_the_number_of_the_line(folder: 
         ("calls.jsonl", "audio,text\n", "has no column for audio"),
         ("calls.json", "[1, ", "no JSON: "),
         ("calls.parquet", b"PAR1", "cannot be read: "),
+        ("calls.parquet", as_parquet(pa.table([["a"], ["b"]], names=["text", "text"])), "has text more than once"),
         ("calls.jsonl.gz", b"no gzip", "cannot be read: "),
     ],
 )

@@ -71,7 +71,14 @@ def test_a_manifest_in_a_store_names_its_files_by_paths_and_uris(bucket: Any, co
         filesystem, path = storage.open_location(bucket)
         with filesystem.open_output_stream(f"{path}/{place}") as stream:
             stream.write(sound)
-    names = ["wavs/신고 1.wav", "b?c.wav", f"{bucket}/elsewhere/d.wav", "wavs/no.wav", "s3://no-such-bucket/e.wav", "f.wav"]
+    names = [
+        "../listed/wavs/신고 1.wav",
+        "b?c.wav",
+        f"{bucket}/elsewhere/d.wav",
+        "wavs/no.wav",
+        "s3://no-such-bucket/e.wav",
+        "f.wav",
+    ]
     text = "".join(f"{json.dumps({'audio': name, 'text': '불', 'urgency': '상'})}\n" for name in names)
     manifest = f"{bucket}/listed/calls.jsonl?region=ap-northeast-2"
     storage.write_text(manifest, text)

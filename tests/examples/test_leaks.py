@@ -71,7 +71,7 @@ def test_a_provider_s_split_with_a_group_on_both_sides_is_told() -> None:
     assert leak_warnings(examples, split_examples(examples, config)) == []
     examples.keys.loc[[3, 4, 55], "group"] = "one"
     (line,) = leak_warnings(examples, split_examples(examples, config))
-    assert line.startswith("leak in the provider's split: 2 of 12 test rows are none of its own")
+    assert line.startswith("leak in the given split: 2 of 12 test rows were not given for the test")
     drawn = split_examples(examples, SplitConfig(use_provider_test=False, allow_missing_classes=True))
     assert leak_warnings(examples, drawn) == []
 

@@ -164,8 +164,10 @@ def _resolve(base: str, name: str) -> str:
         return name if name.isascii() and " " not in name else quote(name, safe="/:%?&=+")
     if name.startswith(("/", "~")):
         return storage.absolute(name)
-    name = posixpath.normpath(name)
-    return storage.join(base, quote(name)) if "://" in base else storage.absolute(posixpath.join(base, name))
+    if "://" not in base:
+        return storage.absolute(posixpath.join(base, name))
+    scheme, _, folder = storage.join(base, quote(name)).partition("://")
+    return f"{scheme}://{posixpath.normpath(folder)}"
 
 
 def _name_rows(rows: list[Listed], manifest: str) -> dict[str, Listed]:

@@ -64,8 +64,8 @@ class Columns:
         named: the user's own names.
     """
 
-    def __init__(self, named: Mapping[Column, str]) -> None:
-        self.named = dict(named)
+    def __init__(self, named: Mapping[str, str]) -> None:
+        self.named: dict[Column, str] = {what: named[what] for what in get_args(Column) if what in named}
         taken = set(named.values())
         self._names: dict[Column, tuple[str, ...]] = {
             what: (named[what],) if what in named else tuple(name for name in USUAL_COLUMNS[what] if name not in taken)

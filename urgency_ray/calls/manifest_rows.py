@@ -81,8 +81,7 @@ def _csv_rows(content: bytes) -> Iterator[Row]:
     reader = csv.reader(stream, delimiter=max(_DELIMITERS, key=line.count), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        if twice := sorted({name for name in header if name and header.count(name) > 1}):
-            raise RequestError(f"its header has {', '.join(twice)} more than once")
+        _refuse_repeated(header)
         for values in reader:
             cells = dict(zip(header, (value if value.strip() else None for value in values), strict=False))
             fault = None if len(values) == len(header) else f"has {len(values)} fields, and the header {len(header)}"
@@ -92,11 +91,16 @@ def _csv_rows(content: bytes) -> Iterator[Row]:
         raise RequestError(f"line {reader.line_num}: no CSV: {error}") from None
 
 
+def _refuse_repeated(header: list[str]) -> None:
+    if twice := sorted({name for name in header if name and header.count(name) > 1}):
+        raise RequestError(f"its header has {', '.join(twice)} more than once")
+
+
 def _json_rows(content: bytes) -> Iterator[Row]:
     stream = _open_text(content)
     if content.lstrip(codecs.BOM_UTF8)[:64].lstrip()[:1] == b"[":
         try:
-            whole = json.load(stream)
+            whole = json.load(stream, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             raise RequestError(f"no JSON: {error}") from None
         yield from (_object_row(f"row {number}", value) for number, value in enumerate(whole, 1))
@@ -108,11 +112,19 @@ def _json_rows(content: bytes) -> Iterator[Row]:
 
 def _parse_line(where: str, line: str) -> Row:
     try:
-        return _object_row(where, json.loads(line))
-    except (ValueError, RecursionError) as error:
-        # A RecursionError says of the interpreter what a user need not know.
-        said = error.msg if isinstance(error, json.JSONDecodeError) else "too deep"
-        return Row(where, {}, f"no JSON: {said}")
+        return _object_row(where, json.loads(line, object_pairs_hook=_once))
+    except RecursionError:
+        return Row(where, {}, "no JSON: too deep")
+    except ValueError as error:
+        return Row(where, {}, f"no JSON: {error.msg if isinstance(error, json.JSONDecodeError) else error}")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are all there once: of two, JSON's readers take the last, and which was meant cannot be known."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is given more than once")
+    return found
 
 
 def _object_row(where: str, value: Any) -> Row:
@@ -121,7 +133,9 @@ def _object_row(where: str, value: Any) -> Row:
 
 def _parquet_rows(content: bytes) -> Iterator[Row]:
     number = 0
-    for batch in pq.ParquetFile(pa.BufferReader(content)).iter_batches(batch_size=1024):
+    file = pq.ParquetFile(pa.BufferReader(content))
+    _refuse_repeated(file.schema_arrow.names)
+    for batch in file.iter_batches(batch_size=1024):
         for cells in batch.to_pylist():
             number += 1
             yield Row(f"row {number}", cells)

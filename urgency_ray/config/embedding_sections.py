@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -36,7 +36,7 @@ class DataConfig(Section, role=Role.EMBEDDING):
     """Folder or URI that holds the archives, or WAV and JSON files, in any nesting."""
     manifest: Annotated[str | None, Role.PLACE] = None
     """CSV, JSON lines or parquet file (or URI) with a row for each call, in place of data.root."""
-    manifest_columns: Annotated[dict[ManifestColumn, str], Role.PLACE] = Field(default_factory=dict)
+    manifest_columns: Annotated[dict[str, str], Role.PLACE] = Field(default_factory=dict)
     """Names of the manifest's columns, where they are none of the usual ones: {text: words, urgency: level}."""
     unit: Literal["call", "utterance"] = "call"
     """What a row stands for: a whole call, or one utterance of it."""
@@ -56,6 +56,15 @@ class DataConfig(Section, role=Role.EMBEDDING):
     """What is heard of several channels: their mean, the loudest, the first, the second, or the caller's by the utterances."""
     pcm_rate_hz: Annotated[int, Field(ge=1000, le=384_000)] | None = None
     """Sample rate of .pcm and .raw files: 16 bits, little-endian, mono, without a header; null rejects them."""
+
+    @field_validator("manifest_columns")
+    @classmethod
+    def _names_what_is_read(cls, columns: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(columns.keys() - set(get_args(ManifestColumn))):
+            raise ValueError(
+                f"{unknown[0]} is nothing that a manifest says; name columns of {', '.join(get_args(ManifestColumn))}"
+            )
+        return columns
 
     @model_validator(mode="after")
     def _names_calls_once(self) -> Self:

@@ -46,7 +46,8 @@ def _mended(examples: Examples, splits: Splits) -> list[str]:
     if "group" not in examples.keys or not is_used or not num_moved:
         return []
     share = f"{num_moved:,} of {len(splits.test):,} test rows"
-    return [f"leak in the provider's split: {share} are none of its own, but of a group that has some; they left train or val"]
+    words = "were not given for the test, but are of one group with rows that were: they are not trained on"
+    return [f"leak in the given split: {share} {words}"]
 
 
 def _evidence(examples: Examples) -> Iterator[tuple[str, list[NDArray[np.int64]]]]:
