@@ -6,16 +6,17 @@ import logging
 import posixpath
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from urgency_ray import storage
 from urgency_ray.embedding.changes import COMPARED_COLUMNS, PLANNED_COLUMNS, digest_rows, sum_digests
 from urgency_ray.embedding.ledger import list_files
 from urgency_ray.errors import Reason, RequestError
 from urgency_ray.fingerprint import Fingerprint, refuse_other
-from urgency_ray.schema import Status
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +42,15 @@ class Left:
     def __init__(self, embeddings: str, manifest: pa.Table) -> None:
         self._filesystem, path = storage.open_location(embeddings)
         self._manifest = manifest
-        self._tables: dict[str, pa.Table] = {}
+        self._parts: dict[str, slice] = {}
         self._fingerprints: list[Fingerprint | None] = []
+        tables, start = [], 0
         for file in list_files(self._filesystem, path, allow_not_found=True):
             if (table := self._read(file)) is not None:
                 self._fingerprints.append(Fingerprint.of_schema(table.schema))
-                self._tables[file] = table.replace_schema_metadata()
+                self._parts[file] = slice(start, start := start + len(table))
+                tables.append(table.replace_schema_metadata())
+        self._rows = pa.concat_tables(tables) if tables else None
 
     @property
     def current(self) -> pa.Array:
@@ -60,9 +64,9 @@ class Left:
 
     @cached_property
     def _judged(self) -> tuple[pa.Array, pa.Array]:
-        if not self._tables:
+        if self._rows is None:
             return pa.array([], pa.string()), pa.array([], pa.string())
-        return _judge(pa.concat_tables(self._tables.values()), self._manifest)
+        return _judge(self._rows, _planned(self._rows, self._manifest))
 
     def is_by(self, fingerprint: Fingerprint) -> bool:
         """Whether all rows were made by what would make the next ones."""
@@ -76,33 +80,42 @@ class Left:
         """
         for found in self._fingerprints:
             refuse_other(run_dir, found, fingerprint)
-        # A reject may have been of a file that is no row of its own any more: its row goes, as that of a changed call does.
-        embedded = [table for file, table in self._tables.items() if f"/status={Status.EMBEDDED}/" in file]
-        _refuse_vanished(run_dir, embedded, self._manifest)
+        if self._rows is not None:
+            # A reject may have been of a file that is no row any more: its row goes, as that of a changed call does.
+            embedded = self._rows["call_id"].filter(pc.is_null(self._rows["reason"])).unique()
+            _refuse_vanished(run_dir, embedded, self._manifest)
 
     def unchanged(self, digests: pa.Table) -> pa.Array:
         """Ids of the doubtful calls whose rows are what `changes.digest_calls` makes of them now."""
-        parts = []
-        for file, table in self._tables.items():
-            doubtful = pc.is_in(table["call_id"], self.doubtful)
-            if pc.any(doubtful).as_py():
+        assert self._rows is not None
+        parts, is_doubtful = [], _are_in(self._rows, self.doubtful)
+        for file, part in self._parts.items():
+            if is_doubtful[part].any():
                 rows = pq.read_table(file, filesystem=self._filesystem, columns=COMPARED_COLUMNS, partitioning=None)
-                parts.append(digest_rows(rows.filter(doubtful)))
+                parts.append(digest_rows(rows.filter(pa.array(is_doubtful[part]))))
         same = _pairs(sum_digests(pa.concat_tables(parts))) & _pairs(digests)
         return pa.array(sorted(call_id for call_id, _ in same), pa.string())
 
     def is_settled(self, kept: pa.Array) -> bool:
         """Whether `keep` has nothing to do."""
-        return all(self._is_settled(table, kept) for table in self._tables.values())
+        if self._rows is None:
+            return True
+        return bool((_are_in(self._rows, kept) & _are_equal(self._rows, self._renewed)).all())
 
     def keep(self, kept: pa.Array) -> None:
         """Leave the rows of some calls as they are, but for what the plan says of them now, and remove those of all others."""
-        for file, table in self._tables.items():
-            if not self._is_settled(table, kept):
+        if self._rows is None:
+            return
+        is_kept, is_new = _are_in(self._rows, kept), _are_equal(self._rows, self._renewed)
+        for file, part in self._parts.items():
+            if not (is_kept[part] & is_new[part]).all():
                 rows = pq.read_table(file, filesystem=self._filesystem, partitioning=None)
-                rows = _as_planned(rows.filter(pc.is_in(rows["call_id"], kept)), self._manifest)
+                renewed = self._renewed.slice(part.start, len(rows))
+                for name in renewed.column_names:
+                    position = rows.schema.get_field_index(name)
+                    rows = rows.set_column(position, rows.schema.field(position), renewed[name])
                 partial = posixpath.join(posixpath.dirname(file), f"{storage.PARTIAL}{posixpath.basename(file)}")
-                pq.write_table(rows, partial, filesystem=self._filesystem)
+                pq.write_table(rows.filter(pa.array(is_kept[part])), partial, filesystem=self._filesystem)
                 self._filesystem.move(partial, file)
 
     def _read(self, file: str) -> pa.Table | None:
@@ -117,13 +130,16 @@ class Left:
             self._filesystem.delete_file(file)
             return None
 
-    def _is_settled(self, table: pa.Table, kept: pa.Array) -> bool:
-        is_whole = pc.all(pc.is_in(table["call_id"], kept)).as_py()
-        return bool(is_whole) and bool(_as_planned(table, self._manifest).equals(table))
+    @cached_property
+    def _renewed(self) -> pa.Table:
+        """What the plan has now of each row: version, split and region, and of its rejects why."""
+        assert self._rows is not None
+        planned = _planned(self._rows, self._manifest)
+        detail = pc.if_else(pc.is_valid(planned["reason"]), planned["detail"], self._rows["detail"])
+        return planned.select(PLANNED_COLUMNS).append_column("detail", detail)
 
 
-def _refuse_vanished(run_dir: str, embedded: list[pa.Table], manifest: pa.Table) -> None:
-    calls = pa.array(sorted({call_id for table in embedded for call_id in table["call_id"].unique().to_pylist()}), pa.string())
+def _refuse_vanished(run_dir: str, calls: pa.Array, manifest: pa.Table) -> None:
     present = manifest.filter(pc.invert(pc.is_in(manifest["reason"], pa.array(_GONE))))["call_id"].combine_chunks()
     vanished = calls.filter(pc.invert(pc.is_in(calls, present)))
     # A stem that has come to name several calls has its folder before it: the call is there, with another id.
@@ -140,9 +156,8 @@ def _stems(call_ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     return pc.replace_substring_regex(call_ids, r"^.*:|#\d+$", "")
 
 
-def _judge(rows: pa.Table, manifest: pa.Table) -> tuple[pa.Array, pa.Array]:
+def _judge(rows: pa.Table, planned: pa.Table) -> tuple[pa.Array, pa.Array]:
     """Ids of the calls that are `current` and `doubtful`."""
-    planned = _planned(rows, manifest)
     is_planned, fault = pc.is_valid(planned["call_id"]), planned["reason"]
     is_current = pc.and_(pc.equal(_sources(rows), _sources(planned)), pc.invert(pc.is_in(rows["reason"], pa.array(MENDED))))
     # What planning rejects is rejected for that, whatever its files hold.
@@ -174,14 +189,15 @@ def _sources(table: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(*(pc.fill_null(table[name], "") for name in PLANNED_COLUMNS), "\n")
 
 
-def _as_planned(rows: pa.Table, manifest: pa.Table) -> pa.Table:
-    """Rows with the version, split and region that the plan has now, and why it rejects them where it does."""
-    planned = _planned(rows, manifest)
-    detail = pc.if_else(pc.is_valid(planned["reason"]), planned["detail"], rows["detail"])
-    for name, column in (*((name, planned[name]) for name in PLANNED_COLUMNS), ("detail", detail)):
-        position = rows.schema.get_field_index(name)
-        rows = rows.set_column(position, rows.schema.field(position), column)
-    return rows
+def _are_in(rows: pa.Table, call_ids: pa.Array) -> NDArray[np.bool_]:
+    """Which rows are of some calls: of all at once, since each look-up reads all ids."""
+    return np.asarray(pc.is_in(rows["call_id"], call_ids).to_numpy())
+
+
+def _are_equal(rows: pa.Table, others: pa.Table) -> NDArray[np.bool_]:
+    """Which rows are the same in the columns of `others`."""
+    pairs = ((pc.fill_null(rows[name], ""), pc.fill_null(others[name], "")) for name in others.column_names)
+    return np.logical_and.reduce([pc.fill_null(pc.equal(*pair), False).to_numpy() for pair in pairs])
 
 
 def _pairs(digests: pa.Table) -> set[tuple[str, int]]:
