@@ -123,9 +123,7 @@ class Left:
             if posixpath.basename(file).startswith(storage.PARTIAL):
                 raise pa.ArrowInvalid("never put into its place")
             return pq.read_table(file, filesystem=self._filesystem, columns=_COLUMNS, partitioning=None)
-        except (pa.ArrowException, OSError) as error:
-            if not storage.is_damage(error):
-                raise
+        except pa.ArrowInvalid:
             log.info("removing a file that was not written to its end: %s", posixpath.basename(file))
             self._filesystem.delete_file(file)
             return None
@@ -197,7 +195,7 @@ def _are_in(rows: pa.Table, call_ids: pa.Array) -> NDArray[np.bool_]:
 def _are_equal(rows: pa.Table, others: pa.Table) -> NDArray[np.bool_]:
     """Which rows are the same in the columns of `others`."""
     pairs = ((pc.fill_null(rows[name], ""), pc.fill_null(others[name], "")) for name in others.column_names)
-    return np.asarray(np.logical_and.reduce([pc.fill_null(pc.equal(*pair), False).to_numpy() for pair in pairs]), bool)
+    return np.asarray(np.all([pc.equal(*pair).to_numpy() for pair in pairs], axis=0))
 
 
 def _pairs(digests: pa.Table) -> set[tuple[str, int]]:
