@@ -24,6 +24,7 @@ PAIR = {"c.wav": b"audio", "c.json": b"label"}
 
 def seen(root: Path) -> FilesSeen:
     found = files_seen(plan_calls(DataConfig(root=str(root))))
+    assert found is not None
     assert found.seen == found.read + sum(found.not_read.values())
     return found
 

@@ -65,6 +65,7 @@ def test_csv_says_the_same(ray_session: None, trained: Trained, unlabelled: Any,
     assert frame["reason"].notna().sum() == counts["rows_rejected"]
 
 
+@pytest.mark.slow
 def test_a_killed_predict_goes_on_with_the_calls_that_it_has_embedded(
     ray_session: None, trained: Trained, unlabelled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,7 +88,8 @@ def test_a_class_that_is_not_there_is_never_called() -> None:
 @pytest.mark.parametrize("name", ["linear", "discriminant"])
 def test_embeddings_of_any_size_are_taken_by_a_model_that_standardises_them(name: str) -> None:
     data = make_data()
-    keys = pd.DataFrame({"example_id": range(240), "call_id": range(240), "audio_sha256": None, "text_sha256": None})
+    ids, none = range(240), dict.fromkeys(("audio_sha256", "text_sha256"))
+    keys = pd.DataFrame({"example_id": ids, "call_id": ids, "provider_split": "unknown", **none})
     examples = Examples(keys, data.audio * 1e20, data.text, data.acoustic, data.urgency, data.sentiment, None)
     splits = Splits(data.train, data.val[:30], data.val[30:])
     assert check_examples(Config().replace({"model.name": name}), examples, splits) == []

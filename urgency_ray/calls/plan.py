@@ -75,9 +75,16 @@ def plan_calls(data: DataConfig) -> pa.Table:
     return table.replace_schema_metadata({FILES_SEEN_KEY: seen.model_dump_json()})
 
 
-def files_seen(manifest: pa.Table) -> FilesSeen:
-    """What `plan_calls` saw below `data.root` on the way to its table."""
-    return FilesSeen.model_validate_json((manifest.schema.metadata or {})[FILES_SEEN_KEY])
+def files_seen(manifest: pa.Table) -> FilesSeen | None:
+    """What `plan_calls` saw below `data.root` on the way to its table; None of calls that a user's manifest lists."""
+    seen = (manifest.schema.metadata or {}).get(FILES_SEEN_KEY)
+    return None if seen is None else FilesSeen.model_validate_json(seen)
+
+
+def describe_plan(manifest: pa.Table) -> list[str]:
+    """What was planned, in lines for the terminal."""
+    seen = files_seen(manifest)
+    return [f"{len(manifest)} rows of the manifest, each a call"] if seen is None else seen.lines()
 
 
 class _Found:

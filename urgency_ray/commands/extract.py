@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from urgency_ray import cluster, lease, storage
 from urgency_ray.accounts import ExtractAccounts
-from urgency_ray.calls.plan import files_seen, plan_calls
+from urgency_ray.calls.plan import describe_plan, files_seen, plan_calls
 from urgency_ray.calls.sample import sample_transcripts
 from urgency_ray.config import Config
 from urgency_ray.embedding import ledger, recovery
@@ -59,8 +59,7 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
         config = pin_arithmetic(config, cluster.num_gpus())
     fingerprint = make_fingerprint(config)
     manifest = plan_calls(config.data)
-    listed = config.data.manifest
-    for line in files_seen(manifest).lines() if listed is None else [f"{len(manifest)} rows of {listed}, each a call"]:
+    for line in describe_plan(manifest):
         log.info(line)
     former = None
     if is_finished:
@@ -117,7 +116,7 @@ def _go_on(
     if len(unfinished):
         _embed(config, embeddings, unfinished, fingerprint)
     counts, wall_sec = ledger.account(embeddings, manifest), round(time.monotonic() - started, 3)
-    files = files_seen(manifest) if config.data.manifest is None else None
+    files = files_seen(manifest)
     accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=planned, files=files)
     write_json(folder.extract, accounts, indent=2)
     log.info(accounts.line())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, Dataset
 
 from urgency_ray import cluster, lease, storage
-from urgency_ray.calls.plan import files_seen, plan_calls
+from urgency_ray.calls.plan import describe_plan, plan_calls
 from urgency_ray.config import Config
 from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
 from urgency_ray.embedding.transform import make_fingerprint, repeat_transform
@@ -59,7 +59,7 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
         config = config.replace({"data.require_text": False})
     probe_encoders(config)
     manifest = plan_calls(config.data)
-    for line in files_seen(manifest).lines():
+    for line in describe_plan(manifest):
         log.info(line)
     cluster.connect(config.ray)
     cut: list[NDArray[np.int64]] = []

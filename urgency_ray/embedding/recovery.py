@@ -144,8 +144,8 @@ def _refuse_vanished(run_dir: str, calls: pa.Array, manifest: pa.Table) -> None:
     vanished = vanished.filter(pc.invert(pc.is_in(_stems(vanished), _stems(present).unique())))
     if len(vanished):
         raise RequestError(
-            f"--run-dir {run_dir}: holds embeddings of {len(calls)} calls, {len(vanished)} of which are not below data.root, "
-            f"or lack a file there ({vanished[0]}, say); bring them back, or choose another run folder"
+            f"--run-dir {run_dir}: holds embeddings of {len(calls)} calls, {len(vanished)} of which are there no more, or lack "
+            f"a file ({vanished[0]}, say); bring them back, or choose another run folder"
         )
 
 
