@@ -101,7 +101,8 @@ def _refuse_useless(data: DataConfig, manifest: str, columns: Columns, rows: lis
         columns.refuse_missing(wanted)
     except RequestError as error:
         fault = next((f"; {row.where}: {row.fault[1]}" for row in rows if row.fault and not columns.names), "")
-        raise RequestError(f"--data.manifest {manifest}: {error}{fault}") from None
+        # Names of columns may hold anything, line breaks too.
+        raise RequestError(f"--data.manifest {manifest}: {' '.join(f'{error}{fault}'.split())}") from None
 
 
 def _folder_of(manifest: str) -> str:

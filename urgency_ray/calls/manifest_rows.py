@@ -56,7 +56,7 @@ def read_rows(location: str) -> Iterator[Row]:
     except FileNotFoundError:
         raise RequestError(f"--data.manifest {location}: no such file") from None
     except RequestError as error:
-        raise RequestError(f"--data.manifest {location}: {error}") from None
+        raise RequestError(f"--data.manifest {location}: {' '.join(str(error).split())}") from None
     except (OSError, pa.ArrowException) as error:
         raise RequestError(f"--data.manifest {location}: cannot be read: {' '.join(str(error).split())}") from None
 
