@@ -201,6 +201,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
     assert {**again, "wall_sec": 0} == {**whole.model_dump(), "wall_sec": 0}
 
 
+@pytest.mark.slow
 def test_a_label_changed_before_the_rest_is_done_is_read_again(extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     calls = shutil.copytree(calls_of(extracted), tmp_path / "calls")
