@@ -55,7 +55,7 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_space(config)
-    _check_ensemble(config)
+    config = _check_ensemble(config)
     inputs = SharedInputs(config.ray)
     config, examples, splits = open_run(config, run_dir, inputs.keep)
     folds = _trial_folds(config, examples, splits)
@@ -101,13 +101,16 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
     return summary
 
 
-def _check_ensemble(config: Config) -> None:
+def _check_ensemble(config: Config) -> Config:
     if config.tune.ensemble is None:
-        return
+        return config
     if config.train.members is None:
-        raise RequestError(f"tune.ensemble: {config.tune.ensemble} mixes members, but train.members is null: set it, to 5 say")
+        # A recipe's ensemble must not stand in the way of whoever asks for one model.
+        log.warning("warning: tune.ensemble mixes members, and train.members is null: the winner alone is trained")
+        return config.replace({"tune.ensemble": None})
     if "train.members" in searched_fields(config.tune.space):
         raise RequestError("tune.ensemble: mixes members of the same folds: take train.members out of tune.space")
+    return config
 
 
 def _trial_folds(config: Config, examples: Examples, splits: Splits) -> list[Splits]:
