@@ -177,7 +177,7 @@ class Odd(NamedTuple):
 
 HEARS_NOT = r"a \w+(-\w+)* model with a \w+; choose one of the wav2vec 2\.0 family"
 SAME = "gives different inputs the same vector"
-LFS = put("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
 WEIGHT = "encoder.layer.0.output.dense.weight"
 
 ODD: dict[str, Odd] = {
@@ -218,7 +218,7 @@ ODD: dict[str, Odd] = {
     "cut": Odd("text", save_electra, cut, r"model\.safetensors is cut"),
     "cut audio": Odd("audio", save_wav2vec2, cut, r"model\.safetensors is cut"),
     "empty": Odd("audio", save_wav2vec2, put("model.safetensors", b""), r"model\.safetensors is empty"),
-    "LFS pointer": Odd("text", save_electra, LFS, r"model\.safetensors is a Git-LFS pointer"),
+    "LFS pointer": Odd("text", save_electra, put("model.safetensors", LFS), r"model\.safetensors is a Git-LFS pointer"),
     "web page": Odd("audio", save_wav2vec2, put("model.safetensors", b"<!DOCTYPE html>"), "is a web page, not the weights"),
     "shard missing": Odd("text", save_electra, lose_shard, r"model-00002-of-00002\.safetensors"),
     "code": Odd("text", save_electra, want_code, "it wants to run code of its own, which is never done here"),

@@ -18,7 +18,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 from kills import kill_all, running
-from pyarrow import fs
+from object_store import bucket_of, serve
 from shared_runs import KnownCorpus
 from whole_files import read_everything
 
@@ -195,21 +195,11 @@ def test_a_kill_at_a_random_moment_leaves_whole_files_and_a_run_that_goes_on(
 
 
 @pytest.fixture
-def store() -> Iterator[Any]:
-    """A store on loopback that can be stopped and started; what is in it stays."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        environment.setenv("AWS_ACCESS_KEY_ID", "somebody")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "something")
-        environment.setenv("AWS_REGION", "ap-northeast-2")
-        filesystem, name = fs.FileSystem.from_uri("s3://chaos?allow_bucket_creation=true")
-        filesystem.create_dir(name)
-        yield lambda: ThreadedMotoServer(ip_address=host, port=port, verbose=False), server
+def store() -> Iterator[tuple[Any, str]]:
+    """A store on loopback, and the URI of a bucket in it."""
+    server = serve()
+    with bucket_of(server, "chaos") as location:
+        yield server, location
     server.stop()
 
 
@@ -218,16 +208,15 @@ def store() -> Iterator[Any]:
 def test_a_store_that_drops_out_ends_the_command_in_one_line(
     unbroken: Unbroken, store: Any, stage: str, tmp_path: Path
 ) -> None:
-    open_server, server = store
-    place = f"s3://chaos/{stage}"
+    server, location = store
+    place = f"{location}/{stage}"
     unbroken.before(stage, place)
     with running(tmp_path / "log", *unbroken.arguments(stage, place)) as process:
         time.sleep(random.uniform(4.0, 10.0))
         server.stop()
         code = process.wait(timeout=LONGEST_SEC)
     check_end(code, (tmp_path / "log").read_text(encoding="utf-8"))
-    again = open_server()
-    again.start()
+    again = serve(*server.get_host_and_port())
     run_again(unbroken, stage, place, tmp_path / "log")
     again.stop()
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from odd_checkpoints import ODD
+from odd_checkpoints import LFS, ODD, cut, drop, put
 from safetensors.torch import load_file, save_file
 from shared_runs import KnownCorpus
 
@@ -40,19 +40,6 @@ def check_one_line(capsys: pytest.CaptureFixture[str], named: str, *arguments: o
     return line
 
 
-def put(name: str, content: bytes) -> Damage:
-    return lambda folder: (folder / name).write_bytes(content)
-
-
-def drop(name: str) -> Damage:
-    return lambda folder: (folder / name).unlink()
-
-
-def cut(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
 def poison(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     name = next(name for name, value in weights.items() if value.is_floating_point() and "temperature" not in name)
@@ -60,7 +47,6 @@ def poison(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
 WEIGHTS: dict[str, tuple[Damage, str]] = {
     "pointer": (put("model.safetensors", LFS), "Git-LFS pointer"),
     "cut": (cut, "is cut"),

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 import ray
+from noted_calls import note_embedded
 from shared_runs import Extracted, KnownCorpus
 
 from urgency_ray.calls.plan import plan_calls
@@ -128,14 +129,8 @@ def test_a_finished_run_grows_with_its_calls_and_ends_like_one_made_at_once(
     (calls / f"{stems[4]}.json").write_text(json.dumps({**label, "sentiment": "중립", "urgencyLevel": "상"}), encoding="utf-8")
     for number, path in enumerate(sorted(calls.iterdir())):
         os.utime(path, (number, number))
-    planned = []
-
-    def embed_and_note(manifest: pa.Table, *arguments: Any) -> Any:
-        planned.append(manifest["call_id"].to_pylist())
-        return embed_calls(manifest, *arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr("urgency_ray.commands.extract.embed_calls", embed_and_note)
+        planned = note_embedded(patch, "extract")
         grown = extract(config, str(run_dir))
     assert planned == [stems[:5]]
     afresh = extract(config, str(tmp_path / "afresh"))

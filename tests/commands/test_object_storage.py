@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+from object_store import bucket_of, serve
 from pyarrow import fs
 from shared_runs import Extracted, KnownCorpus
 
@@ -38,21 +39,11 @@ with lease.hold(sys.argv[1], "train"):
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[Any]:
-    """URI of an empty bucket; the environment, of this process and of its children, says where it is."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        environment.setenv("AWS_ACCESS_KEY_ID", "somebody")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "something")
-        environment.setenv("AWS_REGION", "ap-northeast-2")
-        filesystem, name = fs.FileSystem.from_uri("s3://calls-119?allow_bucket_creation=true")
-        filesystem.create_dir(name)
-        yield "s3://calls-119"
+def bucket() -> Iterator[str]:
+    """URI of an empty bucket."""
+    server = serve()
+    with bucket_of(server, "calls-119") as location:
+        yield location
     server.stop()
 
 

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from noted_calls import note_embedded
 from shared_runs import KnownCorpus, Trained
 
 from urgency_ray.commands.predict import predict
 from urgency_ray.config import Config
-from urgency_ray.embedding.pipeline import embed_calls
 from urgency_ray.embedding.transform import repeat_transform
 from urgency_ray.errors import RequestError
 from urgency_ray.model.load import load_model
@@ -79,12 +78,6 @@ def test_a_killed_predict_goes_on_with_the_calls_that_it_has_embedded(
         assert sum(map(len, tables)) == 20
         raise KeyboardInterrupt
 
-    planned = []
-
-    def embed_and_note(manifest: pa.Table, *arguments: Any) -> Any:
-        planned.append(manifest["call_id"].to_pylist())
-        return embed_calls(manifest, *arguments)
-
     with monkeypatch.context() as patch:
         patch.setattr("urgency_ray.commands.predict.write_predictions", kill)
         with pytest.raises(KeyboardInterrupt):
@@ -93,7 +86,7 @@ def test_a_killed_predict_goes_on_with_the_calls_that_it_has_embedded(
     lost = sorted(kept.iterdir())[0]
     lost_calls = pq.read_table(lost)["call_id"].to_pylist()
     lost.write_bytes(lost.read_bytes()[:100])
-    monkeypatch.setattr("urgency_ray.commands.predict.embed_calls", embed_and_note)
+    planned = note_embedded(monkeypatch, "predict")
     assert predict(config, f"{trained[0]}/model", str(output)) == counts
     assert [sorted(calls) for calls in planned] == [sorted(lost_calls)]
     assert [path.name for path in tmp_path.iterdir()] == ["new.parquet"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from urgency_ray.calls.channels import Channel, Turn, is_silent, pick_channel
 from urgency_ray.calls.formats import HEADERLESS_SUFFIXES, format_of, refuse_unknown, skip_id3
-from urgency_ray.calls.samples import Samples, find_samples
+from urgency_ray.calls.samples import SLACK_SEC, Samples, find_samples
 from urgency_ray.errors import Reason, Reject
 
 Waveform = NDArray[np.float32]
@@ -29,8 +29,6 @@ _MAX_CHANNELS = 16
 _MAX_SAMPLES_PER_SEC = 48_000 * 8
 # The scale of 32-bit integers written as floats; far beyond it squares leave float32.
 _MAX_PEAK = 2.0**31
-# Recorders that are cut off, or write in blocks, lose as much at the end; more is a loss.
-_SLACK_SEC = 0.1
 _UNKNOWN_FRAMES = 2**62
 _BLOCK_FRAMES = 1 << 20
 # Of librosa.effects.split: samples, samples, and dB below the loudest frame.
@@ -123,14 +121,14 @@ def _read_samples(found: Samples, how: dict[str, Any], max_sec: float, name: str
             _refuse_long(num_frames, rate, file.channels, max_sec)
             if found.is_open:
                 raise Reject(Reason.TRUNCATED_AUDIO, f"{num_frames / rate:.1f} s, and the end is not marked as such")
-            if found.missing * num_frames > _SLACK_SEC * rate * found.available:
+            if found.missing * num_frames > SLACK_SEC * rate * found.available:
                 words = f"{found.available} of {found.available + found.missing} bytes of samples"
                 raise Reject(Reason.TRUNCATED_AUDIO, words)
             # soundfile reads encodings that cannot seek, such as GSM 6.10, only if told how much.
             samples = file.read(num_frames, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise Reject(*_describe_failure(error, found.content, name)) from None
-    if num_frames - len(samples) > _SLACK_SEC * rate:
+    if num_frames - len(samples) > SLACK_SEC * rate:
         raise Reject(Reason.TRUNCATED_AUDIO, f"{len(samples) / rate:.1f} of {num_frames / rate:.1f} s of samples")
     return rate, samples
 
@@ -234,11 +232,11 @@ def cut_call(waveform: Waveform, sample_rate_hz: int, start_ms: int, end_ms: int
     """
     length_sec = len(waveform) / sample_rate_hz
     end_sec = length_sec if end_ms is None else end_ms / 1000
-    if end_sec > length_sec + _SLACK_SEC:
+    if end_sec > length_sec + SLACK_SEC:
         words = f"offset and duration: end at {end_sec:.3f} s, and the audio at {length_sec:.3f} s"
         raise Reject(Reason.INVALID_SPAN, f"{words}; both must be in seconds")
     # A duration is rounded, or of the header: what is left of the file belongs to it.
-    if end_sec >= length_sec - _SLACK_SEC:
+    if end_sec >= length_sec - SLACK_SEC:
         end_sec = length_sec
         if not start_ms:
             return waveform

@@ -7,7 +7,6 @@ import json
 import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any, NamedTuple
 from unicodedata import normalize
 from urllib.parse import quote, unquote
@@ -20,11 +19,11 @@ from urgency_ray.calls.archives import Fault
 from urgency_ray.calls.formats import AUDIO_SUFFIXES, LABEL_SUFFIX
 from urgency_ray.calls.manifest_cells import Column, Columns, FaultyCellError, as_ms, as_path, as_split, as_text, label_of
 from urgency_ray.calls.manifest_rows import Row, read_rows
+from urgency_ray.calls.planned import to_table
 from urgency_ray.config import DataConfig
 from urgency_ray.errors import Reason, RequestError, UnreachableError
 from urgency_ray.schema import LISTED_SCHEMA
 
-_ROWS_PER_BATCH = 8192
 _ROW_DIGITS = 16
 
 
@@ -83,14 +82,8 @@ def plan_listed(data: DataConfig, manifest: str) -> pa.Table:
     _refuse_useless(data, manifest, columns, rows)
     found = _look_up(place for row in rows for place in (row.audio, row.label_file) if place)
     calls = _name_rows(rows, posixpath.basename(storage.without_options(manifest)))
-    batches = []
-    # A row is given up once it is in a batch: labels of all calls would be there twice.
     planned = (_planned(call_id, calls.pop(call_id), found) for call_id in sorted(calls))
-    while batch := list(islice(planned, _ROWS_PER_BATCH)):
-        columns_of_batch = zip(LISTED_SCHEMA, zip(*batch, strict=True), strict=True)
-        arrays = [pa.array(values, field.type) for field, values in columns_of_batch]
-        batches.append(pa.record_batch(arrays, schema=LISTED_SCHEMA))
-    return pa.Table.from_batches(batches)
+    return to_table(planned, LISTED_SCHEMA)
 
 
 def _refuse_useless(data: DataConfig, manifest: str, columns: Columns, rows: list[Listed]) -> None:

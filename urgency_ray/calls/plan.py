@@ -9,11 +9,11 @@ from __future__ import annotations
 import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 from unicodedata import normalize
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from urgency_ray.accounts import FilesSeen
 from urgency_ray.calls.archives import Fault, is_archive_name
@@ -26,11 +26,11 @@ from urgency_ray.calls.manifest import plan_listed
 from urgency_ray.calls.near_misses import find_near_misses
 from urgency_ray.calls.pairing import Call, File, pair_stems
 from urgency_ray.calls.places import place_of
+from urgency_ray.calls.planned import to_table
 from urgency_ray.config import DataConfig
 from urgency_ray.errors import Reason, RequestError
 from urgency_ray.schema import MANIFEST_SCHEMA
 
-ROWS_PER_BATCH = 8192
 _SHOWN = 3
 FILES_SEEN_KEY = b"files_seen"
 _SUFFIXES = frozenset((*AUDIO_SUFFIXES, ".json"))
@@ -62,16 +62,11 @@ def plan_calls(data: DataConfig) -> pa.Table:
         raise RequestError(f"--data.root {data.root}: {found.nothing()}")
     calls = _name_calls(found, _Missing(found, is_label_needed=data.require_text or data.unit == "utterance"))
     rows = (_row(call_id, calls.pop(call_id)) for call_id in sorted(calls))
-    batches, splits, num_copies = [], Counter[str](), 0
-    # A call is given up once it is in a batch: whole columns of Python objects would take more memory than all else.
-    while batch := list(islice(rows, ROWS_PER_BATCH)):
-        columns = zip(MANIFEST_SCHEMA, zip(*batch, strict=True), strict=True)
-        arrays = [pa.array(values, field.type) for field, values in columns]
-        batches.append(pa.record_batch(arrays, schema=MANIFEST_SCHEMA))
-        splits.update(row[7] for row in batch if row[9] is None)
-        num_copies += sum(row[9] == Reason.DUPLICATE_STEM for row in batch)
+    table = name_collections(to_table(rows, MANIFEST_SCHEMA))
+    usable = table.filter(pc.is_null(table["reason"]))["provider_split"]
+    splits = Counter({count["values"]: count["counts"] for count in pc.value_counts(usable).to_pylist()})
+    num_copies = pc.sum(pc.equal(table["reason"], Reason.DUPLICATE_STEM.value), min_count=0).as_py()
     seen = found.seen(dict(splits.most_common()), num_copies)
-    table = name_collections(pa.Table.from_batches(batches))
     return table.replace_schema_metadata({FILES_SEEN_KEY: seen.model_dump_json()})
 
 

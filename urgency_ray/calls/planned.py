@@ -1,13 +1,32 @@
-"""A planned call -> its label, from its file, from the manifest that lists it, or from both."""
+"""Planned calls: their table, and of each its label, from its file, from the manifest that lists it, or from both."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
+
+import pyarrow as pa
 
 from urgency_ray.calls.files import read_file
 from urgency_ray.calls.label import MAX_LABEL_BYTES, NO_LABEL, Label, parse_label
 from urgency_ray.config import DataConfig
 from urgency_ray.errors import Reason, Reject
+
+_ROWS_PER_BATCH = 8192
+
+
+def to_table(rows: Iterator[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    """Rows, whose values are in the schema's order, as a table.
+
+    A row is given up once it is in a batch: whole columns of Python objects would take more memory than all else.
+    """
+    batches = []
+    while batch := list(islice(rows, _ROWS_PER_BATCH)):
+        columns = zip(schema, zip(*batch, strict=True), strict=True)
+        arrays = [pa.array(values, field.type) for field, values in columns]
+        batches.append(pa.record_batch(arrays, schema=schema))
+    return pa.Table.from_batches(batches)
 
 
 def read_label(call: dict[str, Any], data: DataConfig) -> Label:

@@ -20,9 +20,11 @@ _MAX_CHUNKS = 1 << 16
 # As many chunks before the samples are no trouble to libsndfile.
 _FEW_CHUNKS = 100
 _MAX_FMT_BYTES = 4096
-_SLACK_SEC = 0.1
 _KNOWN = (b"data", b"fmt ", b"fact", b"LIST", b"bext", b"cue ", b"JUNK", b"junk", b"PAD ", b"FLLR", b"smpl", b"iXML")
 _TAGS = (b"TAG", b"APETAGEX", b"ID3", b"LYRICSBEGIN", b"RIFF")
+
+SLACK_SEC = 0.1
+"""Recorders that are cut off, or write in blocks, lose as much at the end; more is a loss."""
 
 
 @dataclass
@@ -145,7 +147,7 @@ def _unless_samples_follow(content: bytes, start: int, size: int, walk: _Walk) -
     fmt = walk.fmt or b""
     bytes_per_sec = struct.unpack_from(f"{walk.order}I", fmt, 8)[0] if len(fmt) >= 12 else 0
     rest, end = len(content) - start - size, _next_chunk(content, start, size, walk.order)
-    if not bytes_per_sec or rest <= _SLACK_SEC * bytes_per_sec or _is_tag(content, end, walk.order):
+    if not bytes_per_sec or rest <= SLACK_SEC * bytes_per_sec or _is_tag(content, end, walk.order):
         return size
     if content.count(b"\0", end) == len(content) - end:  # padding
         return size

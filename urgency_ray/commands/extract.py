@@ -61,19 +61,22 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
     manifest = plan_calls(config.data)
     for line in describe_plan(manifest):
         log.info(line)
-    former = None
+    planned, former = _digest(manifest), None
     if is_finished:
         former = ExtractAccounts.read(run_dir)
         refuse_other(run_dir, former.fingerprint, fingerprint)
-        if _is_done(run_dir, manifest, former):
+        if _is_done(run_dir, manifest, former, planned):
             return _refuse_empty(run_dir, former)
     with lease.hold(folder.lease("extract"), f"extract into {run_dir}"):
-        return _go_on(config, run_dir, manifest, fingerprint, former, started=started)
+        return _go_on(config, run_dir, manifest, fingerprint, former, planned=planned, started=started)
 
 
-def _is_done(run_dir: str, manifest: pa.Table, former: ExtractAccounts) -> bool:
-    """Whether a finished run is of these calls as they are, as far as can be told without reading one."""
-    if former.manifest_sha256 != _digest(manifest):
+def _is_done(run_dir: str, manifest: pa.Table, former: ExtractAccounts, planned: str) -> bool:
+    """Whether a finished run is of these calls as they are, as far as can be told without reading one.
+
+    `planned` is the digest of the manifest, here and below.
+    """
+    if former.manifest_sha256 != planned:
         log.info("what lies below data.root has changed since %s was finished: going on with that", run_dir)
         return False
     if not _is_whole(RunFolder(run_dir).embeddings, manifest, former):
@@ -92,10 +95,11 @@ def _go_on(
     fingerprint: Fingerprint,
     former: ExtractAccounts | None,
     *,
+    planned: str,
     started: float,
 ) -> ExtractAccounts:
     """Make the rows that the run folder lacks, and its accounts; `former` are those of a finished run."""
-    folder, embeddings, planned = RunFolder(run_dir), RunFolder(run_dir).embeddings, _digest(manifest)
+    folder, embeddings = RunFolder(run_dir), RunFolder(run_dir).embeddings
     left = recovery.Left(embeddings, manifest)
     left.refuse_other(run_dir, fingerprint)
     kept = _find_kept(left, manifest, config)

@@ -18,8 +18,7 @@ from urgency_ray import cluster, lease, storage
 from urgency_ray.calls.plan import describe_plan, plan_calls
 from urgency_ray.config import Config
 from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
-from urgency_ray.embedding.transform import make_fingerprint, repeat_transform
-from urgency_ray.encoders.probe import probe_encoders
+from urgency_ray.embedding.transform import make_fingerprint
 from urgency_ray.errors import WorkError
 from urgency_ray.examples.tokens import describe_cut
 from urgency_ray.model.load import Model, load_model
@@ -27,6 +26,7 @@ from urgency_ray.prediction.by_call import CALL_OUTPUT_SCHEMA, classify_calls, w
 from urgency_ray.prediction.by_row import OUTPUT_SCHEMA, Classify
 from urgency_ray.prediction.kept import KeptRows, keep_rows
 from urgency_ray.prediction.output import check_output, describe_counts, write_predictions
+from urgency_ray.prediction.prepare import prepare
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +54,7 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     """
     check_output(output)
     model = load_model(model_location)
-    config = repeat_transform(config, model.transform)
-    if not model.reads:
-        config = config.replace({"data.require_text": False})
-    probe_encoders(config)
+    config = prepare(model, config)
     manifest = plan_calls(config.data)
     for line in describe_plan(manifest):
         log.info(line)
@@ -86,7 +83,7 @@ def _classify(
     if len(kept.call_ids):
         log.info("%d of %d calls are embedded already: going on with the rest", len(kept.call_ids), len(manifest))
     with cluster.Relay(Progress(len(unfinished)), PROGRESS_SEC) as send, cluster.Relay(cut.extend, 1.0) as send_cut:
-        rows = _embed(config, unfinished, kept.location, send) if len(unfinished) else None
+        rows = _embed(config, unfinished, kept, send) if len(unfinished) else None
         if model.takes_calls:
             # The utterances of a call can be spread over blocks; they meet here, where one that was lost cannot go unseen.
             calls = whole_calls(chain(kept.tables(), _stream(rows)))
@@ -96,10 +93,10 @@ def _classify(
         return write_predictions(tables, OUTPUT_SCHEMA, manifest, output)
 
 
-def _embed(config: Config, manifest: pa.Table, location: str, send: Callable[[Any], None]) -> Dataset:
-    """Embedding rows, kept below `location` as they pass."""
-    keep = functools.partial(keep_rows, location=location)
-    rows = embed_calls(manifest, config, make_fingerprint(config), send)
+def _embed(config: Config, manifest: pa.Table, kept: KeptRows, send: Callable[[Any], None]) -> Dataset:
+    """Embedding rows, kept beside the others as they pass."""
+    keep = functools.partial(keep_rows, location=kept.location)
+    rows = embed_calls(manifest, config, kept.fingerprint, send)
     return rows.map_batches(keep, batch_format="pyarrow", batch_size=None, num_cpus=0.1)
 
 

@@ -53,7 +53,7 @@ def _decode_call(call: Row, data: DataConfig) -> list[Row]:
         row |= _labelled(label)
         content = read_file(call["audio_container"], call["audio_member"], max_audio_bytes(data))
     except Reject as reject:
-        return [_rejected(row, reject)]
+        return [rejected(row, reject)]
     name = call["call_id"] + suffix(call["audio_member"] or call["audio_container"])
     return decode_content(content, name, row, label, data, span_ms=(call.get("start_ms") or 0, call.get("end_ms")))
 
@@ -80,7 +80,7 @@ def decode_content(
         row = row | {"audio_sha256": hashlib.sha256(content).hexdigest()}
         return [_call_row(row, label, heard, data)] if data.unit == "call" else _utterance_rows(row, label, heard, data)
     except Reject as reject:
-        return [_rejected(row, reject)]
+        return [rejected(row, reject)]
 
 
 def _decode(content: bytes, name: str, label: Label, data: DataConfig, span_ms: tuple[int, int | None]) -> Heard:
@@ -102,7 +102,8 @@ def _decode(content: bytes, name: str, label: Label, data: DataConfig, span_ms: 
     return heard._replace(waveform=cut_call(heard.waveform, SAMPLE_RATE_HZ, start_ms, end_ms))
 
 
-def _rejected(row: Row, reject: Reject) -> Row:
+def rejected(row: Row, reject: Reject) -> Row:
+    """The row of a call or an utterance that cannot be used; `row` is what is known of it."""
     return row | {"waveform": b"", "status": Status.REJECTED, "reason": reject.reason, "detail": reject.detail}
 
 
@@ -166,7 +167,7 @@ def _utterance_row(call: Row, position: int, utterance: Utterance, waveform: NDA
         heard = cut(waveform, SAMPLE_RATE_HZ, start_ms, end_ms, data.min_utterance_sec)
         return _heard(row, clean(utterance.text), start_ms, heard, data)
     except Reject as reject:
-        return _rejected(row | {"start_ms": start_ms, "end_ms": end_ms}, reject)
+        return rejected(row | {"start_ms": start_ms, "end_ms": end_ms}, reject)
 
 
 def _prepare_process(threads: int) -> None:

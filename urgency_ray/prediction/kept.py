@@ -24,11 +24,12 @@ class KeptRows:
 
     Attributes:
         location: the folder that they are in, beside the output.
+        fingerprint: of the rows that are there, and of the next ones.
         call_ids: of which calls they are.
     """
 
     def __init__(self, output: str, fingerprint: Fingerprint, manifest: pa.Table) -> None:
-        self.location = storage.add_suffix(output, SUFFIX)
+        self.location, self.fingerprint = storage.add_suffix(output, SUFFIX), fingerprint
         left = Left(self.location, manifest)
         if not left.is_by(fingerprint):
             log.info("%s was left by another model or other settings: starting over", self.location)

@@ -18,14 +18,13 @@ import soundfile
 from urgency_ray.calls.files import max_audio_bytes, read_file
 from urgency_ray.calls.label import MAX_LABEL_BYTES, NO_LABEL, Label, Utterance, parse_label
 from urgency_ray.config import Config, DataConfig
-from urgency_ray.embedding.stages import DECODED_SCHEMA, EncodeAudio, EncodeText, Row, decode_content
-from urgency_ray.embedding.transform import repeat_transform
-from urgency_ray.encoders.probe import probe_encoders
+from urgency_ray.embedding.stages import DECODED_SCHEMA, EncodeAudio, EncodeText, Row, decode_content, rejected
 from urgency_ray.errors import Reject, RequestError
 from urgency_ray.model.load import Model, load_model
 from urgency_ray.prediction.by_call import HEARD_FIELDS, classify_calls
 from urgency_ray.prediction.by_row import Classify
-from urgency_ray.schema import CALLER, URGENCY_KEYS, URGENCY_LABELS, Status
+from urgency_ray.prediction.prepare import prepare
+from urgency_ray.schema import CALLER, URGENCY_KEYS, URGENCY_LABELS
 
 _FIELDS = ("audio", "sampling_rate", "text", "utterances", "label")
 
@@ -63,7 +62,7 @@ class UrgencyPipeline:
 
     Args:
         model: as `load_model` gives it.
-        config: how its embeddings are made, as `repeat_transform` gives it.
+        config: how its embeddings are made, as `prepare` gives it.
         device: torch device of the encoders.
     """
 
@@ -93,10 +92,7 @@ class UrgencyPipeline:
         import torch
 
         loaded = load_model(model)
-        config = repeat_transform(Config().replace(overrides), loaded.transform)
-        if not loaded.reads:
-            config = config.replace({"data.require_text": False})
-        probe_encoders(config)
+        config = prepare(loaded, Config().replace(overrides))
         return cls(loaded, config, device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     def __call__(self, calls: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
@@ -139,7 +135,7 @@ def _decode(call_id: str, call: Mapping[str, Any], data: DataConfig) -> list[Row
         label = _read_label(call, data)
         content, name = _read_audio(call, data)
     except Reject as reject:
-        return [row | {"waveform": b"", "status": Status.REJECTED, "reason": reject.reason.value, "detail": reject.detail}]
+        return [rejected(row, reject)]
     return decode_content(content, name, row, label, data)
 
 

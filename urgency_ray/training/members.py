@@ -143,7 +143,7 @@ def fit_shares(probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> 
         probabilities: (K, N, C), of rows that the models have not seen.
         truth: (N,) classes.
     """
-    told = np.maximum(probabilities[:, np.arange(len(truth)), truth].astype(np.float64), LEAST_PROBABILITY)
+    told = likelihoods(probabilities, truth)
     shares = np.full(len(told), 1 / len(told))
     for _ in range(EM_STEPS):
         parts = shares[:, None] * told
@@ -151,3 +151,8 @@ def fit_shares(probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> 
     # No kind is left without any: what it alone has learnt, the sentiment, is a mean over its own shares.
     shares = np.maximum(shares, LEAST_SHARE)
     return [float(share) for share in shares / shares.sum()]
+
+
+def likelihoods(probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What K models give to the truth of each row, (K, N), of (K, N, C) and (N,); never quite nothing."""
+    return np.maximum(probabilities[:, np.arange(len(truth)), truth].astype(np.float64), LEAST_PROBABILITY)

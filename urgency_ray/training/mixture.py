@@ -16,7 +16,7 @@ from urgency_ray.examples.dataset import Examples, Splits
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.ensemble import UrgencyEnsemble
 from urgency_ray.scoring.metrics import log_loss
-from urgency_ray.training.members import LEAST_PROBABILITY, assemble, fit_shares, predict_kind
+from urgency_ray.training.members import assemble, fit_shares, likelihoods, predict_kind
 
 PICKS, BAGS = 20, 20
 BAG_ROWS = 5000
@@ -69,7 +69,7 @@ def select_greedily(probabilities: NDArray[np.float32], truth: NDArray[np.int64]
         truth: (N,) classes.
         seed: of the bags, each as many rows as there are, drawn with replacement.
     """
-    told = np.maximum(probabilities[:, np.arange(len(truth)), truth].astype(np.float64), LEAST_PROBABILITY)
+    told = likelihoods(probabilities, truth)
     rng, picked = np.random.default_rng(seed), np.zeros(len(told))
     for _ in range(BAGS):
         bag = told[:, rng.integers(len(truth), size=min(len(truth), BAG_ROWS))]
