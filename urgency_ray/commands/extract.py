@@ -58,7 +58,7 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
         cluster.connect(config.ray)
         config = pin_arithmetic(config, cluster.num_gpus())
     fingerprint = make_fingerprint(config)
-    manifest = plan_calls(config.data)
+    manifest = plan_calls(config.reading)
     for line in describe_plan(manifest):
         log.info(line)
     planned, former = _digest(manifest), None
@@ -124,6 +124,8 @@ def _go_on(
     accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=planned, files=files)
     write_json(folder.extract, accounts, indent=2)
     log.info(accounts.line())
+    if line := accounts.transcript_line():
+        log.info(line)
     if accounts.rows_noted:
         log.warning("warning: %d embedded rows say in their detail what is odd about recording or label", accounts.rows_noted)
     if former is not None and storage.exists(folder.metrics):

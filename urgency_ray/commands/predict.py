@@ -55,7 +55,7 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     check_output(output)
     model = load_model(model_location)
     config = prepare(model, config)
-    manifest = plan_calls(config.data)
+    manifest = plan_calls(config.reading)
     for line in describe_plan(manifest):
         log.info(line)
     cluster.connect(config.ray)

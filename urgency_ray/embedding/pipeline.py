@@ -2,6 +2,8 @@
 
     manifest -> decode (CPU tasks) -> audio encoder (actors) -> text encoder (actors) -> parquet, partitioned by status
 
+Where a transcriber is used, its actors stand before the audio encoders, which drop the waveforms.
+
 Blocks of some tens of calls stream through, so memory does not grow with the number of calls. A call that cannot be used flows
 on as a row with `status=rejected`, a reason and a detail; an exception is a bug and stops the run.
 """
@@ -13,7 +15,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +27,7 @@ from urgency_ray import cluster
 from urgency_ray.config import Config
 from urgency_ray.embedding.changes import digest_calls
 from urgency_ray.embedding.stages import EncodeAudio, EncodeText, decode_calls
+from urgency_ray.embedding.transcription import Transcribe
 from urgency_ray.embedding.transform import encoders_on_gpus
 from urgency_ray.encoders.load import is_built_in
 from urgency_ray.errors import RequestError
@@ -93,6 +96,32 @@ def plan_actors(config: Config, node_cpus: Sequence[float], num_gpus: int) -> tu
     return audio, _actors(num_text, min(0.1 * total / num_text, 0.1 * smallest, threads), threads=threads)
 
 
+def plan_transcribers(config: Config, node_cpus: Sequence[float], num_gpus: int) -> Actors | None:
+    """Transcriber actors for the same cluster, None where none is used: those of CPUs ask for another tenth of them.
+
+    On GPUs they take their place beside the encoders by `share_gpus`.
+    """
+    if not config.transcriber.is_used:
+        return None
+    smallest, largest, total = min(node_cpus), max(node_cpus), sum(node_cpus)
+    wanted = config.extract.num_transcribers
+    if "transcriber" in encoders_on_gpus(config, num_gpus):
+        num_actors = wanted or num_gpus
+        gpus = 1.0 / math.ceil(num_actors / num_gpus)
+        return _actors(num_actors, min(0.25, 0.1 * smallest / num_actors), gpus=gpus, threads=GPU_THREADS)
+    cores = 1 if largest <= SMALL_NODE_CPUS else 4
+    num_actors = wanted or sum(max(1, int(cpus // cores)) for cpus in node_cpus)
+    threads = max(1, int(total // num_actors))
+    return _actors(num_actors, min(0.1 * total / num_actors, 0.1 * smallest, threads), threads=threads)
+
+
+def share_gpus(pools: Sequence[Actors], num_gpus: int) -> list[Actors]:
+    """The pools with an equal share of a GPU for each actor that asked for any: however Ray places them, all of them fit."""
+    num_actors = sum(pool.num_actors for pool in pools if pool.num_gpus)
+    share = _round_down(1.0 / math.ceil(num_actors / num_gpus)) if num_actors else 0.0
+    return [replace(pool, num_gpus=share if pool.num_gpus else 0.0) for pool in pools]
+
+
 def _actors(num_actors: int, cpus: float, *, gpus: float = 0.0, threads: int) -> Actors:
     return Actors(num_actors, _round_down(cpus), _round_down(gpus) if gpus else 0.0, threads)
 
@@ -111,27 +140,40 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: Fingerprint, se
         fingerprint: kept in the schema of the rows.
         send: told (calls, audio seconds) of every batch that is through.
     """
-    audio, text = plan_actors(config, cluster.node_cpus(), cluster.num_gpus())
-    return (
-        _read_calls(manifest, config, decode_calls)
-        .map_batches(
-            EncodeAudio,
-            fn_constructor_args=(config.audio_encoder, audio.device, audio.threads),
-            batch_format="pyarrow",
-            batch_size=config.extract.batch_size,
-            compute=ActorPoolStrategy(size=audio.num_actors),
-            num_cpus=audio.num_cpus,
-            num_gpus=audio.num_gpus,
-        )
-        .map_batches(
-            EncodeText,
-            fn_constructor_args=(config.text_encoder, text.device, text.threads, fingerprint, send),
-            batch_format="pyarrow",
-            batch_size=max(config.extract.batch_size, config.text_encoder.batch_size),
-            compute=ActorPoolStrategy(size=text.num_actors),
-            num_cpus=text.num_cpus,
-            num_gpus=text.num_gpus,
-        )
+    node_cpus, num_gpus = cluster.node_cpus(), cluster.num_gpus()
+    audio, text = plan_actors(config, node_cpus, num_gpus)
+    calls = _read_calls(manifest, config, decode_calls)
+    if (transcribers := plan_transcribers(config, node_cpus, num_gpus)) is not None:
+        audio, text, transcribers = share_gpus([audio, text, transcribers], num_gpus)
+        calls = _transcribe(calls, config, transcribers)
+    return calls.map_batches(
+        EncodeAudio,
+        fn_constructor_args=(config.audio_encoder, audio.device, audio.threads),
+        batch_format="pyarrow",
+        batch_size=config.extract.batch_size,
+        compute=ActorPoolStrategy(size=audio.num_actors),
+        num_cpus=audio.num_cpus,
+        num_gpus=audio.num_gpus,
+    ).map_batches(
+        EncodeText,
+        fn_constructor_args=(config.text_encoder, text.device, text.threads, fingerprint, send),
+        batch_format="pyarrow",
+        batch_size=max(config.extract.batch_size, config.text_encoder.batch_size),
+        compute=ActorPoolStrategy(size=text.num_actors),
+        num_cpus=text.num_cpus,
+        num_gpus=text.num_gpus,
+    )
+
+
+def _transcribe(calls: Dataset, config: Config, actors: Actors) -> Dataset:
+    return calls.map_batches(
+        Transcribe,
+        fn_constructor_args=(config.transcriber, config.data.require_text, actors.device, actors.threads),
+        batch_format="pyarrow",
+        batch_size=config.extract.batch_size,
+        compute=ActorPoolStrategy(size=actors.num_actors),
+        num_cpus=actors.num_cpus,
+        num_gpus=actors.num_gpus,
     )
 
 
@@ -147,13 +189,13 @@ def digest_planned(manifest: pa.Table, config: Config) -> pa.Table:
 
 
 def _read_calls(manifest: pa.Table, config: Config, read: Callable[..., pa.Table]) -> Dataset:
-    """A plan through `read`, which takes some of its rows and `data`."""
+    """A plan through `read`, which takes some of its rows, `data` and `transcribes`."""
     # Cut here and not by a repartition: its tasks want a whole CPU each, which the actors of a small machine do not leave.
     blocks = Blocks(manifest, config.extract.rows_per_block)
     # Not `from_arrow`: a task for each block, of a whole CPU, would tell its length; each costs the driver 44 KiB for good.
     source: Dataset = ray.data.from_blocks(blocks)  # type: ignore[arg-type]
     return source.map_batches(
-        functools.partial(read, data=config.data),
+        functools.partial(read, data=config.reading, transcribes=config.transcriber.used_for),
         batch_format="pyarrow",
         batch_size=config.extract.batch_size,
         num_cpus=config.extract.decode_cpus,

@@ -18,20 +18,20 @@ OF_THE_CALLS = ("data.require_urgency", "data.pcm_rate_hz")
 
 
 def pin_revisions(config: Config) -> Config:
-    """`config` with the commits that the encoders' names stand for today, so that every actor, and `predict`, loads the same.
+    """`config` with the commits that its models' names stand for today, so that every actor, and `predict`, loads the same.
 
     Raises:
-        RequestError: an encoder's name stands for nothing that can be loaded.
+        RequestError: a name stands for nothing that can be loaded.
     """
-    sections = {key: getattr(config, key) for key in ENCODER_SECTIONS}
+    sections = {key: getattr(config, key) for key in config.making_sections}
     weights = {key: resolve_weights(section) for key, section in sections.items() if not Path(section.name).is_dir()}
     commits = {f"{key}.revision": value for key, value in weights.items() if COMMIT.fullmatch(value)}
     return config.replace(commits) if commits else config
 
 
 def open_arithmetic(config: Config) -> list[str]:
-    """The encoder sections whose arithmetic is `auto` still: that of a built-in encoder does not matter."""
-    sections = {key: getattr(config, key) for key in ENCODER_SECTIONS}
+    """The sections whose arithmetic is `auto` still: that of a built-in encoder does not matter."""
+    sections = {key: getattr(config, key) for key in config.making_sections}
     return [key for key, section in sections.items() if section.dtype == "auto" and not is_built_in(section)]
 
 
@@ -46,7 +46,7 @@ def pin_arithmetic(config: Config, num_gpus: int) -> Config:
 
 
 def encoders_on_gpus(config: Config, num_gpus: int) -> list[str]:
-    """The encoder sections whose encoders run on GPUs where a cluster has `num_gpus` of them: each decides for itself.
+    """The sections whose encoders, or transcriber, run on GPUs where a cluster has `num_gpus` of them: each decides for itself.
 
     Raises:
         RequestError: there is no GPU, and the config wants one, or an encoder there would compute in what GPUs do not have.
@@ -54,7 +54,7 @@ def encoders_on_gpus(config: Config, num_gpus: int) -> list[str]:
     wanted = config.extract.use_gpu if config.extract.use_gpu is not None else num_gpus > 0
     if wanted and not num_gpus:
         raise RequestError("extract.use_gpu: true, but the cluster has no GPU; set it to false or null")
-    chosen = [key for key in ENCODER_SECTIONS if wanted and not is_built_in(getattr(config, key))]
+    chosen = [key for key in config.making_sections if wanted and not is_built_in(getattr(config, key))]
     for key in chosen:
         if getattr(config, key).dtype == "int8":
             raise RequestError(f"{key}.dtype: int8 runs on CPUs; choose auto, or set extract.use_gpu to false")
@@ -65,17 +65,22 @@ def make_fingerprint(config: Config) -> Fingerprint:
     """That of the embeddings that `config` makes here and now.
 
     Raises:
-        RequestError: an encoder's name stands for nothing that can be loaded.
+        RequestError: the name of an encoder, or of the transcriber, stands for nothing that can be loaded.
     """
-    return Fingerprint.of(config, {key: resolve_weights(getattr(config, key)) for key in ENCODER_SECTIONS}, __version__)
+    weights = {key: resolve_weights(getattr(config, key)) for key in config.making_sections}
+    return Fingerprint.of(config, weights, __version__)
 
 
-def repeat_transform(config: Config, kept: dict[str, Any]) -> Config:
-    """`config` with the encoders and call handling of a model's transform; unlabelled calls are welcome.
+def repeat_transform(config: Config, kept: dict[str, Any], *, reads: bool = True) -> Config:
+    """`config` with the encoders, transcriber and call handling of a model's transform; unlabelled calls are welcome.
+
+    A transcriber of the user's stands where the model has none: its calls had words. One that wrote down what calls lacked may
+    be done without, `transcriber.use: never`.
 
     Args:
         config: the user's: where calls and encoders lie, and how much is done at once.
         kept: `UrgencyClassifier.transform`.
+        reads: whether the model takes words; else nothing is transcribed for it.
 
     Raises:
         RequestError: the model does not say what made its embeddings (it was trained on imported ones), its encoder's weights
@@ -86,8 +91,42 @@ def repeat_transform(config: Config, kept: dict[str, Any]) -> Config:
             "--model: was trained on imported embeddings and does not know what made them; it cannot hear new calls"
         )
     transform = Transform.model_validate(kept)
+    if not reads:
+        config = config.replace({"transcriber.use": "never"})
+    if config.transcriber.use == "never" and (not reads or transform.transcriber.get("use") == "missing"):
+        transform = transform.without_transcriber()
+    fields, named = _repeat_fields(config, transform)
+    # bfloat16 was the choice of a GPU, and a CPU without it takes float32: the same transform but for rounding.
+    made_by = [*ENCODER_SECTIONS, *(["transcriber"] if transform.transcriber else [])]
+    by_device = [key for key in made_by if getattr(transform, key)["dtype"] == "bfloat16"]
+    fields |= {f"{key}.dtype": "auto" for key in by_device}
+    config = config.replace(fields | {"data.require_urgency": False})
+    ignored = {
+        *(field.removeprefix("data.") for field in OF_THE_CALLS),
+        "code_version",
+        *(f"{key}.name" for key in named),
+        *(f"{key}.dtype" for key in by_device),
+    }
+    assert transform.fingerprint is not None
+    weights = {key: transform.fingerprint.weights(key) for key in made_by}
+    for key in made_by:
+        if key not in named:
+            _refuse_missing_folder(config, key, weights[key])
+    made_here = make_fingerprint(config)
+    differences = transform.fingerprint.differences(made_here if transform.transcriber else made_here.without_transcriber())
+    for key in made_by:
+        if f"{key}.weights" in differences and has_weights(getattr(config, key), weights[key]):
+            ignored.add(f"{key}.weights")
+    if lines := [f"{field}: {words}" for field, words in differences.items() if field not in ignored]:
+        raise RequestError(f"--model: its transform cannot be repeated here: {'; '.join(lines)}")
+    return config
+
+
+def _repeat_fields(config: Config, transform: Transform) -> tuple[dict[str, Any], list[str]]:
+    """The fields of a transform that `config` leaves to it, and the sections whose models `config` names otherwise."""
     given, default = config.model_dump(), Config().model_dump()
-    fields, named = {}, []
+    fields: dict[str, Any] = {}
+    named: list[str] = []
     for dotted, value in transform.fields().items():
         section, field = dotted.split(".")
         wanted = given[section][field]
@@ -105,28 +144,7 @@ def repeat_transform(config: Config, kept: dict[str, Any]) -> Config:
                 f"--{dotted}: {wanted}, but the model's embeddings were made with {value}, and predict repeats what made them; "
                 "leave it out"
             )
-    # bfloat16 was the choice of a GPU, and a CPU without it takes float32: the same transform but for rounding.
-    by_device = [key for key in ENCODER_SECTIONS if getattr(transform, key)["dtype"] == "bfloat16"]
-    fields |= {f"{key}.dtype": "auto" for key in by_device}
-    config = config.replace(fields | {"data.require_urgency": False})
-    ignored = {
-        *(field.removeprefix("data.") for field in OF_THE_CALLS),
-        "code_version",
-        *(f"{key}.name" for key in named),
-        *(f"{key}.dtype" for key in by_device),
-    }
-    assert transform.fingerprint is not None
-    weights = {key: transform.fingerprint.encoder(key).get("weights", "") for key in ENCODER_SECTIONS}
-    for key in ENCODER_SECTIONS:
-        if key not in named:
-            _refuse_missing_folder(config, key, weights[key])
-    differences = transform.fingerprint.differences(make_fingerprint(config))
-    for key in ENCODER_SECTIONS:
-        if f"{key}.weights" in differences and has_weights(getattr(config, key), weights[key]):
-            ignored.add(f"{key}.weights")
-    if lines := [f"{field}: {words}" for field, words in differences.items() if field not in ignored]:
-        raise RequestError(f"--model: its transform cannot be repeated here: {'; '.join(lines)}")
-    return config
+    return fields, named
 
 
 def _refuse_missing_folder(config: Config, key: str, weights: str) -> None:

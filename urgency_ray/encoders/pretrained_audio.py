@@ -82,10 +82,10 @@ class PretrainedAudioEncoder:
         self.batch_size = config.batch_size or (64 if device.startswith("cuda") else 8)
         source: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
         from_pretrained: Any = AutoFeatureExtractor.from_pretrained
-        self.extractor = load_pretrained("audio", config.name, lambda: from_pretrained(config.name, **source))
+        self.extractor = load_pretrained("audio encoder", config.name, lambda: from_pretrained(config.name, **source))
         self.takes_waveform = isinstance(self.extractor, Wav2Vec2FeatureExtractor)
         self.model: Any
-        self.model, self.dtype = load_transformer("audio", config, device)
+        self.model, self.dtype = load_transformer("audio encoder", config, device)
         self._refuse_unknown()
         adapted = getattr(self.model.config, "add_adapter", False)
         self.dim = int(self.model.config.output_hidden_size if adapted else self.model.config.hidden_size)

@@ -24,7 +24,7 @@ def load_tokenizer(config: TextEncoderConfig) -> Any:
         RequestError: it cannot be loaded, is none of the fast ones, which alone can cut into windows, or cannot pad.
     """
     source: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
-    tokenizer = load_pretrained("text", config.name, lambda: AutoTokenizer.from_pretrained(config.name, **source))
+    tokenizer = load_pretrained("text encoder", config.name, lambda: AutoTokenizer.from_pretrained(config.name, **source))
     if not tokenizer.is_fast:
         raise RequestError(
             f"text encoder {config.name}: has no fast tokenizer (tokenizer.json); save one, or choose another model"
@@ -58,7 +58,7 @@ class PretrainedTextEncoder:
         self.device = device
         self.tokenizer = load_tokenizer(config)
         self.model: Any
-        self.model, _ = load_transformer("text", config, device)
+        self.model, _ = load_transformer("text encoder", config, device)
         self.dim = int(self.model.config.hidden_size)
         self.max_tokens = longest_input(self.tokenizer, self.model.config, config.max_tokens)
 

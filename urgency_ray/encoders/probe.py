@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urgency_ray.config import ENCODER_SECTIONS, AudioEncoderConfig, Config, TextEncoderConfig
+from urgency_ray.config import AudioEncoderConfig, Config, TextEncoderConfig, TranscriberConfig
 from urgency_ray.encoders.base import SAMPLE_RATE_HZ
-from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text_encoder
+from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text_encoder, load_transcriber
 from urgency_ray.errors import RequestError
 
 log = logging.getLogger(__name__)
@@ -41,23 +41,25 @@ MOST_LETTERS = 160
 
 
 def probe_encoders(config: Config) -> None:
-    """Load and try both encoders of a config, on a GPU where this process sees one and may use it; built-in ones need no proof.
+    """Load and try both encoders of a config, and its transcriber; built-in ones need no proof.
 
-    On a CPU bfloat16 is tried as float32: without the instructions for it, which the nodes' GPUs have, it would take minutes.
+    They are tried on a GPU where this process sees one and may use it. On a CPU bfloat16 is tried as float32: without the
+    instructions for it, which the nodes' GPUs have, it would take minutes.
 
     Raises:
-        RequestError: as `probe_audio_encoder` and `probe_text_encoder` do.
+        RequestError: as `probe_audio_encoder`, `probe_text_encoder` and `probe_transcriber` do.
     """
-    if is_built_in(config.audio_encoder) and is_built_in(config.text_encoder):
+    if all(is_built_in(getattr(config, key)) for key in config.making_sections):
         return
     import torch
 
     device = "cuda" if config.extract.use_gpu is not False and torch.cuda.is_available() else "cpu"
     if device == "cpu":
-        half = [key for key in ENCODER_SECTIONS if getattr(config, key).dtype == "bfloat16"]
+        half = [key for key in config.making_sections if getattr(config, key).dtype == "bfloat16"]
         config = config.replace({f"{key}.dtype": "float32" for key in half})
     probe_audio_encoder(config.audio_encoder, device)
     probe_text_encoder(config.text_encoder, device)
+    probe_transcriber(config.transcriber, device)
 
 
 def probe_audio_encoder(config: AudioEncoderConfig, device: str = "cpu") -> None:
@@ -94,6 +96,27 @@ def probe_text_encoder(config: TextEncoderConfig, device: str = "cpu") -> None:
         _check(name, config.dtype, encoder.dim, TEXTS, lambda texts: encoder.encode(texts).vectors)
     if others := _sentence_settings(config):
         log.warning("warning: %s: as a sentence-transformers model it says %s, which is not taken", name, ", ".join(others))
+
+
+def probe_transcriber(config: TranscriberConfig, device: str = "cpu") -> None:
+    """Load the transcriber, where one is used, and hear two sounds with it, whatever it makes of them.
+
+    Raises:
+        RequestError: it cannot be loaded, hears another sample rate, or computes no finite values.
+    """
+    if not config.is_used:
+        return
+    name = f"transcriber {config.name}"
+    with _blamed(name):
+        transcriber = load_transcriber(config, device)
+        if transcriber.sample_rate_hz != SAMPLE_RATE_HZ:
+            raise RequestError(
+                f"{name}: hears {transcriber.sample_rate_hz} Hz, calls are decoded to {SAMPLE_RATE_HZ} Hz; choose another"
+            )
+        if None in transcriber.transcribe(_sounds()[:2]):
+            raise RequestError(
+                f"{name}: gives NaN or infinite values; set its dtype to float32, or take a whole checkpoint of it"
+            )
 
 
 def check_vocabulary(config: TextEncoderConfig, texts: Sequence[str]) -> None:

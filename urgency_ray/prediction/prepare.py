@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+
 from urgency_ray.config import Config
 from urgency_ray.embedding.transform import repeat_transform
 from urgency_ray.encoders.probe import probe_encoders
 from urgency_ray.model.load import Model
+
+log = logging.getLogger(__name__)
 
 
 def prepare(model: Model, config: Config) -> Config:
     """`config` with the transform of the model, whose encoders have proved themselves; one of audio alone wants no words.
 
     Raises:
-        RequestError: the transform cannot be repeated here, or an encoder cannot be used.
+        RequestError: the transform cannot be repeated here, or an encoder, or the transcriber, cannot be used.
     """
-    config = repeat_transform(config, model.transform)
+    config = repeat_transform(config, model.transform, reads=model.reads)
     if not model.reads:
         config = config.replace({"data.require_text": False})
+    if config.transcriber.is_used and not model.transform.get("transcriber"):
+        log.warning(
+            "warning: the model was trained on words of labels, and reads here what %s hears: extract with transcriber.use "
+            "always, and train on that, to know how well it reads it",
+            config.transcriber.name,
+        )
     probe_encoders(config)
     return config

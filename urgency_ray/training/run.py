@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from urgency_ray.config import ENCODER_SECTIONS, Config, Role, fields_of
+from urgency_ray.config import Config, Role, fields_of
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import Examples, Splits, load_examples, load_transcripts
 from urgency_ray.examples.leaks import leak_warnings
@@ -50,11 +50,11 @@ def _take_over(config: Config, fingerprint: Fingerprint, run_dir: str) -> Config
     for dotted in fields_of(Role.EMBEDDING):
         section, field = dotted.split(".")
         # Those of the data section stand at the top; an older version may lack a field.
-        found = made_with if section == "data" else made_with[section]
+        found = made_with if section == "data" else made_with.get(section, {"name": None})
         if field not in found:
             continue
         wanted = getattr(getattr(config, section), field)
-        stated = section in ENCODER_SECTIONS and field != "dtype" and not (field == "revision" and wanted is None)
+        stated = section in config.making_sections and field != "dtype" and not (field == "revision" and wanted is None)
         if stated and found[field] != wanted:
             raise RequestError(
                 f"--run-dir {run_dir}: its embeddings were made with {dotted} {found[field]}, not {wanted}; "
