@@ -233,8 +233,8 @@ def _gpu_places(node: Node, share: float) -> int:
     return int(node.gpus) * int(1 / share) if share <= 1 else int(node.gpus // share)
 
 
-def nodes() -> list[Node]:
-    """The nodes that have CPUs, ascending.
+def nodes_by_id() -> dict[str, Node]:
+    """The living nodes that have CPUs, by Ray's id.
 
     Raises:
         RequestError: there are none.
@@ -242,16 +242,19 @@ def nodes() -> list[Node]:
     import ray
 
     found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    resources = [node["Resources"] for node in found if node["Alive"]]
-    having = sorted(Node(float(each["CPU"]), float(each.get("GPU", 0.0))) for each in resources if each.get("CPU"))
+    having = {node["NodeID"]: node["Resources"] for node in found if node["Alive"] and node["Resources"].get("CPU")}
     if not having:
         raise RequestError("ray.address: no node with CPUs has joined the cluster yet; start its workers first")
-    return having
+    return {name: Node(float(each["CPU"]), float(each.get("GPU", 0.0))) for name, each in having.items()}
 
 
-def node_cpus() -> list[float]:
-    """Logical CPUs of each node that has some, ascending."""
-    return [node.cpus for node in nodes()]
+def nodes() -> list[Node]:
+    """The nodes that have CPUs, ascending.
+
+    Raises:
+        RequestError: there are none.
+    """
+    return sorted(nodes_by_id().values())
 
 
 def num_gpus() -> int:

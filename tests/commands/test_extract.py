@@ -435,10 +435,8 @@ def test_a_call_is_embedded_when_one_of_its_utterances_is(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("nodes", [[1.0], [2.0], [4.0], [96.0], [4.0] * 16, [2.0, 64.0], [1.0, 1.0, 1.0]])
 @pytest.mark.parametrize("audio", ["spectral", "facebook/data2vec-audio-base"])
-def test_actors_fit_every_node_and_leave_cpus_for_decoding(nodes: Any, audio: str) -> None:
-    hear, read = plan_actors(Config().replace({"audio_encoder.name": audio}), nodes, 0)
-    assert max(hear.num_cpus, read.num_cpus) <= 0.4 * min(nodes)
-    assert hear.num_actors * hear.num_cpus + read.num_actors * read.num_cpus <= 0.5 * sum(nodes) + 0.01
+def test_encoders_have_no_more_threads_than_there_are_cpus(nodes: Any, audio: str) -> None:
+    hear, _ = plan_actors(Config().replace({"audio_encoder.name": audio}), nodes, 0)
     assert hear.num_actors * hear.threads <= sum(nodes)
 
 
@@ -454,16 +452,8 @@ def test_encoders_fit_the_gpus_wherever_ray_puts_them(num_gpus: int, asked: int 
     assert (hear.device, read.device) == ("cuda", "cuda")
 
 
-@pytest.mark.parametrize("nodes", [[1.0], [4.0] * 8])
-def test_encoders_on_gpus_leave_cpus_for_decoding(nodes: Any) -> None:
-    num_gpus = len(nodes)
-    hear, read = plan_actors(Config().replace({"audio_encoder.name": "a", "text_encoder.name": "b"}), nodes, num_gpus)
-    held = hear.num_actors * hear.num_cpus + read.num_actors * read.num_cpus
-    assert min(nodes) - held >= 0.1 + 0.25, "predict's classifier and a decode task fit, wherever Ray puts the encoders"
-
-
 def test_a_decode_task_that_fits_nowhere_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"extract\.decode_cpus: 3 leaves no room .* set at most 0\.8"):
+    with pytest.raises(RequestError, match=r"extract\.decode_cpus: 3 leaves no room .* set at most 1\.8"):
         plan_actors(Config().replace({"extract.decode_cpus": 3.0}), [2.0], 0)
 
 

@@ -13,7 +13,6 @@ from urgency_ray.errors import RequestError
 
 BOTH = {"audio_encoder.name": "models/a", "text_encoder.name": "models/t"}
 AUDIO, TEXT = ({name: BOTH[name]} for name in BOTH)
-DECODE_CPUS, CLASSIFIER_CPUS = 0.25, 0.1
 
 
 def plan(fields: Any, node_cpus: Any, num_gpus: Any) -> Any:
@@ -66,23 +65,6 @@ def test_shares_of_gpus_fit_in_whatever_order_and_place(fields: Any, num_gpus: i
         on_gpus = [share for share in shares if share]
         assert on_gpus
         assert all(place(on_gpus, num_gpus, rng) for _ in range(50)), asked
-
-
-@pytest.mark.parametrize("fields", [{}, BOTH, AUDIO, TEXT], ids=["built-in", "both", "audio", "text"])
-@pytest.mark.parametrize("nodes", [[1.0], [2.0], [8.0], [96.0], [4.0] * 8, [2.0, 64.0]])
-@pytest.mark.parametrize("gpus_per_node", [0, 1, 8])
-def test_a_decode_task_and_the_classifier_always_find_a_node(fields: Any, nodes: Any, gpus_per_node: int) -> None:
-    for asked in (None, 1, 16):
-        actors = plan(
-            fields | {"extract.num_audio_encoders": asked, "extract.num_text_encoders": asked},
-            nodes,
-            gpus_per_node * len(nodes),
-        )
-        held = sum(each.num_actors * each.num_cpus for each in actors)
-        # Were no node to have room for both, the actors would hold at least this much of all nodes together.
-        crowded = sum(cpus - DECODE_CPUS - CLASSIFIER_CPUS for cpus in nodes)
-        assert held < crowded
-        assert all(each.num_cpus <= 0.4 * min(nodes) for each in actors)
 
 
 @pytest.mark.parametrize(

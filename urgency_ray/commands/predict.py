@@ -18,6 +18,7 @@ from urgency_ray import cluster, lease, storage
 from urgency_ray.calls.plan import describe_plan, plan_calls
 from urgency_ray.config import Config
 from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
+from urgency_ray.embedding.placement import ACTOR_CPUS
 from urgency_ray.embedding.transform import make_fingerprint
 from urgency_ray.errors import WorkError
 from urgency_ray.examples.tokens import describe_cut
@@ -108,7 +109,7 @@ def _classify_rows(rows: Dataset, model: Model, send_cut: Callable[[Any], None])
         batch_format="pyarrow",
         batch_size=1024,
         compute=ActorPoolStrategy(size=1),
-        num_cpus=0.1,
+        num_cpus=ACTOR_CPUS,
     )
 
 

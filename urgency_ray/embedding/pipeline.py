@@ -14,18 +14,20 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import Dataset
 
 from urgency_ray import cluster
+from urgency_ray.cluster import Node
 from urgency_ray.config import Config
 from urgency_ray.embedding.changes import digest_calls
+from urgency_ray.embedding.placement import Placement, follow_nodes
 from urgency_ray.embedding.stages import EncodeAudio, EncodeText, decode_calls
 from urgency_ray.embedding.transcription import Transcribe
 from urgency_ray.embedding.transform import encoders_on_gpus
@@ -45,7 +47,6 @@ class Actors:
     """How many actors an encoder gets, and what each may use."""
 
     num_actors: int
-    num_cpus: float
     num_gpus: float
     threads: int
 
@@ -58,61 +59,53 @@ class Actors:
 def plan_actors(config: Config, node_cpus: Sequence[float], num_gpus: int) -> tuple[Actors, Actors]:
     """Audio and text encoder actors for nodes of `node_cpus` logical CPUs each, with `num_gpus` GPUs in all.
 
-    The actors ask Ray for at most half of the CPUs, in pieces that fit the smallest node, whatever threads they use: a decode
-    task (at most 0.4 of a node), a write task and predict's classifier (0.1 CPUs) always find a slot. Where both encoders are
-    on GPUs, all text encoders together ask for a quarter of one GPU, and the audio encoders of a GPU for the rest of it:
-    however Ray places the former, the latter fit.
+    Of the CPUs they ask for next to nothing, whatever threads they use (`placement`). Where both encoders are on GPUs, all text
+    encoders together ask for a quarter of one GPU, and the audio encoders of a GPU for the rest of it: however Ray places the
+    former, the latter fit.
 
     Raises:
         RequestError: the request does not fit the cluster.
     """
-    smallest, largest, total = min(node_cpus), max(node_cpus), sum(node_cpus)
+    largest, total = max(node_cpus), sum(node_cpus)
     extract = config.extract
-    if extract.decode_cpus > 0.4 * largest:
+    if extract.decode_cpus > 0.9 * largest:
         raise RequestError(
             f"extract.decode_cpus: {extract.decode_cpus:g} leaves no room for encoders on nodes of {largest:g} CPUs; "
-            f"set at most {0.4 * largest:g}"
+            f"set at most {0.9 * largest:g}"
         )
     on_gpus = encoders_on_gpus(config, num_gpus)
     shared = len(on_gpus) > 1
     if "audio_encoder" in on_gpus:
         num_audio = extract.num_audio_encoders or num_gpus
-        gpus = (0.75 if shared else 1.0) / math.ceil(num_audio / num_gpus)
-        audio = _actors(num_audio, min(0.5, 0.4 * smallest / num_audio), gpus=gpus, threads=GPU_THREADS)
+        audio = _on_gpus(num_audio, (0.75 if shared else 1.0) / math.ceil(num_audio / num_gpus))
     else:
         # Threads of one actor wait for the slowest, which on a small machine shares its core with the text encoder. On a large
         # one, the weights and activations of an actor for each core would fill the memory.
         built_in = is_built_in(config.audio_encoder)
         cores = 2 if built_in else 1 if largest <= SMALL_NODE_CPUS else 4
         num_audio = extract.num_audio_encoders or sum(max(1, int(cpus // cores)) for cpus in node_cpus)
-        threads = 1 if built_in else max(1, int(total // num_audio))
-        audio = _actors(num_audio, min(0.4 * total / num_audio, 0.4 * smallest, threads), threads=threads)
+        audio = Actors(num_audio, 0.0, 1 if built_in else max(1, int(total // num_audio)))
     if "text_encoder" in on_gpus:
         num_text = extract.num_text_encoders or num_gpus
-        gpus = 0.25 / num_text if shared else 1.0 / math.ceil(num_text / num_gpus)
-        return audio, _actors(num_text, min(0.25, 0.1 * smallest / num_text), gpus=gpus, threads=GPU_THREADS)
+        return audio, _on_gpus(num_text, 0.25 / num_text if shared else 1.0 / math.ceil(num_text / num_gpus))
     num_text = extract.num_text_encoders or math.ceil(num_audio / 4)
-    threads = 1 if is_built_in(config.text_encoder) else max(1, int(total // num_audio))
-    return audio, _actors(num_text, min(0.1 * total / num_text, 0.1 * smallest, threads), threads=threads)
+    return audio, Actors(num_text, 0.0, 1 if is_built_in(config.text_encoder) else max(1, int(total // num_audio)))
 
 
 def plan_transcribers(config: Config, node_cpus: Sequence[float], num_gpus: int) -> Actors | None:
-    """Transcriber actors for the same cluster, None where none is used: those of CPUs ask for another tenth of them.
+    """Transcriber actors for the same cluster, None where none is used.
 
     On GPUs they take their place beside the encoders by `share_gpus`.
     """
     if not config.transcriber.is_used:
         return None
-    smallest, largest, total = min(node_cpus), max(node_cpus), sum(node_cpus)
     wanted = config.extract.num_transcribers
     if "transcriber" in encoders_on_gpus(config, num_gpus):
         num_actors = wanted or num_gpus
-        gpus = 1.0 / math.ceil(num_actors / num_gpus)
-        return _actors(num_actors, min(0.25, 0.1 * smallest / num_actors), gpus=gpus, threads=GPU_THREADS)
-    cores = 1 if largest <= SMALL_NODE_CPUS else 4
+        return _on_gpus(num_actors, 1.0 / math.ceil(num_actors / num_gpus))
+    cores = 1 if max(node_cpus) <= SMALL_NODE_CPUS else 4
     num_actors = wanted or sum(max(1, int(cpus // cores)) for cpus in node_cpus)
-    threads = max(1, int(total // num_actors))
-    return _actors(num_actors, min(0.1 * total / num_actors, 0.1 * smallest, threads), threads=threads)
+    return Actors(num_actors, 0.0, max(1, int(sum(node_cpus) // num_actors)))
 
 
 def share_gpus(pools: Sequence[Actors], num_gpus: int) -> list[Actors]:
@@ -122,8 +115,8 @@ def share_gpus(pools: Sequence[Actors], num_gpus: int) -> list[Actors]:
     return [replace(pool, num_gpus=share if pool.num_gpus else 0.0) for pool in pools]
 
 
-def _actors(num_actors: int, cpus: float, *, gpus: float = 0.0, threads: int) -> Actors:
-    return Actors(num_actors, _round_down(cpus), _round_down(gpus) if gpus else 0.0, threads)
+def _on_gpus(num_actors: int, share: float) -> Actors:
+    return Actors(num_actors, _round_down(share), GPU_THREADS)
 
 
 def _round_down(share: float) -> float:
@@ -140,41 +133,49 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: Fingerprint, se
         fingerprint: kept in the schema of the rows.
         send: told (calls, audio seconds) of every batch that is through.
     """
-    node_cpus, num_gpus = cluster.node_cpus(), cluster.num_gpus()
-    audio, text = plan_actors(config, node_cpus, num_gpus)
+    nodes = cluster.nodes_by_id()
+    pools = _plan_for(config, nodes.values(), on_gpus=cluster.num_gpus() > 0)
+    hearing, reading, *writing = (
+        Placement(functools.partial(_count, config, kind, pools), each.num_gpus, nodes) for kind, each in enumerate(pools)
+    )
+    audio, text, *transcribers = pools
+    follow_nodes()
     calls = _read_calls(manifest, config, decode_calls)
-    if (transcribers := plan_transcribers(config, node_cpus, num_gpus)) is not None:
-        audio, text, transcribers = share_gpus([audio, text, transcribers], num_gpus)
-        calls = _transcribe(calls, config, transcribers)
-    return calls.map_batches(
+    for placement, each in zip(writing, transcribers, strict=True):
+        calls = placement.map_batches(
+            calls,
+            Transcribe,
+            fn_constructor_args=(config.transcriber, config.data.require_text, each.device, each.threads),
+            batch_size=config.extract.batch_size,
+        )
+    heard = hearing.map_batches(
+        calls,
         EncodeAudio,
         fn_constructor_args=(config.audio_encoder, audio.device, audio.threads),
-        batch_format="pyarrow",
         batch_size=config.extract.batch_size,
-        compute=ActorPoolStrategy(size=audio.num_actors),
-        num_cpus=audio.num_cpus,
-        num_gpus=audio.num_gpus,
-    ).map_batches(
+    )
+    return reading.map_batches(
+        heard,
         EncodeText,
         fn_constructor_args=(config.text_encoder, text.device, text.threads, fingerprint, send),
-        batch_format="pyarrow",
         batch_size=max(config.extract.batch_size, config.text_encoder.batch_size),
-        compute=ActorPoolStrategy(size=text.num_actors),
-        num_cpus=text.num_cpus,
-        num_gpus=text.num_gpus,
     )
 
 
-def _transcribe(calls: Dataset, config: Config, actors: Actors) -> Dataset:
-    return calls.map_batches(
-        Transcribe,
-        fn_constructor_args=(config.transcriber, config.data.require_text, actors.device, actors.threads),
-        batch_format="pyarrow",
-        batch_size=config.extract.batch_size,
-        compute=ActorPoolStrategy(size=actors.num_actors),
-        num_cpus=actors.num_cpus,
-        num_gpus=actors.num_gpus,
-    )
+def _plan_for(config: Config, nodes: Collection[Node], *, on_gpus: bool) -> list[Actors]:
+    """The pools for some nodes: audio and text encoders, and transcribers where they are used.
+
+    GPUs that join a cluster without any are no use to encoders of another arithmetic.
+    """
+    node_cpus, num_gpus = [node.cpus for node in nodes], int(sum(node.gpus for node in nodes)) if on_gpus else 0
+    audio, text = plan_actors(config, node_cpus, num_gpus)
+    transcribers = plan_transcribers(config, node_cpus, num_gpus)
+    return [audio, text] if transcribers is None else share_gpus([audio, text, transcribers], num_gpus)
+
+
+def _count(config: Config, kind: int, first: Sequence[Actors], nodes: Sequence[Node]) -> int:
+    """How many actors of one of `_plan_for`'s pools some nodes have; `first` are those that the pipeline began with."""
+    return _plan_for(config, nodes, on_gpus=any(each.num_gpus for each in first))[kind].num_actors
 
 
 def digest_planned(manifest: pa.Table, config: Config) -> pa.Table:

@@ -1,0 +1,118 @@
+"""Where encoders run: so many on each node, also on one that joins later, and none that a decode task would have to wait for.
+
+An actor holds what it asks Ray for as long as the pipeline runs. Pools that together hold all that is free (a node was lost,
+another job is at work) would leave the decode tasks that they wait for no slot, and their own restarts no place: an actor asks
+for next to nothing instead, and what it may use is a matter of its threads. Which node it is put on is decided here, since to
+Ray any node has room for all of them.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ray.data
+from ray.data import ActorPoolStrategy
+from ray.data._internal.actor_autoscaler import ActorPoolScalingRequest
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from urgency_ray import cluster
+from urgency_ray.cluster import Node
+from urgency_ray.errors import RequestError
+
+ACTOR_CPUS = 0.001
+"""Logical CPUs of an encoder, and of whatever else stays as long as the pipeline runs."""
+LOOK_SEC = 5.0
+
+
+class Placement:
+    """The place of each actor of a pool: the node with the fewest for its CPUs, and for one on a GPU, where Ray finds a GPU.
+
+    An actor that is made again, its node lost, goes wherever Ray likes.
+
+    Args:
+        count: how many actors some nodes are to have.
+        num_gpus: the share of a GPU of each.
+        nodes: by id.
+    """
+
+    def __init__(self, count: Callable[[Sequence[Node]], int], num_gpus: float, nodes: Mapping[str, Node]) -> None:
+        self.count = count
+        self.num_gpus = num_gpus
+        self.nodes: dict[str, Node] = {}
+        self.num_actors = 0
+        self.targets: list[str] = []
+        self.grow(nodes)
+
+    def grow(self, nodes: Mapping[str, Node]) -> int:
+        """Take in what nodes have joined; how many actors there are to be on them, besides those that there were."""
+        new = {node: size for node, size in nodes.items() if node not in self.nodes}
+        if not new:
+            return 0
+        self.nodes |= new
+        more = max(0, self.count(list(self.nodes.values())) - self.num_actors)
+        self.num_actors += more
+        if not self.num_gpus:
+            placed = dict.fromkeys(new, 0)
+            for _ in range(more):
+                target = min(new, key=lambda node: (placed[node] + 1) / new[node].cpus)
+                placed[target] += 1
+                self.targets.append(target)
+        return more
+
+    def __call__(self) -> dict[str, Any]:
+        """Remote arguments of the next actor."""
+        if not self.targets:
+            return {}
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(self.targets.pop(0), soft=True)}
+
+    def map_batches(self, rows: ray.data.Dataset, stage: type, **arguments: Any) -> ray.data.Dataset:
+        """`rows.map_batches` through a pool of actors, placed as said above."""
+        # No largest size: Ray Data's own autoscaler, which `connect` keeps still, would end what `FollowNodes` adds.
+        pool = ActorPoolStrategy(min_size=self.num_actors, initial_size=self.num_actors)
+        with warnings.catch_warnings():
+            # It is gone in Ray 2.64, and nothing else says where each actor goes.
+            warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
+            return rows.map_batches(
+                stage,
+                batch_format="pyarrow",
+                compute=pool,
+                num_cpus=ACTOR_CPUS,
+                num_gpus=self.num_gpus,
+                ray_remote_args_fn=self,
+                **arguments,
+            )
+
+
+class FollowNodes(ExecutionCallback):
+    """Ray Data callback: the pools of a `Placement` get actors on nodes that join while the pipeline runs."""
+
+    def __init__(self) -> None:
+        self.looked = time.monotonic()
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Look for new nodes every `LOOK_SEC`."""
+        if time.monotonic() < self.looked + LOOK_SEC:
+            return
+        self.looked = time.monotonic()
+        try:
+            nodes = cluster.nodes_by_id()
+        except RequestError:
+            return  # all are lost, and others may come
+        for operator in executor._topology:
+            placement = getattr(operator, "_ray_remote_args_fn", None)
+            if isinstance(placement, Placement) and (more := placement.grow(nodes)):
+                for pool in operator.get_autoscaling_actor_pools():
+                    pool.scale(ActorPoolScalingRequest.upscale(delta=more, reason="nodes have joined"))
+
+
+def follow_nodes() -> None:
+    """Let the pools of all pipelines to come be as large as their placements say, no more and no less."""
+    context = ray.data.DataContext.get_current()
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = float("inf")
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
+    if FollowNodes not in context.custom_execution_callback_classes:
+        context.custom_execution_callback_classes.append(FollowNodes)
