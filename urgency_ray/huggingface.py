@@ -51,7 +51,7 @@ def _means_a_folder(name: str) -> bool:
 
 
 def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None) -> Any:
-    """A transformers model (the encoder alone, where it has a decoder, too) with every weight out of the checkpoint.
+    """A transformers model (the encoder alone of one with a decoder, the tower of one kind) with every weight of its checkpoint.
 
     transformers fills what a checkpoint lacks at random, without an error: an encoder would be another one in each process.
 
@@ -78,6 +78,8 @@ def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None) -
     model, found = load_pretrained(kind, name, lambda: AutoModel.from_pretrained(name, **options))
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
+    if kind == "audio" and hasattr(model, "audio_model"):
+        model = model.audio_model
     used = model.state_dict().keys()
     missing = [key for key in found["missing_keys"] if not UNUSED.search(key) and any(key.endswith(name) for name in used)]
     if missing:
