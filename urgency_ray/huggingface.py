@@ -51,7 +51,7 @@ def _means_a_folder(name: str) -> bool:
 
 
 def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None, architecture: Any = None) -> Any:
-    """A transformers model with every weight out of the checkpoint.
+    """A transformers model, or its tower of one kind, with every weight out of the checkpoint.
 
     transformers fills what a checkpoint lacks at random, without an error: an encoder would be another one in each process.
 
@@ -80,6 +80,8 @@ def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None, a
     model, found = load_pretrained(kind, name, lambda: make.from_pretrained(name, **options))
     if architecture is None and model.config.is_encoder_decoder:
         model = model.get_encoder()
+    if kind == "audio encoder" and hasattr(model, "audio_model"):
+        model = model.audio_model
     used = model.state_dict().keys()
     missing = [key for key in found["missing_keys"] if not UNUSED.search(key) and any(key.endswith(name) for name in used)]
     if missing:

@@ -73,13 +73,27 @@ class DataConfig(Section, role=Role.EMBEDDING):
         return self
 
 
+Layers = Literal["last", "all"] | Annotated[list[Annotated[int, Field(ge=0, le=1000)]], Field(min_length=1)]
+"""`last`, `all`, or numbers as transformers' `hidden_states` count them: 0 is what goes into the first layer."""
+
+
+def _check_layers(layers: Layers, name: str, built_in: str) -> None:
+    if isinstance(layers, list) and layers != sorted(set(layers)):
+        raise ValueError(f"layers must rise, none twice, but got {layers}")
+    if layers != "last" and name == built_in:
+        raise ValueError(f"layers {layers} need an encoder of layers, but name is {name}: set it to last")
+
+
 class AudioEncoderConfig(Section, role=Role.EMBEDDING):
     name: str = BUILT_IN_AUDIO
     """`spectral` (built in, no download), or a Hugging Face model name or folder."""
     revision: str | None = None
     """Hugging Face revision (branch, tag or commit); null is the repository's default."""
-    pooling: Literal["mean", "cls"] = "mean"
-    """How frames become one vector: mean over time, or the first token (AST)."""
+    layers: Layers = "last"
+    """Whose hidden states are kept, side by side in a row: the last layer's, those of all, or of some: [6, 9]; 0 is what goes
+    into the first layer. A row is so many times as wide."""
+    pooling: Literal["mean", "mean_std", "cls"] = "mean"
+    """How frames become one vector: mean over time, mean and standard deviation side by side, or the first token (AST)."""
     window_sec: Annotated[float, Field(ge=0.5, le=600.0)] | None = 8.0
     """Longest stretch that a transformer hears at once, in seconds; null is the whole call, as in the recipes."""
     peak_normalize: bool = True
@@ -98,14 +112,22 @@ class AudioEncoderConfig(Section, role=Role.EMBEDDING):
             raise ValueError(f"{name} is the built-in text encoder; the built-in audio encoder is {BUILT_IN_AUDIO}")
         return name
 
+    @model_validator(mode="after")
+    def _has_layers(self) -> Self:
+        _check_layers(self.layers, self.name, BUILT_IN_AUDIO)
+        return self
+
 
 class TextEncoderConfig(Section, role=Role.EMBEDDING):
     name: str = BUILT_IN_TEXT
     """`hashing` (built in, no download), or a Hugging Face model name or folder."""
     revision: str | None = None
     """Hugging Face revision (branch, tag or commit); null is the repository's default."""
-    pooling: Literal["cls", "mean"] = "cls"
-    """How tokens become one vector: the first token, or the mean over the tokens."""
+    layers: Layers = "last"
+    """Whose hidden states are kept, as of audio_encoder.layers."""
+    pooling: Literal["cls", "mean", "last", "auto"] = "cls"
+    """How tokens become one vector: the first token, the mean over the tokens, or the last token (of a decoder); auto is what
+    a sentence-transformers model says of itself, its limit of tokens included."""
     layer_norm: bool = True
     """Apply a layer norm without affine parameters to the pooled vector."""
     l2_normalize: bool = True
@@ -127,6 +149,11 @@ class TextEncoderConfig(Section, role=Role.EMBEDDING):
         if name == BUILT_IN_AUDIO:
             raise ValueError(f"{name} is the built-in audio encoder; the built-in text encoder is {BUILT_IN_TEXT}")
         return name
+
+    @model_validator(mode="after")
+    def _has_layers(self) -> Self:
+        _check_layers(self.layers, self.name, BUILT_IN_TEXT)
+        return self
 
 
 class TranscriberConfig(Section, role=Role.EMBEDDING):

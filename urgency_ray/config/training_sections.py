@@ -43,6 +43,11 @@ class ModelConfig(Section, role=Role.RECIPE):
     """Standardise each embedding dimension with the training split's statistics; wanted by the built-in encoders."""
     acoustic_features: bool = True
     """Append the five acoustic features, standardised with the training split's statistics, to the audio embedding."""
+    audio_layers: Literal["weighted", "mean", "last"] = "weighted"
+    """What becomes of several layers of the audio encoder in a row (audio_encoder.layers): their mean with learned weights, a
+    softmax over the layers; their plain mean, as a linear model always takes them; or the last of them alone."""
+    text_layers: Literal["weighted", "mean", "last"] = "weighted"
+    """What becomes of several layers of the text encoder, likewise."""
     hidden_dim: Annotated[int, Field(ge=8, le=8192)] = 768
     """Width of each modality's token."""
     num_layers: Annotated[int, Field(ge=1, le=48)] = 3

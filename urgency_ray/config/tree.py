@@ -129,6 +129,8 @@ def _describe(annotation: Any, metadata: list[Any]) -> str:
         return "one of " + ", ".join(str(choice) for choice in typing.get_args(annotation))
     if origin in (typing.Union, types.UnionType):
         return ", or ".join(_describe(part, metadata if part is not type(None) else []) for part in typing.get_args(annotation))
+    if origin is list:
+        return f"a list, each {_describe(typing.get_args(annotation)[0], [])}"
     words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
     bounds = []
     for bound in metadata:

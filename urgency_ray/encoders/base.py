@@ -54,7 +54,12 @@ class TextEmbeddings:
 
 
 class AudioEncoder(Protocol):
-    """Turns waveforms into vectors; a waveform's vector does not depend on the others in the batch."""
+    """Turns waveforms into vectors; a waveform's vector does not depend on the others in the batch.
+
+    Attributes:
+        dim: numbers of a vector; where several layers are asked for, of all of them, side by side.
+        sample_rate_hz: of what it hears.
+    """
 
     dim: int
     sample_rate_hz: int
@@ -89,7 +94,7 @@ class Transcriber(Protocol):
 
 
 def normalize_rows(vectors: NDArray[np.float32], *, layer_norm: bool, l2: bool) -> NDArray[np.float32]:
-    """Layer norm without affine parameters, then unit length, over the last axis of (N, dim); zero rows stay zero.
+    """Layer norm without affine parameters, then unit length, over the last axis of (..., dim); zero rows stay zero.
 
     The recipes' order: UrgencySense applies both to text, the second to audio.
     """
