@@ -15,14 +15,18 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from urgency_ray.config import RayConfig
-from urgency_ray.errors import RequestError
+from urgency_ray.errors import RequestError, UnreachableError
 
 log = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer")
+
 STDERR = 2
+ASK_SEC = 120.0
+"""Time for all nodes to answer a question: a process has to start on each, and one that wants a GPU must find it free."""
 NOTICE = b"Set ray log level from environment variable"
 
 NEEDED = {
@@ -260,3 +264,32 @@ def nodes() -> list[Node]:
 def num_gpus() -> int:
     """GPUs of the cluster's nodes that have CPUs, too: without one, no process could use them."""
     return int(sum(node.gpus for node in nodes()))
+
+
+def ask_nodes(question: Callable[[], Answer], *, on_gpu: bool = False) -> list[Answer]:
+    """What a function of no arguments answers on each node that has CPUs; `on_gpu`: on each that has GPUs, where it sees one.
+
+    It takes no slot from others, but a thousandth of a GPU. A node that is lost meanwhile has no say.
+
+    Raises:
+        UnreachableError: no answer within `ASK_SEC`, of one node or of all.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    found = [node for node, size in nodes_by_id().items() if size.gpus or not on_gpu]
+    if found == [ray.get_runtime_context().get_node_id()] and not on_gpu:
+        return [question()]
+    ask = ray.remote(num_cpus=0, num_gpus=0.001 if on_gpu else 0)(question)
+    asked = [ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in found]
+    ready, waiting = ray.wait(asked, num_returns=len(asked), timeout=ASK_SEC)
+    answers = []
+    for each in ready:
+        with contextlib.suppress(ray.exceptions.RayError):
+            answers.append(ray.get(each))
+    if waiting or not answers:
+        raise UnreachableError(
+            f"{len(asked) - len(answers)} of {len(asked)} nodes gave no answer within {ASK_SEC:g} s"
+            + ("; are all of their GPUs held by others?" if on_gpu else "")
+        )
+    return answers

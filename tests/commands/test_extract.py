@@ -3,6 +3,7 @@ import os
 import shutil
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from urgency_ray.config import Config
 from urgency_ray.embedding.ledger import account
 from urgency_ray.embedding.pipeline import embed_calls, plan_actors
 from urgency_ray.embedding.transform import make_fingerprint, pin_arithmetic
+from urgency_ray.encoders.arithmetic import Arithmetic
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import load_examples
 from urgency_ray.fingerprint import Fingerprint
@@ -40,11 +42,14 @@ def read_rows(run_dir: Any) -> Any:
     return pads.dataset(f"{run_dir}/embeddings", partitioning="hive").to_table().to_pandas()
 
 
-def test_the_arithmetic_of_a_run_is_that_of_its_cluster() -> None:
-    config = pin_arithmetic(Config().replace({"audio_encoder.name": "models/a", "text_encoder.name": "models/t"}), 0)
+def test_the_arithmetic_of_a_run_is_one_that_all_nodes_of_its_cluster_have() -> None:
+    def ask(question: Callable[[], Arithmetic], *, on_gpu: bool) -> list[Arithmetic]:
+        return [Arithmetic("bfloat16", "AMX"), Arithmetic("float32", "an old node"), Arithmetic("bfloat16", "AMX")]
+
+    config = pin_arithmetic(Config().replace({"audio_encoder.name": "models/a", "text_encoder.name": "models/t"}), 0, ask)
     assert (config.audio_encoder.dtype, config.text_encoder.dtype) == ("float32", "float32")
     asked = Config().replace({"audio_encoder.name": "models/a", "audio_encoder.dtype": "int8"})
-    assert pin_arithmetic(asked, 0) == asked
+    assert pin_arithmetic(asked, 0, ask) == asked
 
 
 def test_every_call_read_is_embedded_or_rejected_with_its_reason(extracted: Extracted, corpus: KnownCorpus) -> None:

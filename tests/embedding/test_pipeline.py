@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from urgency_ray.config import Config
 from urgency_ray.embedding.pipeline import plan_actors
 from urgency_ray.embedding.transform import encoders_on_gpus, pin_arithmetic
+from urgency_ray.encoders.arithmetic import Arithmetic
 from urgency_ray.errors import RequestError
 
 BOTH = {"audio_encoder.name": "models/a", "text_encoder.name": "models/t"}
@@ -81,7 +83,14 @@ def test_shares_of_gpus_fit_in_whatever_order_and_place(fields: Any, num_gpus: i
     ],
 )
 def test_each_encoder_s_arithmetic_is_that_of_its_device(fields: Any, num_gpus: int, audio: str, text: str) -> None:
-    config = pin_arithmetic(Config().replace(fields), num_gpus)
+    asked: list[bool] = []
+
+    def ask(question: Callable[[], Arithmetic], *, on_gpu: bool) -> list[Arithmetic]:
+        asked.append(on_gpu)
+        return [Arithmetic("bfloat16" if on_gpu else "float32", "as the test has it")]
+
+    config = pin_arithmetic(Config().replace(fields), num_gpus, ask)
+    assert len(asked) == len(set(asked))
     assert (config.audio_encoder.dtype, config.text_encoder.dtype) == (audio, text)
 
 

@@ -56,7 +56,7 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
         probe_encoders(config)
     if open_arithmetic(config):
         cluster.connect(config.ray)
-        config = pin_arithmetic(config, cluster.num_gpus())
+        config = pin_arithmetic(config, cluster.num_gpus(), cluster.ask_nodes)
     fingerprint = make_fingerprint(config)
     manifest = plan_calls(config.reading)
     for line in describe_plan(manifest):

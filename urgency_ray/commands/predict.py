@@ -27,7 +27,7 @@ from urgency_ray.prediction.by_call import CALL_OUTPUT_SCHEMA, classify_calls, w
 from urgency_ray.prediction.by_row import OUTPUT_SCHEMA, Classify
 from urgency_ray.prediction.kept import KeptRows, keep_rows
 from urgency_ray.prediction.output import check_output, describe_counts, write_predictions
-from urgency_ray.prediction.prepare import prepare
+from urgency_ray.prediction.prepare import prepare, repeat_arithmetic
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     for line in describe_plan(manifest):
         log.info(line)
     cluster.connect(config.ray)
+    config = repeat_arithmetic(model, config, cluster.num_gpus(), cluster.ask_nodes)
     cut: list[NDArray[np.int64]] = []
     with lease.hold(storage.add_suffix(output, ".lease"), f"predict into {output}"):
         kept = KeptRows(output, make_fingerprint(config), manifest)

@@ -11,6 +11,9 @@ from urgency_ray.config.tree import NonNegativeFloat, PositiveFloat, PositiveInt
 BUILT_IN_AUDIO = "spectral"
 BUILT_IN_TEXT = "hashing"
 
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+"""Arithmetics of transformers' models by name."""
+
 ManifestColumn = Literal[
     "audio",
     "id",
@@ -102,8 +105,9 @@ class AudioEncoderConfig(Section, role=Role.EMBEDDING):
     """Scale each embedding to unit length."""
     batch_size: Annotated[PositiveInt | None, Role.SPEED] = None
     """Windows in one forward pass; null is 8 on a CPU and 64 on a GPU."""
-    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    """Arithmetic of the encoder; auto is bfloat16 on a GPU and float32 on a CPU, int8 (CPU only) is faster and nearly equal."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the encoder; auto is the fastest that is float32's but for rounding: bfloat16 where the processor gains by
+    it (GPUs since Ampere, CPUs with AMX), else float16 on a GPU and float32 on a CPU. int8 (CPU only) is for CPUs without AMX."""
 
     @field_validator("name")
     @classmethod
@@ -138,8 +142,9 @@ class TextEncoderConfig(Section, role=Role.EMBEDDING):
     """Longer texts are cut, as in the recipe, which extract.json counts; or read in windows whose vectors are averaged."""
     batch_size: Annotated[PositiveInt, Role.SPEED] = 32
     """Texts in one forward pass."""
-    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    """Arithmetic of the encoder; auto is bfloat16 on a GPU and float32 on a CPU, int8 (CPU only) is faster and nearly equal."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the encoder; auto is the fastest that is float32's but for rounding: bfloat16 where the processor gains by
+    it (GPUs since Ampere, CPUs with AMX), else float16 on a GPU and float32 on a CPU. int8 (CPU only) is for CPUs without AMX."""
     hashing_dim: Annotated[int, Field(ge=16, le=8192)] = 512
     """Width of the hashing encoder's embedding."""
 
@@ -172,8 +177,8 @@ class TranscriberConfig(Section, role=Role.EMBEDDING):
     """Language that a Whisper of several languages writes; null lets it guess, window by window. CTC models know one."""
     batch_size: Annotated[PositiveInt | None, Role.SPEED] = None
     """Windows in one forward pass; null is 4 on a CPU and 16 on a GPU."""
-    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    """Its arithmetic; auto is bfloat16 on a GPU and float32 on a CPU, int8 (CPU only) is faster and nearly equal."""
+    dtype: Dtype = "auto"
+    """Its arithmetic, as of the encoders."""
 
     @property
     def used_for(self) -> Literal["never", "missing", "always"]:

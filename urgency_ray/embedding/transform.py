@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from urgency_ray import __version__
 from urgency_ray.config import ENCODER_SECTIONS, Config
@@ -12,7 +15,18 @@ from urgency_ray.encoders.load import has_weights, is_built_in, resolve_weights
 from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Fingerprint, Transform
 
+if TYPE_CHECKING:
+    # It brings PyTorch, which a run of built-in encoders never needs here.
+    from urgency_ray.encoders.arithmetic import Arithmetic
+
+log = logging.getLogger(__name__)
+
+Ask = Callable[..., "list[Arithmetic]"]
+"""`cluster.ask_nodes` of a question about arithmetic."""
+
 COMMIT = re.compile("[0-9a-f]{40}")
+ROUNDED = ("bfloat16", "float16")
+"""Arithmetics that are float32's but for rounding; not every machine has them."""
 OF_THE_CALLS = ("data.require_urgency", "data.pcm_rate_hz")
 """Fields that say what calls are like: new ones may be otherwise than those that a model was trained on."""
 
@@ -35,14 +49,31 @@ def open_arithmetic(config: Config) -> list[str]:
     return [key for key, section in sections.items() if section.dtype == "auto" and not is_built_in(section)]
 
 
-def pin_arithmetic(config: Config, num_gpus: int) -> Config:
-    """`config` with what `auto` stands for on a cluster of `num_gpus` GPUs: a rerun elsewhere must not mix arithmetics.
+def pin_arithmetic(config: Config, num_gpus: int, ask: Ask) -> Config:
+    """`config` with what `auto` stands for on a cluster of `num_gpus` GPUs: what all nodes can, so that arithmetics do not mix.
+
+    Args:
+        config: the whole config.
+        num_gpus: GPUs of the cluster.
+        ask: `cluster.ask_nodes`.
 
     Raises:
         RequestError: there is no GPU, and the config wants one.
+        UnreachableError: a node gives no answer.
     """
     on_gpus = encoders_on_gpus(config, num_gpus)
-    return config.replace({f"{key}.dtype": "bfloat16" if key in on_gpus else "float32" for key in open_arithmetic(config)})
+    fields: dict[str, str] = {}
+    chosen: dict[str, Arithmetic] = {}
+    for key in open_arithmetic(config):
+        from urgency_ray.encoders.arithmetic import best_arithmetic, most_exact
+
+        device = "cuda" if key in on_gpus else "cpu"
+        if device not in chosen:
+            chosen[device] = most_exact(ask(functools.partial(best_arithmetic, device), on_gpu=device == "cuda"))
+        dtype, reason = chosen[device]
+        log.info("%s %s computes in %s: %s", key.replace("_", " "), getattr(config, key).name, dtype, reason)
+        fields[f"{key}.dtype"] = dtype
+    return config.replace(fields)
 
 
 def encoders_on_gpus(config: Config, num_gpus: int) -> list[str]:
@@ -96,9 +127,9 @@ def repeat_transform(config: Config, kept: dict[str, Any], *, reads: bool = True
     if config.transcriber.use == "never" and (not reads or transform.transcriber.get("use") == "missing"):
         transform = transform.without_transcriber()
     fields, named = _repeat_fields(config, transform)
-    # bfloat16 was the choice of a GPU, and a CPU without it takes float32: the same transform but for rounding.
+    # They were the choice of a processor that has them, and one without takes float32: the same transform but for rounding.
     made_by = [*ENCODER_SECTIONS, *(["transcriber"] if transform.transcriber else [])]
-    by_device = [key for key in made_by if getattr(transform, key)["dtype"] == "bfloat16"]
+    by_device = [key for key in made_by if getattr(transform, key)["dtype"] in ROUNDED]
     fields |= {f"{key}.dtype": "auto" for key in by_device}
     config = config.replace(fields | {"data.require_urgency": False})
     ignored = {

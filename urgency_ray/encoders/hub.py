@@ -13,7 +13,8 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
 from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig, TranscriberConfig
-from urgency_ray.encoders.cpu import quantise, use_front_end
+from urgency_ray.encoders.arithmetic import best_arithmetic, recompute_overflows
+from urgency_ray.encoders.cpu import pack, quantise, use_front_end
 from urgency_ray.huggingface import load_checkpoint, load_pretrained
 
 # Weights and their index, configurations and fast tokenizers; word lists, merges and sentencepiece models of the others.
@@ -41,16 +42,19 @@ def load_transformer(
     Raises:
         RequestError: it cannot be loaded.
     """
-    dtype = {"auto": torch.bfloat16 if device.startswith("cuda") else torch.float32, "bfloat16": torch.bfloat16}.get(
-        config.dtype, torch.float32
-    )
+    name = best_arithmetic(device).dtype if config.dtype == "auto" else config.dtype
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name, torch.float32)
     assert config.name is not None
     source: dict[str, Any] = {"dtype": dtype, "revision": config.revision, "architecture": architecture}
     model: Any = load_checkpoint(kind, config.name, **source)
     if device == "cpu":
         use_front_end(model.base_model)
-    if config.dtype == "int8":
+    if name == "int8":
         quantise(model)
+    if device == "cpu" and dtype is torch.bfloat16:
+        pack(model)
+    if dtype is torch.float16 and not model.can_generate():
+        recompute_overflows(model)
     return model.to(device).eval(), dtype
 
 

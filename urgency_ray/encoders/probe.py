@@ -31,7 +31,7 @@ TEXTS = (
 )
 LEAST_DIFFERENCE = 1e-4
 """Between vectors of different inputs, as a share of their length: much more than rounding, much less than any meaning."""
-ROUNDING = {"float32": 1e-2, "bfloat16": 5e-2, "int8": 5e-2, "auto": 5e-2}
+ROUNDING = {"float32": 1e-2, "bfloat16": 5e-2, "float16": 5e-2, "int8": 5e-2, "auto": 5e-2}
 """Between the vectors that an input gets alone and in a batch, as a share of their length. Padding may move the last digits."""
 MOST_UNKNOWN, SOME_UNKNOWN = 0.5, 0.1
 """Shares of a corpus' tokens that the vocabulary does not know: from the first on it is refused, from the second on told."""
@@ -43,8 +43,8 @@ MOST_LETTERS = 160
 def probe_encoders(config: Config) -> None:
     """Load and try both encoders of a config, and its transcriber; built-in ones need no proof.
 
-    They are tried on a GPU where this process sees one and may use it. On a CPU bfloat16 is tried as float32: without the
-    instructions for it, which the nodes' GPUs have, it would take minutes.
+    They are tried on a GPU where this process sees one and may use it. A CPU without the instructions for bfloat16 or
+    float16, which the nodes may have, tries float32 instead: it would take minutes.
 
     Raises:
         RequestError: as `probe_audio_encoder`, `probe_text_encoder` and `probe_transcriber` do.
@@ -55,7 +55,11 @@ def probe_encoders(config: Config) -> None:
 
     device = "cuda" if config.extract.use_gpu is not False and torch.cuda.is_available() else "cpu"
     if device == "cpu":
-        half = [key for key in config.making_sections if getattr(config, key).dtype == "bfloat16"]
+        from urgency_ray.encoders.arithmetic import best_arithmetic
+
+        here = best_arithmetic(device).dtype
+        dtypes = {key: getattr(config, key).dtype for key in config.making_sections}
+        half = [key for key, dtype in dtypes.items() if dtype in ("bfloat16", "float16") and dtype != here]
         config = config.replace({f"{key}.dtype": "float32" for key in half})
     probe_audio_encoder(config.audio_encoder, device)
     probe_text_encoder(config.text_encoder, device)

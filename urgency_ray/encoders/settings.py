@@ -89,7 +89,9 @@ def _number_layers(config: AudioEncoderConfig | TextEncoderConfig, architecture:
         return list(range(num_layers + 1))
     beyond = [number for number in config.layers if isinstance(number, int) and number > num_layers]
     if beyond:
-        raise RequestError(f"{field}: {config.name} has layers 0 (what goes into the first) to {num_layers}, but got {beyond[0]}")
+        raise RequestError(
+            f"{field}: {config.name} has layers 0 (what goes into the first) to {num_layers}, but got {beyond[0]}"
+        )
     return list(config.layers) if isinstance(config.layers, list) else []
 
 

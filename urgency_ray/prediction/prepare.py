@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from urgency_ray.config import Config
-from urgency_ray.embedding.transform import repeat_transform
+from urgency_ray.embedding.transform import Ask, open_arithmetic, pin_arithmetic, repeat_transform
 from urgency_ray.encoders.probe import probe_encoders
 from urgency_ray.model.load import Model
 
@@ -29,3 +29,26 @@ def prepare(model: Model, config: Config) -> Config:
         )
     probe_encoders(config)
     return config
+
+
+def repeat_arithmetic(model: Model, config: Config, num_gpus: int, ask: Ask) -> Config:
+    """`config` of `prepare` with an arithmetic that the cluster's nodes have; a warning where it is not that of the model.
+
+    Args:
+        model: whose embeddings it is about.
+        config, num_gpus, ask: as in `pin_arithmetic`.
+
+    Raises:
+        RequestError, UnreachableError: as `pin_arithmetic` does.
+    """
+    pinned = pin_arithmetic(config, num_gpus, ask)
+    for key in open_arithmetic(config):
+        made_in, heard_in = model.transform[key]["dtype"], getattr(pinned, key).dtype
+        if made_in != heard_in:
+            log.warning(
+                "warning: %s.dtype: the model learnt from embeddings in %s, and calls are heard in %s: equal but for rounding",
+                key,
+                made_in,
+                heard_in,
+            )
+    return pinned
