@@ -107,7 +107,7 @@ class AudioEncoderConfig(Section, role=Role.EMBEDDING):
     """Windows in one forward pass; null is 8 on a CPU and 64 on a GPU."""
     dtype: Dtype = "auto"
     """Arithmetic of the encoder; auto is the fastest that is float32's but for rounding: bfloat16 where the processor gains by
-    it (GPUs since Ampere, CPUs with AMX), else float16 on a GPU and float32 on a CPU. int8 (CPU only) is for CPUs without AMX."""
+    it (GPUs since Ampere, CPUs with AMX), else float16 on GPUs and float32 on CPUs. int8 (CPU only) is for CPUs without AMX."""
 
     @field_validator("name")
     @classmethod
@@ -144,7 +144,7 @@ class TextEncoderConfig(Section, role=Role.EMBEDDING):
     """Texts in one forward pass."""
     dtype: Dtype = "auto"
     """Arithmetic of the encoder; auto is the fastest that is float32's but for rounding: bfloat16 where the processor gains by
-    it (GPUs since Ampere, CPUs with AMX), else float16 on a GPU and float32 on a CPU. int8 (CPU only) is for CPUs without AMX."""
+    it (GPUs since Ampere, CPUs with AMX), else float16 on GPUs and float32 on CPUs. int8 (CPU only) is for CPUs without AMX."""
     hashing_dim: Annotated[int, Field(ge=16, le=8192)] = 512
     """Width of the hashing encoder's embedding."""
 

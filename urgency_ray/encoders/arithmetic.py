@@ -36,7 +36,8 @@ def best_arithmetic(device: str) -> Arithmetic:
         dtype = "bfloat16" if capability >= BFLOAT16_GPU else "float16"
         return Arithmetic(dtype, f"a GPU of compute capability {capability[0]}.{capability[1]}")
     found = torch.cpu.get_capabilities()
-    if not torch.backends.mkldnn.is_available():
+    has_kernels: Any = torch.backends.mkldnn.is_available
+    if not has_kernels():
         return Arithmetic("float32", "PyTorch has no oneDNN here")
     if found.get("amx_bf16"):
         return Arithmetic("bfloat16", "the CPU has AMX")

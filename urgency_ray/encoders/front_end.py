@@ -106,8 +106,8 @@ class FrontEnd(nn.Module):
         self.norms = nn.ModuleList(layer.layer_norm for layer in layers[1:])
         self.activations = nn.ModuleList(layer.activation for layer in layers)
         # Samples from one frame to the next, and samples that a frame sees.
-        self.hop, self.field = 1, 1
-        for conv in (self.first, *convs):
+        self.hop, self.field = self.first.stride, self.first.kernel
+        for conv in convs:
             self.field += (conv.kernel - 1) * self.hop
             self.hop *= conv.stride
 
