@@ -109,9 +109,11 @@ def train_speller(folder: Path) -> str:
     for step in range(STEPS):
         texts = _equally_long(rng, 6)
         sounds = [speak(text, level=float(rng.uniform(0.1, 0.9)), seed=step) for text in texts]
+        # One where nothing is said: it is brought to unit variance, too.
+        sounds.append(rng.standard_normal(len(sounds[0])).astype(np.float32))
         inputs = extractor(sounds, sampling_rate=RATE_HZ, return_tensors="pt").input_values
         logits = model(inputs).logits
-        spelled = torch.tensor(np.stack([_frames(text, logits.shape[1], vocabulary) for text in texts]))
+        spelled = torch.tensor(np.stack([_frames(text, logits.shape[1], vocabulary) for text in [*texts, ""]]))
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), spelled.flatten())
         optimizer.zero_grad()
         loss.backward()
@@ -131,8 +133,8 @@ def _frames(text: str, num_frames: int, vocabulary: dict[str, int]) -> NDArray[n
     middle_sec = (np.arange(num_frames) + 1) * HOP / RATE_HZ - GAP_SEC
     position = np.floor(middle_sec / LETTER_SEC).astype(int)
     sounds = (middle_sec - position * LETTER_SEC < TONE_SEC) & (position >= 0) & (position < len(text))
-    tokens = np.array([vocabulary[letter] for letter in text.replace(" ", "|")])
-    return np.where(sounds, tokens[position.clip(0, len(text) - 1)], vocabulary[_BLANK])
+    tokens = np.array([vocabulary[letter] for letter in text.replace(" ", "|")] + [vocabulary[_BLANK]])
+    return np.where(sounds, tokens[position.clip(0, len(text))], vocabulary[_BLANK])
 
 
 def _equally_long(rng: np.random.Generator, num_texts: int) -> Sequence[str]:
