@@ -85,7 +85,9 @@ def save_whisper_checkpoint(folder: Path, *, chunk_sec: int = 5, languages: tupl
     # Behind the last, which is as in Whisper's own, a token would mean a time.
     special = ["<|endoftext|>", "<|startoftranscript|>", *tags, "<|translate|>", "<|transcribe|>", "<|notimestamps|>"]
     letters = pre_tokenizers.ByteLevel.alphabet()
-    raw.train_from_iterator(SENTENCES, trainers.BpeTrainer(vocab_size=300, special_tokens=special[:1], initial_alphabet=letters))
+    raw.train_from_iterator(
+        SENTENCES, trainers.BpeTrainer(vocab_size=300, special_tokens=special[:1], initial_alphabet=letters)
+    )
     tokenizer = tf.PreTrainedTokenizerFast(
         tokenizer_object=raw, eos_token=special[0], pad_token=special[0], extra_special_tokens=special[1:]
     )
@@ -117,7 +119,13 @@ def save_whisper_checkpoint(folder: Path, *, chunk_sec: int = 5, languages: tupl
         settings["task_to_id"] = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
     # The beams that it asks for are not taken.
     model.generation_config = tf.GenerationConfig(
-        num_beams=3, max_length=20, decoder_start_token_id=start, eos_token_id=end, pad_token_id=end, bos_token_id=end, **settings
+        num_beams=3,
+        max_length=20,
+        decoder_start_token_id=start,
+        eos_token_id=end,
+        pad_token_id=end,
+        bos_token_id=end,
+        **settings,
     )
     path = folder / "whisper"
     for part in (model, extractor, tokenizer):

@@ -167,7 +167,10 @@ def _hear_8_khz(folder: Path) -> None:
 
 
 ODD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no head": (_change_weights(lambda weights: [weights.pop(f"lm_head.{name}") for name in ("weight", "bias")]), "weights lack"),
+    "no head": (
+        _change_weights(lambda weights: [weights.pop(f"lm_head.{name}") for name in ("weight", "bias")]),
+        "weights lack",
+    ),
     "NaN": (_change_weights(lambda weights: weights["lm_head.bias"].fill_(np.nan)), "hold NaN or infinite values in lm_head"),
     "cut": (cut, r"model\.safetensors is cut"),
     "LFS pointer": (put("model.safetensors", LFS), "is a Git-LFS pointer"),
