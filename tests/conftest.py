@@ -110,6 +110,14 @@ def corpus(share: Share) -> KnownCorpus:
 
 
 @pytest.fixture(scope="session")
+def speller(share: Share) -> str:
+    """The folder of a CTC model that spells the tones of `tone_speller.speak`; read only."""
+    from tone_speller import train_speller
+
+    return share("speller", train_speller, lambda location: train_speller(Path(location)))[1]
+
+
+@pytest.fixture(scope="session")
 def extracted(ray_session: None, corpus: KnownCorpus, demo_config: Config, share: Share) -> Extracted:
     """(run folder, summary, config) of an extracted corpus; read only."""
     from urgency_ray.commands.extract import extract

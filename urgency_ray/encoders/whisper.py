@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,17 +81,21 @@ class WhisperTranscriber:
         self.size = round(min(config.window_sec, self.extractor.chunk_length) * self.sample_rate_hz)
         self.reach = min(round(config.overlap_sec * self.sample_rate_hz), self.size // 2)
         self.options = self._options(name, config.language)
+        # Its own `generate` calls transformers' in a way that this warns of.
+        logging.getLogger("transformers.generation").setLevel(logging.ERROR)
 
     def _options(self, name: str, language: str | None) -> dict[str, Any]:
         """What `generate` is told: the model's own settings ask for sampling or beams now and then."""
-        options = {"do_sample": False, "num_beams": 1, "max_length": int(self.model.config.max_target_positions)}
+        # One call: a window is at most what one call hears, and a stray timestamp would have it heard again from there.
+        options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "force_unique_generate_call": True}
+        options["max_length"] = int(self.model.config.max_target_positions)
         known = getattr(self.model.generation_config, "lang_to_id", None)
         # A model of one language takes none.
         if not known or not getattr(self.model.generation_config, "is_multilingual", True):
             return options
         if language is not None and f"<|{language}|>" not in known:
             raise RequestError(
-                f"transcriber.language: {language}, but {name} knows {', '.join(key.strip('<|>') for key in known)}"
+                f"transcriber.language: {language}, but {name} knows {', '.join(key.strip('<|>') for key in sorted(known))}"
             )
         return options | {"language": language, "task": "transcribe"}
 

@@ -77,6 +77,11 @@ The embeddings ({{ widths.audio }} numbers of audio, {{ widths.text }} of text) 
 | {{ widths[name] }} | {{ encoder.reads }} |
 {% endfor -%}
 {%- endif %}
+{% if transcriber %}
+The words of {{ "all calls" if transcriber.use == "always" else "calls that came without" }} were written down by \
+`{{ transcriber.name }}` (revision {{ transcriber.revision or "default" }}, weights {{ transcriber.weights }}), as `predict` \
+does.
+{% endif -%}
 {% if warnings %}
 Warnings of the training:
 
@@ -152,6 +157,7 @@ def write_model_card(path: Path, model: Model, metrics: dict[str, Any], counts: 
         label_counts=counts,
         widths=model.widths,
         encoders={} if transform.fingerprint is None else _encoders(transform.fingerprint),
+        transcriber=None if transform.fingerprint is None else transform.fingerprint.transcriber,
         warnings=metrics["warnings"],
         blocks=[(task, name, block) for name, tasks in metrics["splits"].items() for task, block in tasks.items()],
         folds=metrics.get("folds"),
