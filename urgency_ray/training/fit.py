@@ -134,9 +134,10 @@ def fit(
     *,
     device: torch.device | None = None,
     resume: State | None = None,
+    alone: bool = False,
 ) -> None:
     """Train as `epochs` does; call `report` after each epoch, on every rank."""
-    for epoch in epochs(config, data, device=device, resume=resume):
+    for epoch in epochs(config, data, device=device, resume=resume, alone=alone):
         report(epoch)
 
 
@@ -146,6 +147,7 @@ def epochs(
     *,
     device: torch.device | None = None,
     resume: State | None = None,
+    alone: bool = False,
 ) -> Iterator[Epoch]:
     """Train until the last epoch or the early stop, an epoch at each step of the iterator, on every rank.
 
@@ -157,6 +159,7 @@ def epochs(
         data: shared embeddings.
         device: where to train; None is the CPU.
         resume: a checkpoint's content, to go on after its epoch.
+        alone: train as one worker does, whatever group this process is of.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -164,7 +167,8 @@ def epochs(
     """
     if config.train.select_by == "mean_of_tasks" and not (data.sentiment[data.val] >= 0).any():
         raise RequestError("train.select_by: mean_of_tasks, but no row of the val split has a sentiment; set urgency_macro_f1")
-    worker = Worker.current(device or torch.device("cpu"))
+    device = device or torch.device("cpu")
+    worker = Worker(0, 1, device) if alone else Worker.current(device)
     if config.model.is_linear:
         yield from _linear_epoch(config, data, worker, resume)
         return

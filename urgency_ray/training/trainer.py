@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor
 
 from urgency_ray import cluster, storage
@@ -31,6 +31,8 @@ from urgency_ray.training.shared import SharedData
 from urgency_ray.training.worker import Orders, Task, read_result, train_worker
 
 log = logging.getLogger(__name__)
+
+DEALT_SEC = 7 * 24 * 3600
 
 
 class Trainer(TorchTrainer):
@@ -99,8 +101,10 @@ class Trained:
 def train_models(jobs: Sequence[Job], run_dir: str, transform: Transform) -> list[Trained]:
     """Run `fit` for each job, one after another, in one worker group of Ray Train's TorchTrainer.
 
-    To start a group takes far longer than to train a small model. Interrupted, the same jobs on the same data go on from the
-    last checkpoint; models that came to their end are not trained again. Former trainings' checkpoints are removed at the end.
+    Several workers share the batches of a model; the members of an ensemble are dealt out instead, each to one worker, without
+    a gradient to synchronise: they become what a training of one worker makes of them. To start a group takes far longer than
+    to train a small model. Interrupted, the same jobs on the same data go on from the last checkpoint; models that came to
+    their end are not trained again. Former trainings' checkpoints are removed at the end.
 
     Args:
         jobs: what to train; the first one's train section says how many workers, and where.
@@ -131,10 +135,13 @@ def train_models(jobs: Sequence[Job], run_dir: str, transform: Transform) -> lis
 def _run_workers(jobs: Sequence[Job], checkpoints: Checkpoints, use_gpu: bool, cpus: float) -> None:
     train = jobs[0].config.train
     tasks = tuple(Task(job.name, job.config, job.shared, checkpoints.result(job.name)) for job in jobs)
+    dealt = train.members is not None and 1 < train.num_workers <= len(jobs)
     with cluster.Relay(_log_epochs, every_sec=1.0) as send:
         # The types that Ray declares are those of its older Train, whose workers return nothing.
         result: Any = Trainer(
-            functools.partial(train_worker, Orders(tasks, cpus, send)),  # type: ignore[arg-type]
+            functools.partial(train_worker, Orders(tasks, dealt, cpus, send)),  # type: ignore[arg-type]
+            # Workers whose members take longer than those of others are waited for.
+            torch_config=TorchConfig(backend="gloo", timeout_s=DEALT_SEC) if dealt else None,
             scaling_config=ScalingConfig(num_workers=train.num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}),
             run_config=RunConfig(
                 # A finished run's name would give back the old result: the name says what the result depends on.
