@@ -63,6 +63,12 @@ HOOKS = (
     Hook("conv_layers", "encoders/cpu.py", "the layers of transformers' front end, which runs in tiles instead"),
     Hook("torch.ops.quantized.linear_prepack", "encoders/cpu.py", "PyTorch's int8 kernels, which its own API runs at 7 bits"),
     Hook("torch.ops.quantized.linear_dynamic", "encoders/cpu.py", "likewise"),
+    Hook("_topology", "embedding/placement.py", "Ray Data has no way to make actors on nodes that join while a pipeline runs"),
+    Hook("ActorPoolScalingRequest", "embedding/placement.py", "likewise"),
+    Hook("ExecutionCallback", "embedding/placement.py", "likewise"),
+    Hook("_ray_remote_args_fn", "embedding/placement.py", "by which a pool's placement is known"),
+    Hook("WorkerGroupStartupTimeoutError", "training/trainer.py", "Ray Train would wait for ever for a node that is lost"),
+    Hook("WorkerGroupStartupFailedError", "training/trainer.py", "likewise"),
 )
 
 

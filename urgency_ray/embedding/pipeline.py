@@ -109,7 +109,7 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: Fingerprint, se
         Placement(functools.partial(_count, config, kind, actors), each.num_gpus, nodes) for kind, each in enumerate(actors)
     )
     audio, text = actors
-    follow_nodes()
+    follow_nodes(config.extract.decode_cpus, config.ray.wait_sec)
     decoded = _read_calls(manifest, config, decode_calls)
     heard = hearing.map_batches(
         decoded,
@@ -161,23 +161,29 @@ def _read_calls(manifest: pa.Table, config: Config, read: Callable[..., pa.Table
 
 
 class Blocks(Sequence[pa.Table]):
-    """The plan in blocks of `size` calls, each made when it is asked for: no second copy of the whole plan is there.
+    """The plan in blocks of `size` calls, in the order of the archives: a worker then reads one archive at a time.
 
-    They are in the order of the archives: a worker then reads one archive at a time.
+    It is sorted once, into one chunk a column: a row that is taken from many chunks costs as much as all rows do.
     """
 
     def __init__(self, manifest: pa.Table, size: int) -> None:
-        self.manifest = manifest
-        self.order = pc.sort_indices(manifest, [("audio_container", "ascending"), ("audio_member", "ascending")])
+        # Texts of more than 2 GiB, tens of millions of ids, are more than the offsets of a string column reach.
+        narrow = manifest.schema
+        wide = pa.schema([field.with_type(pa.large_string()) if field.type == pa.string() else field for field in narrow])
+        whole = manifest.cast(wide).combine_chunks()
+        order = pc.sort_indices(whole, [("audio_container", "ascending"), ("audio_member", "ascending")])
+        self.manifest = whole.take(order)
+        self.schema = narrow
         self.size = size
 
     def __len__(self) -> int:
-        return math.ceil(len(self.order) / self.size)
+        return math.ceil(len(self.manifest) / self.size)
 
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self.manifest.take(self.order.slice(index * self.size, self.size))
+        # The cast copies: a block that is a view would be sent with all of the plan.
+        return self.manifest.slice(index * self.size, self.size).cast(self.schema)
 
 
 class Progress:
@@ -191,7 +197,8 @@ class Progress:
 
     def __call__(self, batches: list[tuple[float, float]]) -> None:
         """Count some batches and log one line."""
-        self.calls += sum(calls for calls, _ in batches)
+        # Batches that were under way on a node when it was lost come twice.
+        self.calls = min(self.num_calls, self.calls + sum(calls for calls, _ in batches))
         self.audio_sec += sum(seconds for _, seconds in batches)
         elapsed = time.monotonic() - self.started
         left = elapsed * (self.num_calls - self.calls) / self.calls
