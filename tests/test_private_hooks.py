@@ -66,7 +66,7 @@ HOOKS = (
     Hook("_topology", "embedding/placement.py", "Ray Data has no way to make actors on nodes that join while a pipeline runs"),
     Hook("ActorPoolScalingRequest", "embedding/placement.py", "likewise"),
     Hook("ExecutionCallback", "embedding/placement.py", "likewise"),
-    Hook("_ray_remote_args_fn", "embedding/placement.py", "by which a pool's placement is known"),
+    Hook("MapBatches(", "embedding/placement.py", "the name of an operator, by which a pool's placement is known"),
     Hook("WorkerGroupStartupTimeoutError", "training/trainer.py", "Ray Train would wait for ever for a node that is lost"),
     Hook("WorkerGroupStartupFailedError", "training/trainer.py", "likewise"),
 )

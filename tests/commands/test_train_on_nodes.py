@@ -59,7 +59,7 @@ def test_the_node_that_is_left_trains_to_the_same_result(tmp_path: Path) -> None
         with raylets([1, 1]) as cluster:
             process = begin(cluster, run_dir)
             if run_dir == folders[1]:
-                wait_until(lambda log=run_dir: "epoch 4:" in read_log(log), process, f"{run_dir}.log")  # type: ignore[misc]
+                wait_until(lambda log=run_dir: "epoch 4:" in read_log(log), process, f"{run_dir}.log")
                 cluster.kill(1)
             assert process.wait(timeout=280) == 0, read_log(run_dir)
     log = read_log(folders[1])

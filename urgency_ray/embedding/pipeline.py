@@ -109,7 +109,7 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: Fingerprint, se
         Placement(functools.partial(_count, config, kind, actors), each.num_gpus, nodes) for kind, each in enumerate(actors)
     )
     audio, text = actors
-    follow_nodes(config.extract.decode_cpus, config.ray.wait_sec)
+    follow_nodes({EncodeAudio: hearing, EncodeText: reading}, config.extract.decode_cpus, config.ray.wait_sec)
     decoded = _read_calls(manifest, config, decode_calls)
     heard = hearing.map_batches(
         decoded,

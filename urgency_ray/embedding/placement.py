@@ -65,6 +65,10 @@ class Placement:
                 self.targets.append(target)
         return more
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Placement:
+        # Ray Data copies its context, and with it what `FollowNodes` tells of new nodes: there is one placement of a pool.
+        return self
+
     def __call__(self) -> dict[str, Any]:
         """Remote arguments of the next actor."""
         if not self.targets:
@@ -95,13 +99,15 @@ class FollowNodes(ExecutionCallback):
     A pipeline through which nothing comes for `QUIET_SEC` says so, and what it lacks.
 
     Args:
+        placements: by the name of Ray Data's operator.
         decode_cpus: what a decode task asks for.
         wait_sec: as `ray.wait_sec`.
     """
 
-    def __init__(self, decode_cpus: float, wait_sec: float | None) -> None:
+    def __init__(self, placements: Mapping[str, Placement], decode_cpus: float, wait_sec: float | None) -> None:
         self.looked = self.moved = time.monotonic()
         self.seen: list[int] = []
+        self.placements = placements
         self.decode_cpus = decode_cpus
         self.waiting = Waiting(wait_sec)
 
@@ -116,8 +122,8 @@ class FollowNodes(ExecutionCallback):
         except RequestError:
             return  # all are lost, and others may come
         for operator in executor._topology:
-            placement = getattr(operator, "_ray_remote_args_fn", None)
-            if isinstance(placement, Placement) and (more := placement.grow(nodes)):
+            placement = self.placements.get(operator.name)
+            if placement is not None and (more := placement.grow(nodes)):
                 for pool in operator.get_autoscaling_actor_pools():
                     pool.scale(ActorPoolScalingRequest.upscale(delta=more, reason="nodes have joined"))
 
@@ -134,12 +140,13 @@ class FollowNodes(ExecutionCallback):
                 self.waiting.note("processes that start, or for files that are read slowly")
 
 
-def follow_nodes(decode_cpus: float, wait_sec: float | None) -> None:
+def follow_nodes(placements: Mapping[type, Placement], decode_cpus: float, wait_sec: float | None) -> None:
     """Let the pools of all pipelines to come be as large as their placements say, no more and no less; see `FollowNodes`."""
     context = ray.data.DataContext.get_current()
     context.autoscaling_config.actor_pool_util_upscaling_threshold = float("inf")
     context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
-    callback: Any = functools.partial(FollowNodes, decode_cpus, wait_sec)
+    named = {f"MapBatches({stage.__name__})": placement for stage, placement in placements.items()}
+    callback: Any = functools.partial(FollowNodes, named, decode_cpus, wait_sec)
     context.custom_execution_callback_classes = [callback]
     # A wait for others is no fault of the pipeline, which Ray Data would end after half an hour.
     context.execution_no_progress_timeout_s = -1
