@@ -168,12 +168,12 @@ class Blocks(Sequence[pa.Table]):
 
     def __init__(self, manifest: pa.Table, size: int) -> None:
         # Texts of more than 2 GiB, tens of millions of ids, are more than the offsets of a string column reach.
-        narrow = manifest.schema
-        wide = pa.schema([field.with_type(pa.large_string()) if field.type == pa.string() else field for field in narrow])
-        whole = manifest.cast(wide).combine_chunks()
-        order = pc.sort_indices(whole, [("audio_container", "ascending"), ("audio_member", "ascending")])
-        self.manifest = whole.take(order)
-        self.schema = narrow
+        is_text = [pa.types.is_string(kind) for kind in manifest.schema.types]
+        fields = [
+            field.with_type(pa.large_string()) if text else field for field, text in zip(manifest.schema, is_text, strict=True)
+        ]
+        whole = manifest.cast(pa.schema(fields)).combine_chunks()
+        self.manifest = whole.take(pc.sort_indices(whole, [("audio_container", "ascending"), ("audio_member", "ascending")]))
         self.size = size
 
     def __len__(self) -> int:
@@ -182,8 +182,9 @@ class Blocks(Sequence[pa.Table]):
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        # The cast copies: a block that is a view would be sent with all of the plan.
-        return self.manifest.slice(index * self.size, self.size).cast(self.schema)
+        start = index * self.size
+        # Not a slice, which may be sent with all that it is a view of.
+        return self.manifest.take(pa.array(range(start, min(start + self.size, len(self.manifest)))))
 
 
 class Progress:
