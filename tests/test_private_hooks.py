@@ -68,6 +68,12 @@ HOOKS = (
     Hook("torch.ops.mkldnn._is_mkldnn_bf16_supported", "encoders/cpu.py", "whether oneDNN has kernels for this processor"),
     Hook("torch.ops.quantized.linear_prepack", "encoders/cpu.py", "PyTorch's int8 kernels, which its own API runs at 7 bits"),
     Hook("torch.ops.quantized.linear_dynamic", "encoders/cpu.py", "likewise"),
+    Hook("_topology", "embedding/placement.py", "Ray Data has no way to make actors on nodes that join while a pipeline runs"),
+    Hook("ActorPoolScalingRequest", "embedding/placement.py", "likewise"),
+    Hook("ExecutionCallback", "embedding/placement.py", "likewise"),
+    Hook("MapBatches(", "embedding/placement.py", "the name of an operator, by which a pool's placement is known"),
+    Hook("WorkerGroupStartupTimeoutError", "training/trainer.py", "Ray Train would wait for ever for a node that is lost"),
+    Hook("WorkerGroupStartupFailedError", "training/trainer.py", "likewise"),
 )
 
 

@@ -324,7 +324,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             if getattr(current, "cause", None) is None:
                 yield current
             failures = getattr(current, "worker_failures", {})
-            pending += [getattr(current, "cause", None), current.__cause__, *failures.values()]
+            inner = (getattr(current, name, None) for name in ("cause", "controller_failure", "health_check_failure"))
+            pending += [*inner, current.__cause__, *failures.values()]
 
 
 def _is_loss(error: BaseException) -> bool:

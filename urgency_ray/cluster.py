@@ -8,17 +8,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import os
 import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from urgency_ray.config import RayConfig
-from urgency_ray.errors import RequestError, UnreachableError
+from urgency_ray.errors import RequestError, UnreachableError, WorkError
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ Answer = TypeVar("Answer")
 STDERR = 2
 ASK_SEC = 120.0
 """Time for all nodes to answer a question: a process has to start on each, and one that wants a GPU must find it free."""
+SAY_SEC = 60.0
 NOTICE = b"Set ray log level from environment variable"
 
 NEEDED = {
@@ -38,6 +41,8 @@ NEEDED = {
 WISHED = {
     # Ray Train takes a worker's report when it next polls it: the default of 2 s dwarfs a small epoch.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # So long workers wait for their place before a training says so, and sees whether the nodes are still those of its plan.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "25",
     # The core worker would warn, on the terminal, that Ray Data's actors have arguments in the object store; all of them have.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
@@ -219,6 +224,45 @@ def _send(mailbox: Any, message: Any, wait_sec: float = 0.0) -> None:
     arrived = mailbox.put.remote(message)
     if wait_sec:
         ray.wait([arrived], timeout=wait_sec)
+
+
+class Waiting:
+    """Says what work waits for, and gives up once that has taken `ray.wait_sec`."""
+
+    def __init__(self, wait_sec: float | None) -> None:
+        self.wait_sec = wait_sec
+        self.started: float | None = None
+        self.said = -math.inf
+
+    def end(self) -> None:
+        """The work goes on."""
+        self.started = None
+
+    def say(self, needs: str) -> None:
+        """The work waits: say for what, at most once a minute.
+
+        Raises:
+            WorkError: it has waited for longer than it is to wait.
+        """
+        import ray
+
+        now = time.monotonic()
+        self.started = self.started or now
+        resources: list[dict[str, float]] = [ray.available_resources(), ray.cluster_resources()]  # type: ignore[no-untyped-call]
+        free, total = (found.get("CPU", 0.0) for found in resources)
+        held = f"{needs}; {free:g} of the cluster's {total:g} CPUs are free"
+        if self.wait_sec is not None and now - self.started >= self.wait_sec:
+            raise WorkError(
+                f"ray.wait_sec: waited {now - self.started:.0f} s for {held}; run the command again: what is done is kept"
+            )
+        self.note(held)
+
+    def note(self, reason: str) -> None:
+        """Say a wait that is nobody's fault, at most once a minute."""
+        now = time.monotonic()
+        if now - self.said >= SAY_SEC:
+            self.said = now
+            log.info("waiting for %s", reason)
 
 
 class Node(NamedTuple):

@@ -1,13 +1,12 @@
 """Extracts on a cluster of several raylets that others use, too, and whose nodes come and go: the rows are always the same."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow.dataset as pads
 import pytest
-from kills import wait_until
+from kills import find_workers, wait_until
 from raylets import Raylets, raylets
 
 from urgency_ray.config import SynthesizeConfig
@@ -21,7 +20,7 @@ SMALL_BLOCKS = ["--extract.rows_per_block", "4", "--extract.batch_size", "4", "-
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("nodes") / "calls"
-    synthesize(str(root), SynthesizeConfig(num_calls=240, min_call_sec=4.0, max_call_sec=5.0))
+    synthesize(str(root), SynthesizeConfig(num_calls=160, min_call_sec=4.0, max_call_sec=5.0))
     return root
 
 
@@ -83,18 +82,30 @@ def test_the_node_that_is_left_makes_the_rest(calls: Path, one_node: Any, tmp_pa
 def test_a_node_that_joins_late_gets_encoders(calls: Path, one_node: Any, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with raylets([1]) as cluster:
-        before = encoders(cluster)
         process = begin(cluster, calls, run_dir)
-        wait_until(lambda: len(encoders(cluster)) > len(before), process, f"{run_dir}.log")
-        time.sleep(1.0)
-        first = encoders(cluster)
+        wait_until(lambda: encoders(cluster), process, f"{run_dir}.log")
+        assert len(encoders(cluster)) == 1
         cluster.add(4)
-        wait_until(lambda: len(encoders(cluster)) >= len(first) + 2, process, f"{run_dir}.log")
+        wait_until(lambda: len(encoders(cluster)) > 1, process, f"{run_dir}.log")
         finish(process, run_dir)
     pd.testing.assert_frame_equal(read_rows(run_dir), one_node)
 
 
+def test_a_wait_for_others_is_said_and_has_an_end(calls: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with raylets([1]) as cluster:
+        cluster.hold(0.999)
+        log = Path(f"{run_dir}.log")
+        waits = ["--ray.wait_sec", "10"]
+        process = cluster.start(log, "extract", "--data.root", calls, "--run-dir", run_dir, *SMALL_BLOCKS, *waits)
+        assert process.wait(timeout=240) == 1
+    said = log.read_text(encoding="utf-8")
+    assert "Traceback" not in said
+    assert "waiting for 0.25 CPUs to decode calls on" in said
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "ray.wait_sec: waited" in error
+
+
 def encoders(cluster: Raylets) -> Any:
     """The processes of audio encoders on all nodes."""
-    titles = (" ".join(process.cmdline()) for process in cluster.process.children(recursive=True))
-    return [title for title in titles if "EncodeAudio" in title and title.startswith("ray::")]
+    return find_workers(cluster.process, "EncodeAudio")

@@ -131,6 +131,8 @@ class RayConfig(Section):
     """Ray cluster to join; null takes RAY_ADDRESS (set inside a Ray job) or starts a private local one."""
     num_cpus: Annotated[PositiveInt | None, Role.SPEED] = None
     """Logical CPUs of the private local cluster; null is what the machine has."""
+    wait_sec: Annotated[PositiveFloat | None, Role.SPEED] = None
+    """Longest wait, in seconds, for CPUs or GPUs that others hold or that are lost; null waits on, and says so each minute."""
 
 
 class SynthesizeConfig(Section, role=Role.CORPUS):

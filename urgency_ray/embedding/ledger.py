@@ -40,7 +40,7 @@ def account(embeddings: str, manifest: pa.Table) -> ExtractCounts:
     """
     filesystem, path = storage.open_location(embeddings)
     files = list_files(filesystem, path)
-    planned = manifest["call_id"].combine_chunks()
+    planned = manifest["call_id"].cast(pa.large_string()).combine_chunks()
     tables = []
     # A dataset keeps the schema of each of its files: for thousands of small ones, more memory than the columns.
     for start in range(0, len(files), FILES_AT_ONCE):
@@ -61,7 +61,7 @@ def account(embeddings: str, manifest: pa.Table) -> ExtractCounts:
 
 def number_ids(rows: pa.Table, planned: pa.Array) -> pa.Table:
     """The rows with numbers of the same order for their ids: many times smaller, where there are a million of them."""
-    call = pc.index_in(rows["call_id"], planned).cast(pa.int64())
+    call = pc.index_in(rows["call_id"].cast(planned.type), planned).cast(pa.int64())
     utterance = pc.struct_field(pc.extract_regex(rows["example_id"], r"/(?P<position>\d+)$"), "position")
     position = pc.fill_null(utterance.cast(pa.int64()), 0)
     rows = rows.set_column(rows.column_names.index("call_id"), "call_id", call)

@@ -139,7 +139,10 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: Fingerprint, se
         Placement(functools.partial(_count, config, kind, pools), each.num_gpus, nodes) for kind, each in enumerate(pools)
     )
     audio, text, *transcribers = pools
-    follow_nodes()
+    placements: dict[type, Placement] = {EncodeAudio: hearing, EncodeText: reading}
+    if writing:
+        placements[Transcribe] = writing[0]
+    follow_nodes(placements, config.extract.decode_cpus, config.ray.wait_sec)
     calls = _read_calls(manifest, config, decode_calls)
     for placement, each in zip(writing, transcribers, strict=True):
         calls = placement.map_batches(
@@ -204,23 +207,30 @@ def _read_calls(manifest: pa.Table, config: Config, read: Callable[..., pa.Table
 
 
 class Blocks(Sequence[pa.Table]):
-    """The plan in blocks of `size` calls, each made when it is asked for: no second copy of the whole plan is there.
+    """The plan in blocks of `size` calls, in the order of the archives: a worker then reads one archive at a time.
 
-    They are in the order of the archives: a worker then reads one archive at a time.
+    It is sorted once, into one chunk a column: a row that is taken from many chunks costs as much as all rows do.
     """
 
     def __init__(self, manifest: pa.Table, size: int) -> None:
-        self.manifest = manifest
-        self.order = pc.sort_indices(manifest, [("audio_container", "ascending"), ("audio_member", "ascending")])
+        # Texts of more than 2 GiB, tens of millions of ids, are more than the offsets of a string column reach.
+        is_text = [pa.types.is_string(kind) for kind in manifest.schema.types]
+        fields = [
+            field.with_type(pa.large_string()) if text else field for field, text in zip(manifest.schema, is_text, strict=True)
+        ]
+        whole = manifest.cast(pa.schema(fields)).combine_chunks()
+        self.manifest = whole.take(pc.sort_indices(whole, [("audio_container", "ascending"), ("audio_member", "ascending")]))
         self.size = size
 
     def __len__(self) -> int:
-        return math.ceil(len(self.order) / self.size)
+        return math.ceil(len(self.manifest) / self.size)
 
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self.manifest.take(self.order.slice(index * self.size, self.size))
+        start = index * self.size
+        # Not a slice, which may be sent with all that it is a view of.
+        return self.manifest.take(pa.array(range(start, min(start + self.size, len(self.manifest)))))
 
 
 class Progress:
@@ -234,7 +244,8 @@ class Progress:
 
     def __call__(self, batches: list[tuple[float, float]]) -> None:
         """Count some batches and log one line."""
-        self.calls += sum(calls for calls, _ in batches)
+        # Batches that were under way on a node when it was lost come twice.
+        self.calls = min(self.num_calls, self.calls + sum(calls for calls, _ in batches))
         self.audio_sec += sum(seconds for _, seconds in batches)
         elapsed = time.monotonic() - self.started
         left = elapsed * (self.num_calls - self.calls) / self.calls

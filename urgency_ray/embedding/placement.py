@@ -8,6 +8,7 @@ Ray any node has room for all of them.
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +21,13 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from urgency_ray import cluster
-from urgency_ray.cluster import Node
+from urgency_ray.cluster import Node, Waiting
 from urgency_ray.errors import RequestError
 
 ACTOR_CPUS = 0.001
 """Logical CPUs of an encoder, and of whatever else stays as long as the pipeline runs."""
 LOOK_SEC = 5.0
+QUIET_SEC = 24.0
 
 
 class Placement:
@@ -63,6 +65,10 @@ class Placement:
                 self.targets.append(target)
         return more
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Placement:
+        # Ray Data copies its context, and with it what `FollowNodes` tells of new nodes: there is one placement of a pool.
+        return self
+
     def __call__(self) -> dict[str, Any]:
         """Remote arguments of the next actor."""
         if not self.targets:
@@ -88,31 +94,59 @@ class Placement:
 
 
 class FollowNodes(ExecutionCallback):
-    """Ray Data callback: the pools of a `Placement` get actors on nodes that join while the pipeline runs."""
+    """Ray Data callback: the pools of a `Placement` get actors on nodes that join while the pipeline runs.
 
-    def __init__(self) -> None:
-        self.looked = time.monotonic()
+    A pipeline through which nothing comes for `QUIET_SEC` says so, and what it lacks.
+
+    Args:
+        placements: by the name of Ray Data's operator.
+        decode_cpus: what a decode task asks for.
+        wait_sec: as `ray.wait_sec`.
+    """
+
+    def __init__(self, placements: Mapping[str, Placement], decode_cpus: float, wait_sec: float | None) -> None:
+        self.looked = self.moved = time.monotonic()
+        self.seen: list[int] = []
+        self.placements = placements
+        self.decode_cpus = decode_cpus
+        self.waiting = Waiting(wait_sec)
 
     def on_execution_step(self, executor: Any) -> None:
-        """Look for new nodes every `LOOK_SEC`."""
+        """Look for new nodes, and for what has come through, every `LOOK_SEC`."""
         if time.monotonic() < self.looked + LOOK_SEC:
             return
         self.looked = time.monotonic()
+        self._watch([operator.metrics.num_outputs_taken for operator in executor._topology])
         try:
             nodes = cluster.nodes_by_id()
         except RequestError:
             return  # all are lost, and others may come
         for operator in executor._topology:
-            placement = getattr(operator, "_ray_remote_args_fn", None)
-            if isinstance(placement, Placement) and (more := placement.grow(nodes)):
+            placement = self.placements.get(operator.name)
+            if placement is not None and (more := placement.grow(nodes)):
                 for pool in operator.get_autoscaling_actor_pools():
                     pool.scale(ActorPoolScalingRequest.upscale(delta=more, reason="nodes have joined"))
 
+    def _watch(self, seen: list[int]) -> None:
+        if seen != self.seen:
+            self.seen, self.moved = seen, self.looked
+            self.waiting.end()
+        elif self.looked - self.moved >= QUIET_SEC:
+            free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+            if free.get("CPU", 0.0) < self.decode_cpus:
+                self.waiting.say(f"{self.decode_cpus:g} CPUs to decode calls on")
+            else:
+                self.waiting.end()
+                self.waiting.note("processes that start, or for files that are read slowly")
 
-def follow_nodes() -> None:
-    """Let the pools of all pipelines to come be as large as their placements say, no more and no less."""
+
+def follow_nodes(placements: Mapping[type, Placement], decode_cpus: float, wait_sec: float | None) -> None:
+    """Let the pools of all pipelines to come be as large as their placements say, no more and no less; see `FollowNodes`."""
     context = ray.data.DataContext.get_current()
     context.autoscaling_config.actor_pool_util_upscaling_threshold = float("inf")
     context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
-    if FollowNodes not in context.custom_execution_callback_classes:
-        context.custom_execution_callback_classes.append(FollowNodes)
+    named = {f"MapBatches({stage.__name__})": placement for stage, placement in placements.items()}
+    callback: Any = functools.partial(FollowNodes, named, decode_cpus, wait_sec)
+    context.custom_execution_callback_classes = [callback]
+    # A wait for others is no fault of the pipeline, which Ray Data would end after half an hour.
+    context.execution_no_progress_timeout_s = -1

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import AutoModelForCTC, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 
 from urgency_ray.config import TranscriberConfig
-from urgency_ray.encoders.hub import load_processors, load_transformer
 from urgency_ray.encoders.audio_inputs import count_frames, frame_convs
+from urgency_ray.encoders.hub import load_processors, load_transformer
 from urgency_ray.errors import RequestError
 
 # Windows are filled up with silence to a multiple of this, each for itself: those of many calls, and utterances, share a batch,
