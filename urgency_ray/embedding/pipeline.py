@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 PROGRESS_SEC = 5.0
 SMALL_NODE_CPUS = 8
 GPU_THREADS = 4
+BLOCKS_PER_ENCODER = 4
+"""Least number of blocks for each: of a few, the encoder that is there first would get all, and Ray Data end the others."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: Fingerprint, se
     if writing:
         placements[Transcribe] = writing[0]
     follow_nodes(placements, config.extract.decode_cpus, config.ray.wait_sec)
-    calls = _read_calls(manifest, config, decode_calls)
+    calls = _read_calls(manifest, config, decode_calls, num_blocks=BLOCKS_PER_ENCODER * audio.num_actors)
     for placement, each in zip(writing, transcribers, strict=True):
         calls = placement.map_batches(
             calls,
@@ -192,10 +194,10 @@ def digest_planned(manifest: pa.Table, config: Config) -> pa.Table:
     return pa.concat_tables(digests.iter_batches(batch_format="pyarrow", batch_size=None))
 
 
-def _read_calls(manifest: pa.Table, config: Config, read: Callable[..., pa.Table]) -> Dataset:
-    """A plan through `read`, which takes some of its rows, `data` and `transcribes`."""
+def _read_calls(manifest: pa.Table, config: Config, read: Callable[..., pa.Table], *, num_blocks: int = 1) -> Dataset:
+    """A plan, in at least `num_blocks` if it has the calls, through `read`, which takes some rows, `data`, `transcribes`."""
     # Cut here and not by a repartition: its tasks want a whole CPU each, which the actors of a small machine do not leave.
-    blocks = Blocks(manifest, config.extract.rows_per_block)
+    blocks = Blocks(manifest, max(1, min(config.extract.rows_per_block, len(manifest) // num_blocks)))
     # Not `from_arrow`: a task for each block, of a whole CPU, would tell its length; each costs the driver 44 KiB for good.
     source: Dataset = ray.data.from_blocks(blocks)  # type: ignore[arg-type]
     return source.map_batches(
