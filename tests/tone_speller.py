@@ -116,7 +116,7 @@ def train_speller(folder: Path) -> str:
         spelled = torch.tensor(np.stack([_frames(text, logits.shape[1], vocabulary) for text in [*texts, ""]]))
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), spelled.flatten())
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     torch.set_num_threads(threads)

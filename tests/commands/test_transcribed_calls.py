@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from call_files import put
 from noted_calls import note_embedded
@@ -24,6 +25,9 @@ from urgency_ray.commands.train import train
 from urgency_ray.config import Config
 from urgency_ray.embedding.transform import repeat_transform
 from urgency_ray.errors import RequestError
+from urgency_ray.fingerprint import Transform
+from urgency_ray.model import UrgencyClassifier
+from urgency_ray.model.inference import predict_examples
 from urgency_ray.model.load import load_model
 from urgency_ray.prediction.prepare import prepare
 from urgency_ray.schema import URGENCY_LABELS
@@ -215,21 +219,33 @@ def test_the_card_and_the_report_name_it(learnt: str, speller: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def unheard(ray_session: None, settings: Config, share: Share) -> str:
-    """A run folder with a model that has read labels alone: of calls with words, the others rejected; read only."""
+def labelled(ray_session: None, settings: Config, share: Share) -> str:
+    """A run folder of calls with words in their labels, the others rejected; read only."""
     config = settings.replace({"transcriber.use": "never"})
     run_dir, accounts = share("labelled", extract, lambda run_dir: extract(config, run_dir))
     assert accounts.rejected_by_reason == {"no_text": 2}
     assert (accounts.rows_transcribed, accounts.character_error_rate) == (0, None)
     assert set(read_rows(run_dir)["text_source"].dropna()) == {"label"}
     assert "transcriber" not in json.loads(Path(run_dir, "extract.json").read_text(encoding="utf-8"))["fingerprint"]
-    return share("unheard", train, lambda location: train(config, location), copy_of=run_dir)[0]
+    return run_dir
+
+
+def save_random(run_dir: str, folder: Path, modalities: str) -> tuple[str, pd.DataFrame]:
+    """A model of a run's embeddings with random weights, and what it says of them, by call."""
+    config, examples, _ = open_run(Config().replace({"model.name": "linear", "model.modalities": modalities}), run_dir)
+    transform = Transform.of(config, examples.fingerprint).model_dump()
+    torch.manual_seed(0)
+    model = UrgencyClassifier(config.model, examples.audio.shape[1], examples.text.shape[1], False, transform)
+    model.save_pretrained(folder)
+    said = predict_examples(model.eval(), examples)["urgency"]
+    return str(folder), pd.DataFrame(said, list(examples.keys["call_id"]), PROBABILITIES)
 
 
 def test_a_model_of_labels_rejects_recordings_alone_and_reads_them_by_a_transcriber_that_it_is_given(
-    unheard: str, recordings: Path, speller: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    labelled: str, recordings: Path, speller: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config, model = Config().replace({"data.root": str(recordings), "extract.num_transcribers": 1}), f"{unheard}/model"
+    config = Config().replace({"data.root": str(recordings), "extract.num_transcribers": 1})
+    model, known = save_random(labelled, tmp_path / "model", "fused")
     planned = plan_calls(prepare(load_model(model), config).reading)
     assert planned["reason"].to_pylist() == ["missing_label"] * NUM_CALLS
     output = tmp_path / "new.parquet"
@@ -238,7 +254,6 @@ def test_a_model_of_labels_rejects_recordings_alone_and_reads_them_by_a_transcri
     assert not any(word in caplog.text for number in range(NUM_CALLS) for word in say(number).split() if len(word) > 1)
     assert counts["calls_predicted"] == NUM_CALLS
     assert "the model was trained on words of labels, and reads here what" in caplog.text
-    known = pd.read_parquet(f"{unheard}/predictions.parquet").set_index("call_id").sort_index()
     found = pd.read_parquet(output).set_index("call_id").loc[known.index]
     right = [call for call in known.index if int(call[1:]) % 4]
     np.testing.assert_allclose(found.loc[right, PROBABILITIES], known.loc[right, PROBABILITIES], atol=1e-5)
@@ -249,25 +264,21 @@ def test_a_model_of_labels_rejects_recordings_alone_and_reads_them_by_a_transcri
 
 
 def test_a_recipe_may_leave_the_transcriber_out_and_may_not_name_another(
-    written: tuple[str, ExtractAccounts], unheard: str, settings: Config
+    written: tuple[str, ExtractAccounts], labelled: str, settings: Config
 ) -> None:
     bare = settings.replace({"transcriber.name": None, "transcriber.use": "missing"})
     assert open_run(bare, written[0])[0].transcriber == settings.transcriber.model_copy(update={"dtype": "float32"})
     with pytest.raises(RequestError, match=r"were made with transcriber\.name .*, not other"):
         open_run(settings.replace({"transcriber.name": "other"}), written[0])
     with pytest.raises(RequestError, match=r"were made with transcriber\.name None, not .*; say --transcriber\.name null"):
-        open_run(settings, unheard)
+        open_run(settings, labelled)
 
 
-def test_a_model_of_audio_alone_needs_recordings_alone(
-    unheard: str, settings: Config, recordings: Path, share: Share, tmp_path: Path
-) -> None:
-    config = settings.replace({"transcriber.use": "never", "model.modalities": "audio"})
-    run_dir, _ = share("deaf", train, lambda location: train(config, location), copy_of=unheard)
-    known = pd.read_parquet(f"{run_dir}/predictions.parquet").set_index("call_id").sort_index()
+def test_a_model_of_audio_alone_needs_recordings_alone(labelled: str, recordings: Path, tmp_path: Path) -> None:
+    model, known = save_random(labelled, tmp_path / "model", "audio")
     output = tmp_path / "new.parquet"
     put(recordings / "c00.json", b'{"urgencyLevel": null}')
-    counts = predict(Config().replace({"data.root": str(recordings)}), f"{run_dir}/model", str(output))
+    counts = predict(Config().replace({"data.root": str(recordings)}), model, str(output))
     assert counts["calls_predicted"] == NUM_CALLS
     found = pd.read_parquet(output).set_index("call_id").loc[known.index]
     np.testing.assert_allclose(found[PROBABILITIES], known[PROBABILITIES], atol=1e-5)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from urgency_ray.config import Config
-from urgency_ray.embedding.pipeline import plan_actors
+from urgency_ray.embedding.pipeline import plan_actors, plan_transcribers, share_gpus
 from urgency_ray.embedding.transform import encoders_on_gpus, pin_arithmetic
 from urgency_ray.encoders.arithmetic import Arithmetic
 from urgency_ray.errors import RequestError
@@ -67,6 +67,34 @@ def test_shares_of_gpus_fit_in_whatever_order_and_place(fields: Any, num_gpus: i
         on_gpus = [share for share in shares if share]
         assert on_gpus
         assert all(place(on_gpus, num_gpus, rng) for _ in range(50)), asked
+
+
+WRITES = {"transcriber.name": "models/w"}
+
+
+@pytest.mark.parametrize("fields", [{}, BOTH, AUDIO, TEXT], ids=["built-in", "both", "audio", "text"])
+@pytest.mark.parametrize("num_gpus", [1, 2, 3, 8])
+def test_shares_of_gpus_fit_beside_transcribers_in_whatever_order_and_place(fields: Any, num_gpus: int) -> None:
+    rng = random.Random(0)
+    for num_audio, num_text, num_writing in itertools.product((None, 1, 3, 16), repeat=3):
+        asked = {
+            "extract.num_audio_encoders": num_audio,
+            "extract.num_text_encoders": num_text,
+            "extract.num_transcribers": num_writing,
+        }
+        config = Config().replace(fields | WRITES | asked)
+        transcribers = plan_transcribers(config, [64.0], num_gpus)
+        assert transcribers is not None
+        assert transcribers.num_actors == (num_writing or num_gpus)
+        pools = share_gpus([*plan_actors(config, [64.0], num_gpus), transcribers], num_gpus)
+        shares = [pool.num_gpus for pool in pools for _ in range(pool.num_actors) if pool.num_gpus]
+        assert pools[2].device == "cuda"
+        assert all(place(shares, num_gpus, rng) for _ in range(20)), asked
+
+
+def test_without_a_transcriber_none_is_planned() -> None:
+    for fields in ({}, WRITES | {"transcriber.use": "never"}):
+        assert plan_transcribers(Config().replace(fields), [2.0], 0) is None
 
 
 @pytest.mark.parametrize(

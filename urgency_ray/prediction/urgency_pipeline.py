@@ -106,8 +106,8 @@ class UrgencyPipeline:
         Args:
             calls: each has `audio`: a path or URI, the bytes of a file, or samples (T,) or (T, channels) in -1 to 1 with their
                 `sampling_rate` in Hz; and what was said, unless the model is of audio alone, or has a transcriber: `text` (the
-                wanted speakers' words), `utterances` (dicts as in AI-Hub's JSON: text, speaker, startAt, endAt) or `label` (such
-                a JSON's path).
+                wanted speakers' words), `utterances` (dicts as in AI-Hub's JSON: text, speaker, startAt, endAt) or `label` (the
+                path of such a JSON).
 
         Returns:
             A `Prediction` for each call; of a model of utterances, a list of them for each call. One alone comes alone.
