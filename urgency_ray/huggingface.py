@@ -51,7 +51,7 @@ def _means_a_folder(name: str) -> bool:
 
 
 def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None) -> Any:
-    """A transformers model (the encoder alone of one with a decoder, the tower of one kind) with every weight of its checkpoint.
+    """A transformers model (of one with a decoder the encoder, of CLAP the audio tower) with every weight of the checkpoint.
 
     transformers fills what a checkpoint lacks at random, without an error: an encoder would be another one in each process.
 

@@ -14,11 +14,11 @@ from sklearn.random_projection import SparseRandomProjection
 from tiny_checkpoints import SENTENCES, save_audio_checkpoint, save_text_checkpoint, tf
 
 from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
+from urgency_ray.encoders.audio_inputs import count_frames, frame_convs
 from urgency_ray.encoders.base import normalize_rows
 from urgency_ray.encoders.cpu import FrontEnd, Int8Linear
 from urgency_ray.encoders.hashing import HashingEncoder
 from urgency_ray.encoders.load import load_audio_encoder, load_text_encoder, resolve_weights
-from urgency_ray.encoders.audio_inputs import count_frames, frame_convs
 from urgency_ray.encoders.pretrained_audio import PretrainedAudioEncoder
 from urgency_ray.errors import RequestError
 

@@ -176,7 +176,7 @@ class FilterbankInputs:
 
 
 class WhisperInputs:
-    """Whisper: a log-mel spectrogram of 30 s, filled up with silence as in its training; frames of that silence do not count."""
+    """Whisper: a log-mel spectrogram of 30 s, filled up with silence as in its training, whose frames do not count."""
 
     is_fixed = True
     padding = 1.0
@@ -272,6 +272,6 @@ def choose_inputs(name: str, extractor: Any, architecture: Any) -> AudioInputs:
     if isinstance(extractor, Wav2Vec2FeatureExtractor) and has_frames:
         return WaveformInputs(extractor, architecture)
     raise RequestError(
-        f"audio encoder {name}: a {kind} model with a {type(extractor).__name__}; choose one of the wav2vec 2.0 family (wav2vec2, "
-        "wav2vec2-bert, HuBERT, WavLM, UniSpeech-SAT, SEW, data2vec-audio, ...), a Whisper, an AST or a CLAP"
+        f"audio encoder {name}: a {kind} model with a {type(extractor).__name__}; choose one of the wav2vec 2.0 family "
+        "(wav2vec2, wav2vec2-bert, HuBERT, WavLM, UniSpeech-SAT, SEW, data2vec-audio, ...), a Whisper, an AST or a CLAP"
     )

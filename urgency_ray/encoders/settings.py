@@ -89,7 +89,9 @@ def _number_layers(config: AudioEncoderConfig | TextEncoderConfig, architecture:
         return list(range(num_layers + 1))
     beyond = [number for number in config.layers if isinstance(number, int) and number > num_layers]
     if beyond:
-        raise RequestError(f"{field}: {config.name} has layers 0 (what goes into the first) to {num_layers}, but got {beyond[0]}")
+        raise RequestError(
+            f"{field}: {config.name} has layers 0 (what goes into the first) to {num_layers}, but got {beyond[0]}"
+        )
     return list(config.layers) if isinstance(config.layers, list) else []
 
 
@@ -127,7 +129,7 @@ def _name_pooling(said: Mapping[str, Any]) -> str | None:
 
 def _read_json(config: TextEncoderConfig, name: str) -> Any:
     """The content of a JSON file of a checkpoint, or None where it has none, or none that can be read."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     path = Path(config.name, name)
     try:

@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from urgency_ray import storage
 from urgency_ray.fingerprint import Fingerprint, Transform
 from urgency_ray.model.ensemble import UrgencyEnsemble, describe_members
+from urgency_ray.model.layer_weights import name_weights
 from urgency_ray.model.load import Model
 from urgency_ray.schema import URGENCY_LABELS
 
@@ -77,6 +78,11 @@ The embeddings ({{ widths.audio }} numbers of audio, {{ widths.text }} of text) 
 | {{ widths[name] }} | {{ encoder.reads }} |
 {% endfor -%}
 {%- endif %}
+{% for name, weights in layer_weights.items() %}
+Layers of the {{ name }} encoder, by what each weighs (0 is what goes into the first): \
+{{ weights }}.
+
+{% endfor -%}
 {% if warnings %}
 Warnings of the training:
 
@@ -151,6 +157,10 @@ def write_model_card(path: Path, model: Model, metrics: dict[str, Any], counts: 
         names=URGENCY_LABELS,
         label_counts=counts,
         widths=model.widths,
+        layer_weights={
+            name: ", ".join(f"{layer}: {weight:.3f}" for layer, weight in weights.items())
+            for name, weights in name_weights(model.layer_weights, model.transform).items()
+        },
         encoders={} if transform.fingerprint is None else _encoders(transform.fingerprint),
         warnings=metrics["warnings"],
         blocks=[(task, name, block) for name, tasks in metrics["splits"].items() for task, block in tasks.items()],
