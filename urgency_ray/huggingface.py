@@ -14,6 +14,8 @@ Loaded = TypeVar("Loaded")
 
 UNUSED = re.compile(r"(^|\.)(pooler\.|masked_spec_embed$|mask_token$|position_ids$)")
 """Weights that checkpoints may lack, since nothing here reads them."""
+UNUSED_BESIDE_DECODER = re.compile(rf"{UNUSED.pattern}|(^|\.)decoder\.")
+"""Likewise of a model with a decoder, whose encoder alone is taken."""
 MOST_NAMES = 3
 """Weights that a message names; it counts the rest."""
 
@@ -76,12 +78,15 @@ def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None) -
             raise RequestError(f"{kind} encoder {name}: {path.name} {damage}")
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "trust_remote_code": False, "output_loading_info": True}
     model, found = load_pretrained(kind, name, lambda: AutoModel.from_pretrained(name, **options))
-    if model.config.is_encoder_decoder:
-        model = model.get_encoder()
+    unused = UNUSED
+    # A sentence encoder made of a T5 says that it has no decoder, and is loaded with one of random weights.
+    has_decoder = kind == "text" and hasattr(model, "encoder") and hasattr(model, "decoder")
+    if model.config.is_encoder_decoder or has_decoder:
+        model, unused = model.get_encoder(), UNUSED_BESIDE_DECODER
     if kind == "audio" and hasattr(model, "audio_model"):
         model = model.audio_model
     used = model.state_dict().keys()
-    missing = [key for key in found["missing_keys"] if not UNUSED.search(key) and any(key.endswith(name) for name in used)]
+    missing = [key for key in found["missing_keys"] if not unused.search(key) and any(key.endswith(name) for name in used)]
     if missing:
         raise RequestError(
             f"{kind} encoder {name}: its weights lack {name_some(sorted(missing))}; take a whole checkpoint of it"

@@ -16,7 +16,11 @@ from urgency_ray.encoders.hub import load_transformer
 from urgency_ray.encoders.layers import hidden_states
 from urgency_ray.encoders.settings import settle
 from urgency_ray.encoders.text_windows import cut_texts, load_tokenizer
+from urgency_ray.errors import RequestError
 from urgency_ray.huggingface import longest_input
+
+SEE_PADDING = {"canine"}
+"""Models whose convolutions read the padding behind a mask."""
 
 
 class PretrainedTextEncoder:
@@ -39,6 +43,12 @@ class PretrainedTextEncoder:
         self.tokenizer = load_tokenizer(config)
         self.model: Any
         self.model, _ = load_transformer("text", config, device)
+        kind = self.model.config.model_type
+        if kind in SEE_PADDING:
+            raise RequestError(
+                f"text encoder {config.name}: a {kind} model sees what a text is padded with, so that its "
+                "vector would depend on its neighbours; choose another"
+            )
         self.layers = self.config.layers if isinstance(self.config.layers, list) else None
         self.num_layers = 1 if self.layers is None else len(self.layers)
         self.dim = self.num_layers * int(self.model.config.hidden_size)
