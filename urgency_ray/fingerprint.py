@@ -22,6 +22,8 @@ Fields = dict[str, Any]
 
 _SINCE_0_2_0 = ("channel", "min_call_sec", "pcm_rate_hz", "require_text")
 """Fields of the data section that are left out at their default: what older versions made, they made so."""
+_OF_ENCODERS_SINCE_0_2_0: Fields = {"layers": "last"}
+"""Likewise of the encoder sections, with their defaults."""
 
 IMPORTED: Fields = {"name": "imported"}
 """Stands for an encoder of which nothing is known."""
@@ -51,7 +53,7 @@ class Fingerprint(BaseModel):
     def of(cls, config: Config, weights: Mapping[str, str], code_version: str) -> Self:
         """That of the embeddings that `config` makes with the `weights` of each of its `making_sections`."""
         sections = deciding_fields(config)
-        encoders = {name: sections[name] | {"weights": weights[name]} for name in config.making_sections}
+        encoders = {name: encoder_fields(sections[name], weights[name]) for name in config.making_sections}
         usual = _newer_fields()
         data = {key: value for key, value in sections["data"].items() if key not in usual or value != usual[key]}
         return cls(**data, **encoders, code_version=code_version)
@@ -72,7 +74,9 @@ class Fingerprint(BaseModel):
 
     def settings(self) -> Fields:
         """All fields, also those that are left out."""
-        return _newer_fields() | self.model_dump()
+        tree = _newer_fields() | self.model_dump()
+        known = [name for name in ENCODER_SECTIONS if tree[name] != IMPORTED]
+        return tree | {name: _OF_ENCODERS_SINCE_0_2_0 | tree[name] for name in known}
 
     def weights(self, section: str) -> str:
         """What identifies the weights of an encoder or the transcriber, by its section's name; empty where it is unknown."""
@@ -143,6 +147,12 @@ def deciding_fields(config: Config) -> dict[str, Fields]:
         section, field = dotted.split(".")
         sections[section][field] = tree[section][field]
     return sections
+
+
+def encoder_fields(section: Fields, weights: str) -> Fields:
+    """What a fingerprint says of an encoder: the deciding fields of its section, and what identifies its weights."""
+    usual = _OF_ENCODERS_SINCE_0_2_0.items()
+    return {key: value for key, value in section.items() if (key, value) not in usual} | {"weights": weights}
 
 
 def _newer_fields() -> Fields:

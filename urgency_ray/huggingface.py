@@ -14,6 +14,8 @@ Loaded = TypeVar("Loaded")
 
 UNUSED = re.compile(r"(^|\.)(pooler\.|masked_spec_embed$|mask_token$|position_ids$)")
 """Weights that checkpoints may lack, since nothing here reads them."""
+UNUSED_BESIDE_DECODER = re.compile(rf"{UNUSED.pattern}|(^|\.)decoder\.")
+"""Likewise of a model with a decoder, whose encoder alone is taken."""
 MOST_NAMES = 3
 """Weights that a message names; it counts the rest."""
 
@@ -78,12 +80,15 @@ def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None, a
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "trust_remote_code": False, "output_loading_info": True}
     make = architecture or AutoModel
     model, found = load_pretrained(kind, name, lambda: make.from_pretrained(name, **options))
-    if architecture is None and model.config.is_encoder_decoder:
-        model = model.get_encoder()
+    unused = UNUSED
+    # A sentence encoder made of a T5 says that it has no decoder, and is loaded with one of random weights.
+    has_decoder = kind == "text encoder" and hasattr(model, "encoder") and hasattr(model, "decoder")
+    if architecture is None and (model.config.is_encoder_decoder or has_decoder):
+        model, unused = model.get_encoder(), UNUSED_BESIDE_DECODER
     if kind == "audio encoder" and hasattr(model, "audio_model"):
         model = model.audio_model
     used = model.state_dict().keys()
-    missing = [key for key in found["missing_keys"] if not UNUSED.search(key) and any(key.endswith(name) for name in used)]
+    missing = [key for key in found["missing_keys"] if not unused.search(key) and any(key.endswith(name) for name in used)]
     if missing:
         raise RequestError(f"{kind} {name}: its weights lack {name_some(sorted(missing))}; take a whole checkpoint of it")
     broken = [key for key, value in model.state_dict().items() if value.is_floating_point() and not torch.isfinite(value).all()]

@@ -20,6 +20,7 @@ from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, digest_planne
 from urgency_ray.embedding.transform import make_fingerprint, open_arithmetic, pin_arithmetic, pin_revisions
 from urgency_ray.encoders.load import is_built_in
 from urgency_ray.encoders.probe import check_vocabulary, probe_encoders
+from urgency_ray.encoders.settings import pin_settings
 from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.fingerprint import Fingerprint, refuse_other
 from urgency_ray.run_folder import RunFolder, write_json
@@ -50,7 +51,7 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
             f"--run-dir {run_dir}: lies below data.root, where its files would be taken for calls; choose another"
         )
     folder = RunFolder(run_dir)
-    config = pin_revisions(config)
+    config = pin_settings(pin_revisions(config))
     is_finished = storage.exists(folder.extract)
     if not is_finished:
         probe_encoders(config)

@@ -40,9 +40,10 @@ from urgency_ray.embedding.rows import embedded_rows, scatter_vectors
 from urgency_ray.embedding.stages import EncodeText
 from urgency_ray.encoders.load import is_built_in, resolve_weights
 from urgency_ray.encoders.probe import probe_text_encoder
+from urgency_ray.encoders.settings import settle
 from urgency_ray.errors import Reason, RequestError
 from urgency_ray.examples.dataset import load_examples
-from urgency_ray.fingerprint import IMPORTED, Fingerprint, deciding_fields
+from urgency_ray.fingerprint import IMPORTED, Fingerprint, deciding_fields, encoder_fields
 from urgency_ray.run_folder import RunFolder, write_json
 from urgency_ray.schema import URGENCY_LABELS, Status
 
@@ -212,9 +213,14 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
     encode, text_encoder = None, IMPORTED
     if "text" not in layout.arrays:
         device = _choose_device(config)
+        if config.text_encoder.layers != "last":
+            raise RequestError(
+                f"text_encoder.layers: {config.text_encoder.layers}, but imported rows are of one layer; say last"
+            )
+        config = config.model_copy(update={"text_encoder": settle(config.text_encoder)})
         probe_text_encoder(config.text_encoder, device)
         encode = EncodeText(config.text_encoder, device, os.cpu_count() or 1, None, lambda _: None)
-        text_encoder = deciding_fields(config)["text_encoder"] | {"weights": resolve_weights(config.text_encoder)}
+        text_encoder = encoder_fields(deciding_fields(config)["text_encoder"], resolve_weights(config.text_encoder))
         rows = rows.drop_columns(["num_tokens", "num_tokens_dropped", "num_text_windows"])
     storage.write_text(folder.config, config.to_yaml())
     counted = []

@@ -17,6 +17,7 @@ from urgency_ray.fingerprint import Transform
 from urgency_ray.model.card import save_model
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.inference import predict_examples
+from urgency_ray.model.layer_weights import name_weights
 from urgency_ray.model.text_trunk import load_tokenizer
 from urgency_ray.run_folder import RunFolder, write_json
 from urgency_ray.scoring.blocks import ClassificationBlock, CrossValidation, FoldScore, Metrics, SplitBlocks
@@ -100,6 +101,8 @@ def _train(
         blocks = {name: baseline.block for name, baseline in baselines.items()}
         against = compare(chosen.called, baselines, examples, splits, config)
         metrics = metrics.model_copy(update={"baselines": blocks, "against_baseline": against})
+    if named := name_weights(chosen.model.layer_weights, chosen.model.transform):
+        metrics = metrics.model_copy(update={"layer_weights": named})
     history = [row for name in variants for pair in zip(jobs[name], found[name], strict=True) for row in _rows(name, *pair)]
     # All at the end: an interrupted run leaves the former model beside the former figures.
     save_model(chosen.model, folder.model, metrics.model_dump(exclude_unset=True), label_counts(examples, chosen.splits))

@@ -104,11 +104,11 @@ def count_frames(num_samples: NDArray[np.int64], convs: Sequence[tuple[int, int]
     return frames
 
 
-def _count_new(windows: Sequence[Window], stop: NDArray[np.int64], hop: int) -> NDArray[np.bool_]:
-    """The frames, (B, T), that the windows before have not heard, of `stop` in each."""
+def _count_new(windows: Sequence[Window], stop: NDArray[np.int64], hop: int, num_frames: int) -> NDArray[np.bool_]:
+    """The frames, (B, num_frames), that the windows before have not heard, of `stop` in each."""
     # What is new may be shorter than a frame: its last one counts then.
     first = np.minimum(np.array([window.num_heard for window in windows]) // hop, stop - 1)
-    frames = np.arange(stop.max())
+    frames = np.arange(num_frames)
     counted: NDArray[np.bool_] = (frames >= first[:, None]) & (frames < stop[:, None])
     return counted
 
@@ -145,7 +145,8 @@ class WaveformInputs:
         values = {"input_values": torch.from_numpy(padded)}
         if lengths.min() < lengths.max():
             values["attention_mask"] = torch.from_numpy(np.arange(lengths.max()) < lengths[:, None]).long()
-        counted = _count_new(windows, count_frames(lengths, self.convs), self.hop)
+        stop = count_frames(lengths, self.convs)
+        counted = _count_new(windows, stop, self.hop, int(stop.max()))
         return Inputs(values, counted, counted.sum(axis=1).astype(np.float64))
 
 
@@ -170,13 +171,14 @@ class FilterbankInputs:
         """`input_features` (B, T, 160) and their mask."""
         samples = [window.samples for window in windows]
         found = self.extractor(samples, sampling_rate=self.sample_rate_hz, return_tensors="pt")
-        counted = _count_new(windows, found.attention_mask.sum(dim=1).numpy(), self.hop)
+        stop = found.attention_mask.sum(dim=1).numpy()
+        counted = _count_new(windows, stop, self.hop, found.attention_mask.shape[1])
         values = {"input_features": found.input_features, "attention_mask": found.attention_mask}
         return Inputs(values, counted, counted.sum(axis=1).astype(np.float64))
 
 
 class WhisperInputs:
-    """Whisper: a log-mel spectrogram of 30 s, filled up with silence as in its training; frames of that silence do not count."""
+    """Whisper: a log-mel spectrogram of 30 s, filled up with silence as in its training, whose frames do not count."""
 
     is_fixed = True
     padding = 1.0
@@ -272,6 +274,6 @@ def choose_inputs(name: str, extractor: Any, architecture: Any) -> AudioInputs:
     if isinstance(extractor, Wav2Vec2FeatureExtractor) and has_frames:
         return WaveformInputs(extractor, architecture)
     raise RequestError(
-        f"audio encoder {name}: a {kind} model with a {type(extractor).__name__}; choose one of the wav2vec 2.0 family (wav2vec2, "
-        "wav2vec2-bert, HuBERT, WavLM, UniSpeech-SAT, SEW, data2vec-audio, ...), a Whisper, an AST or a CLAP"
+        f"audio encoder {name}: a {kind} model with a {type(extractor).__name__}; choose one of the wav2vec 2.0 family "
+        "(wav2vec2, wav2vec2-bert, HuBERT, WavLM, UniSpeech-SAT, SEW, data2vec-audio, ...), a Whisper, an AST or a CLAP"
     )

@@ -51,6 +51,8 @@ class PretrainedAudioEncoder:
         self.model, self.dtype = load_transformer("audio encoder", config, device)
         self.inputs = choose_inputs(config.name, extractor, self.model.config)
         self.sample_rate_hz = self.inputs.sample_rate_hz
+        # What is heard at a time, be it silence: None where a window is as long as what it holds.
+        self.fixed_window_sec = self.inputs.longest_sec if self.inputs.is_fixed else None
         self.layers = self.config.layers if isinstance(self.config.layers, list) else None
         adapted = getattr(self.model.config, "add_adapter", False)
         self.width = int(self.model.config.output_hidden_size if adapted else self.model.config.hidden_size)

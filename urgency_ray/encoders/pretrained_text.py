@@ -8,73 +8,57 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoTokenizer
+from torch import Tensor
 
 from urgency_ray.config import TextEncoderConfig
 from urgency_ray.encoders.base import TextEmbeddings, normalize_rows
 from urgency_ray.encoders.hub import load_transformer
+from urgency_ray.encoders.layers import hidden_states
+from urgency_ray.encoders.settings import settle
+from urgency_ray.encoders.text_windows import cut_texts, load_tokenizer
 from urgency_ray.errors import RequestError
-from urgency_ray.huggingface import load_pretrained, longest_input
+from urgency_ray.huggingface import longest_input
 
-
-def load_tokenizer(config: TextEncoderConfig) -> Any:
-    """The tokenizer of an encoder, which pads and cuts on the right whatever its files say: positions count from the left.
-
-    Raises:
-        RequestError: it cannot be loaded, is none of the fast ones, which alone can cut into windows, or cannot pad.
-    """
-    source: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
-    tokenizer = load_pretrained("text encoder", config.name, lambda: AutoTokenizer.from_pretrained(config.name, **source))
-    if not tokenizer.is_fast:
-        raise RequestError(
-            f"text encoder {config.name}: has no fast tokenizer (tokenizer.json); save one, or choose another model"
-        )
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise RequestError(f"text encoder {config.name}: its tokenizer knows no words; copy its tokenizer files, too")
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token is None:
-            raise RequestError(f"text encoder {config.name}: its tokenizer has nothing to pad with; choose another model")
-        tokenizer.pad_token = tokenizer.eos_token  # behind the mask, any token serves
-    tokenizer.padding_side = tokenizer.truncation_side = "right"
-    return tokenizer
+SEE_PADDING = {"canine"}
+"""Models whose convolutions read the padding behind a mask."""
 
 
 class PretrainedTextEncoder:
     """Texts are sorted by length, padded to the longest of a batch and masked, in attention and in pooling.
 
     A text beyond the model's limit is cut there, or, with `overflow: window`, read in windows of it (special tokens around
-    each); its vector is then the mean of theirs, weighted by their tokens.
+    each); its vector is then the mean of theirs, weighted by their tokens. Of a model with a decoder the encoder reads.
 
     Args:
-        config: model name, limit, pooling, normalisation and arithmetic.
+        config: model name, layers, limit, pooling, normalisation and arithmetic.
         device: torch device.
 
     Raises:
-        RequestError: the model or its tokenizer cannot be loaded.
+        RequestError: the model or its tokenizer cannot be loaded, or it has not such layers.
     """
 
     def __init__(self, config: TextEncoderConfig, device: str = "cpu") -> None:
-        self.config = config
+        self.config = settle(config)
         self.device = device
         self.tokenizer = load_tokenizer(config)
         self.model: Any
         self.model, _ = load_transformer("text encoder", config, device)
-        self.dim = int(self.model.config.hidden_size)
-        self.max_tokens = longest_input(self.tokenizer, self.model.config, config.max_tokens)
+        kind = self.model.config.model_type
+        if kind in SEE_PADDING:
+            raise RequestError(
+                f"text encoder {config.name}: a {kind} model sees what a text is padded with, so that its "
+                "vector would depend on its neighbours; choose another"
+            )
+        self.layers = self.config.layers if isinstance(self.config.layers, list) else None
+        self.num_layers = 1 if self.layers is None else len(self.layers)
+        self.dim = self.num_layers * int(self.model.config.hidden_size)
+        self.max_tokens = longest_input(self.tokenizer, self.model.config, self.config.max_tokens)
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> TextEmbeddings:
-        """Embed texts: float32 (N, hidden_size); NaN where the tokenizer has not one token for a text."""
-        windows = self.tokenizer(
-            list(texts), truncation=True, max_length=self.max_tokens, return_overflowing_tokens=True, verbose=False
-        )
-        rows, ids = np.array(windows["overflow_to_sample_mapping"]), windows["input_ids"]
-        num_special = self.tokenizer.num_special_tokens_to_add()
-        words = np.array([len(window) - num_special for window in ids])
-        num_tokens = np.bincount(rows, weights=words, minlength=len(texts)).astype(np.int32) + num_special
-        if self.config.overflow == "truncate":
-            first = np.flatnonzero(np.diff(rows, prepend=-1))
-            rows, words, ids = rows[first], words[first], [ids[window] for window in first]
+        """Embed texts: float32 (N, dim), layer by layer; NaN where the tokenizer has not one token for a text."""
+        overflow = self.config.overflow == "window"
+        ids, rows, words, num_tokens, num_special = cut_texts(self.tokenizer, texts, self.max_tokens, overflow=overflow)
         pooled = np.full((len(ids), self.dim), np.nan, np.float32)
         # Without special tokens a model may get nothing at all of a text, and could not compute.
         order = [window for window in np.argsort(words, kind="stable") if ids[window]]
@@ -86,16 +70,24 @@ class PretrainedTextEncoder:
         sums, totals = np.zeros((len(texts), self.dim)), np.zeros((len(texts), 1))
         np.add.at(sums, rows, pooled * weights)
         np.add.at(totals, rows, weights)
-        vectors = normalize_rows(
-            (sums / totals).astype(np.float32), layer_norm=self.config.layer_norm, l2=self.config.l2_normalize
-        )
+        vectors = (sums / totals).astype(np.float32).reshape(len(texts), self.num_layers, -1)
+        vectors = normalize_rows(vectors, layer_norm=self.config.layer_norm, l2=self.config.l2_normalize)
         num_read = np.bincount(rows, weights=words, minlength=len(texts)).astype(np.int32) + num_special
         num_windows = np.bincount(rows, minlength=len(texts)).astype(np.int32)
-        return TextEmbeddings(vectors, num_tokens, num_tokens - num_read, num_windows)
+        return TextEmbeddings(vectors.reshape(len(texts), self.dim), num_tokens, num_tokens - num_read, num_windows)
 
     def _forward(self, ids: list[list[int]]) -> NDArray[np.float32]:
+        """Pooled vectors (B, dim)."""
         batch = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
-        hidden = self.model(**batch).last_hidden_state.float()
-        mask = batch["attention_mask"].unsqueeze(-1)
-        pooled = hidden[:, 0] if self.config.pooling == "cls" else (hidden * mask).sum(1) / mask.sum(1)
-        return np.asarray(pooled.cpu().numpy())
+        states = hidden_states(self.model, batch, self.layers)
+        pooled = [self._pool(hidden, batch["attention_mask"]) for hidden in states]
+        return np.asarray(torch.cat(pooled, dim=1).cpu().numpy())
+
+    def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Tokens (B, L, D) and their mask (B, L) to (B, D)."""
+        if self.config.pooling == "cls":
+            return hidden[:, 0]
+        if self.config.pooling == "last":
+            return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
+        weights = mask.unsqueeze(-1)
+        return (hidden * weights).sum(1) / weights.sum(1)

@@ -7,7 +7,6 @@ loads, and each of them fills a run folder with vectors that say nothing.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urgency_ray.config import AudioEncoderConfig, Config, TextEncoderConfig, TranscriberConfig
-from urgency_ray.encoders.base import SAMPLE_RATE_HZ
+from urgency_ray.encoders.base import SAMPLE_RATE_HZ, AudioEncoder
 from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text_encoder, load_transcriber
+from urgency_ray.encoders.settings import read_sentence_settings
 from urgency_ray.errors import RequestError
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ ROUNDING = {"float32": 1e-2, "bfloat16": 5e-2, "float16": 5e-2, "int8": 5e-2, "a
 MOST_UNKNOWN, SOME_UNKNOWN = 0.5, 0.1
 """Shares of a corpus' tokens that the vocabulary does not know: from the first on it is refused, from the second on told."""
 
+SHORT_WINDOW = 0.7
+"""Share of the window that an encoder fills up with silence, below which a user is told what that costs."""
 MOST_LETTERS = 160
 """Of what an encoder's own code says of a fault."""
 
@@ -83,6 +85,7 @@ def probe_audio_encoder(config: AudioEncoderConfig, device: str = "cpu") -> None
                 f"{name}: hears {encoder.sample_rate_hz} Hz, calls are decoded to {SAMPLE_RATE_HZ} Hz; choose another"
             )
         _check(name, config.dtype, encoder.dim, _sounds(), lambda sounds: encoder.encode(sounds).vectors)
+    _tell_silence(config, encoder)
 
 
 def probe_text_encoder(config: TextEncoderConfig, device: str = "cpu") -> None:
@@ -99,7 +102,8 @@ def probe_text_encoder(config: TextEncoderConfig, device: str = "cpu") -> None:
         encoder = load_text_encoder(config, device)
         _check(name, config.dtype, encoder.dim, TEXTS, lambda texts: encoder.encode(texts).vectors)
     if others := _sentence_settings(config):
-        log.warning("warning: %s: as a sentence-transformers model it says %s, which is not taken", name, ", ".join(others))
+        words = "as a sentence-transformers model it says %s, which is not taken; --text_encoder.pooling auto takes it"
+        log.warning(f"warning: %s: {words}", name, ", ".join(others))
 
 
 def probe_transcriber(config: TranscriberConfig, device: str = "cpu") -> None:
@@ -133,7 +137,7 @@ def check_vocabulary(config: TextEncoderConfig, texts: Sequence[str]) -> None:
     Raises:
         RequestError: most of the tokens are unknown.
     """
-    from urgency_ray.encoders.pretrained_text import load_tokenizer
+    from urgency_ray.encoders.text_windows import load_tokenizer
 
     tokenizer = load_tokenizer(config)
     ids = [token for text in texts for token in tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
@@ -157,20 +161,29 @@ def _blamed(name: str) -> Iterator[None]:
         raise RequestError(f"{name}: cannot be used: {type(error).__name__}: {said[:MOST_LETTERS]}; choose another") from error
 
 
-def _sentence_settings(config: TextEncoderConfig) -> list[str]:
-    """The options, each with its value, that a sentence-transformers folder says otherwise than `config`.
+def _tell_silence(config: AudioEncoderConfig, encoder: AudioEncoder) -> None:
+    """Say that a model which fills windows up with silence is given short ones."""
+    longest_sec = getattr(encoder, "fixed_window_sec", None)
+    if longest_sec is not None and config.window_sec is not None and config.window_sec < SHORT_WINDOW * longest_sec:
+        log.warning(
+            "warning: audio encoder %s: hears %g s at a time, mostly silence where audio_encoder.window_sec is %g: "
+            "--audio_encoder.window_sec %g is %.1f times as fast",
+            config.name,
+            longest_sec,
+            config.window_sec,
+            longest_sec,
+            longest_sec / config.window_sec,
+        )
 
-    Its files: https://sbert.net/docs/sentence_transformer/usage/custom_models.html
-    """
-    settings: dict[str, Any] = {}
-    for name in ("1_Pooling/config.json", "sentence_bert_config.json"):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            settings |= json.loads(Path(config.name, name).read_text(encoding="utf-8"))
-    poolings = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}
-    pooling = next((name for name, key in poolings.items() if settings.get(key)), config.pooling)
-    limit = settings.get("max_seq_length") or config.max_tokens
-    said, taken = {"pooling": pooling, "max_tokens": limit}, {"pooling": config.pooling, "max_tokens": config.max_tokens}
-    return [f"--text_encoder.{name} {value}" for name, value in said.items() if value != taken[name]]
+
+def _sentence_settings(config: TextEncoderConfig) -> list[str]:
+    """The options, each with its value, that a sentence-transformers folder says otherwise than `config`."""
+    if config.pooling == "auto" or not Path(config.name).is_dir():
+        return []
+    said = read_sentence_settings(config)
+    wanted = {"pooling": said.pooling or config.pooling, "max_tokens": said.max_tokens or config.max_tokens}
+    taken = {"pooling": config.pooling, "max_tokens": config.max_tokens}
+    return [f"--text_encoder.{name} {value}" for name, value in wanted.items() if value != taken[name]]
 
 
 def _sounds() -> list[NDArray[np.float32]]:
@@ -195,7 +208,7 @@ def _check(
     if nearest <= LEAST_DIFFERENCE * length:
         raise RequestError(
             f"{name}: gives different inputs the same vector; is its tokenizer or preprocessor missing, or does its pooling "
-            "look where nothing is (cls of a causal model)? choose pooling mean, or another model"
+            "look where nothing is (cls of a causal model)? choose pooling mean or last, or another model"
         )
     apart = float(np.linalg.norm(together - alone, axis=1).max())
     if apart > ROUNDING[dtype] * length:

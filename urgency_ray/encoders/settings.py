@@ -129,7 +129,7 @@ def _name_pooling(said: Mapping[str, Any]) -> str | None:
 
 def _read_json(config: TextEncoderConfig, name: str) -> Any:
     """The content of a JSON file of a checkpoint, or None where it has none, or none that can be read."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     path = Path(config.name, name)
     try:

@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from urgency_ray import storage
 from urgency_ray.fingerprint import Fingerprint, Transform
 from urgency_ray.model.ensemble import UrgencyEnsemble, describe_members
+from urgency_ray.model.layer_weights import name_weights
 from urgency_ray.model.load import Model
 from urgency_ray.schema import URGENCY_LABELS
 
@@ -82,6 +83,11 @@ The words of {{ "all calls" if transcriber.use == "always" else "calls that came
 `{{ transcriber.name }}` (revision {{ transcriber.revision or "default" }}, weights {{ transcriber.weights }}), as `predict` \
 does.
 {% endif -%}
+{% for name, weights in layer_weights.items() %}
+Layers of the {{ name }} encoder, by what each weighs (0 is what goes into the first): \
+{{ weights }}.
+
+{% endfor -%}
 {% if warnings %}
 Warnings of the training:
 
@@ -156,6 +162,10 @@ def write_model_card(path: Path, model: Model, metrics: dict[str, Any], counts: 
         names=URGENCY_LABELS,
         label_counts=counts,
         widths=model.widths,
+        layer_weights={
+            name: ", ".join(f"{layer}: {weight:.3f}" for layer, weight in weights.items())
+            for name, weights in name_weights(model.layer_weights, model.transform).items()
+        },
         encoders={} if transform.fingerprint is None else _encoders(transform.fingerprint),
         transcriber=None if transform.fingerprint is None else transform.fingerprint.transcriber,
         warnings=metrics["warnings"],

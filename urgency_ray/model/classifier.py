@@ -17,6 +17,7 @@ from urgency_ray import __version__
 from urgency_ray.config import ModelConfig
 from urgency_ray.model.batch import Batch
 from urgency_ray.model.call_attention import CallAttention, Turns, mean_over_calls
+from urgency_ray.model.layer_weights import LayerChoice, LayerWeights
 from urgency_ray.model.layers import FewTokensLayer, SixteenBitDropout
 from urgency_ray.model.saved import SavedModel
 from urgency_ray.model.text_trunk import KoElectraCrossModal
@@ -152,6 +153,8 @@ class UrgencyClassifier(
             exactly the same.
         architecture: of the text encoder that is part of the model, where `model` names one: its transformers configuration as
             plain values, so that neither loading nor use needs the checkpoint that training started from.
+        num_layers: of each encoder (`audio`, `text`), whose vectors lie side by side in a row; None is one of each. The widths
+            are those of whole rows.
         urgency_ray_version: the version that made the model; it is only kept.
     """
 
@@ -164,6 +167,7 @@ class UrgencyClassifier(
         transform: dict[str, Any] | None = None,
         *,
         architecture: dict[str, Any] | None = None,
+        num_layers: dict[str, int] | None = None,
         urgency_ray_version: str = __version__,
     ) -> None:
         super().__init__()
@@ -176,6 +180,17 @@ class UrgencyClassifier(
         self.standardize_acoustic = Standardize(len(ACOUSTIC_FEATURES))
         self.hears = model.modalities != "text"
         self.reads = model.modalities != "audio"
+        self.num_layers = {"audio": 1, "text": 1} | (num_layers or {})
+        # A linear model is fitted, not trained: nothing would learn its weights.
+        choices = {"audio": model.audio_layers, "text": model.text_layers}
+        fixed: dict[str, LayerChoice] = {
+            name: "mean" if choice == "weighted" and model.is_linear else choice for name, choice in choices.items()
+        }
+        self.mix_audio = LayerWeights(self.num_layers["audio"] if self.hears else 1, fixed["audio"])
+        # A text encoder that is part of the model reads the words themselves.
+        uses_text = self.reads and model.text_encoder is None
+        self.mix_text = LayerWeights(self.num_layers["text"] if uses_text else 1, fixed["text"])
+        audio_dim, text_dim = audio_dim // self.num_layers["audio"], text_dim // self.num_layers["text"]
         in_dim = audio_dim + (len(ACOUSTIC_FEATURES) if model.acoustic_features else 0)
         self.trunk: KoElectraCrossModal | CrossAttention | Concat | CrossModal | None = None
         if model.is_linear:
@@ -216,6 +231,12 @@ class UrgencyClassifier(
         return {"audio": len(self.standardize_audio.mean), "text": len(self.standardize_text.mean)}
 
     @property
+    def layer_weights(self) -> dict[str, list[float]]:
+        """What each layer of an encoder weighs, `audio` and `text`, of those that it uses and that have several."""
+        mixes = {"audio": self.mix_audio, "text": self.mix_text}
+        return {name: mix.weights().tolist() for name, mix in mixes.items() if mix.num_layers > 1}
+
+    @property
     def takes_calls(self) -> bool:
         """Whether an example is a call of several utterances."""
         return self.attention is not None
@@ -244,15 +265,15 @@ class UrgencyClassifier(
         return inputs if batch.turns is None else mean_over_calls(inputs, batch.turns)[0]
 
     def _fuse(self, batch: Batch) -> Any:
-        audio = self.standardize_audio(batch.audio) if self.hears else None
+        audio = self.mix_audio(self.standardize_audio(batch.audio)) if self.hears else None
         if audio is not None and self.config.acoustic_features:
             audio = torch.cat([audio, self.standardize_acoustic(batch.acoustic)], dim=-1)
         if isinstance(self.trunk, KoElectraCrossModal):
             return self.trunk(audio, batch.token_ids, batch.token_mask)
         if self.trunk is None:
-            text = [self.standardize_text(batch.text)] if self.reads else []
+            text = [self.mix_text(self.standardize_text(batch.text))] if self.reads else []
             return torch.cat([*([] if audio is None else [audio]), *text], dim=-1)
         tokens = [self.project_audio(audio)] if self.hears else []
         if self.reads:
-            tokens.append(self.project_text(self.standardize_text(batch.text)))
+            tokens.append(self.project_text(self.mix_text(self.standardize_text(batch.text))))
         return self.trunk(torch.stack(tokens, dim=1))

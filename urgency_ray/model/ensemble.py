@@ -64,7 +64,7 @@ class UrgencyEnsemble(
 
     Args:
         ensemble: its members.
-        audio_dim, text_dim, with_sentiment, transform, architecture, urgency_ray_version: of each member, as
+        audio_dim, text_dim, with_sentiment, transform, architecture, num_layers, urgency_ray_version: of each member, as
             `UrgencyClassifier` takes them; a member without that head has no say on sentiment.
 
     Attributes:
@@ -80,12 +80,13 @@ class UrgencyEnsemble(
         transform: dict[str, Any] | None = None,
         *,
         architecture: dict[str, Any] | None = None,
+        num_layers: dict[str, int] | None = None,
         urgency_ray_version: str = __version__,
     ) -> None:
         super().__init__()
         self.ensemble = ensemble
         self.transform = transform or {}
-        options: dict[str, Any] = {"architecture": architecture}
+        options: dict[str, Any] = {"architecture": architecture, "num_layers": num_layers}
         self.members = nn.ModuleList(
             UrgencyClassifier(
                 member.model, audio_dim, text_dim, with_sentiment and not member.model.is_linear, transform, **options
@@ -104,7 +105,8 @@ class UrgencyEnsemble(
         )
         first, with_sentiment = members[0], any(model.sentiment is not None for model in members)
         audio_dim, text_dim = first.widths["audio"], first.widths["text"]
-        ensemble = cls(config, audio_dim, text_dim, with_sentiment, first.transform, architecture=first.architecture)
+        options: dict[str, Any] = {"architecture": first.architecture, "num_layers": first.num_layers}
+        ensemble = cls(config, audio_dim, text_dim, with_sentiment, first.transform, **options)
         ensemble.members = nn.ModuleList(members)
         ensemble.tokenizer = next((model.tokenizer for model in members if model.tokenizer is not None), None)
         return ensemble.eval()
@@ -133,6 +135,15 @@ class UrgencyEnsemble(
     def takes_calls(self) -> bool:
         """Whether an example is a call of several utterances."""
         return any(member.takes_calls for member in self._classifiers())
+
+    @property
+    def layer_weights(self) -> dict[str, list[float]]:
+        """The mean over the members, as much as each counts, of `UrgencyClassifier.layer_weights`."""
+        told: dict[str, list[tuple[float, Tensor]]] = {}
+        for share, member in zip((member.weight for member in self.ensemble.members), self._classifiers(), strict=True):
+            for name, weights in member.layer_weights.items():
+                told.setdefault(name, []).append((share, torch.tensor(weights)))
+        return {name: _mean(parts).tolist() for name, parts in told.items()}
 
     @property
     def num_folds(self) -> int:

@@ -108,7 +108,7 @@ def _result_view(metrics: Metrics | None, ceiling: Mapping[str, float] | None) -
             tasks.setdefault(task, {})[split] = block
     head_split = "test" if "test" in tasks["urgency"] else "val"
     view: View = {"tasks": tasks, "head_split": head_split, "head": tasks["urgency"][head_split], "ceiling": ceiling}
-    view |= {"warnings": metrics.warnings, "folds": metrics.folds}
+    view |= {"warnings": metrics.warnings, "folds": metrics.folds, "layer_weights": metrics.layer_weights}
     if (curve := view["head"].net_benefit) is not None:
         view["net_benefit_chart"] = _markup(charts.net_benefit(curve))
     if (against := metrics.against_baseline) is not None:

@@ -152,6 +152,8 @@ class Metrics(Figures):
         ablation: the test urgency block of each modality's model; None where it was not asked for, as of `folds`.
         baselines: the test urgency block of the majority class and of linear models; earlier versions had none.
         against_baseline: the model beside the best of them.
+        layer_weights: what each layer of the audio and the text encoder weighs in the model, by its number, where a row holds
+            several.
     """
 
     splits: SplitBlocks
@@ -160,6 +162,7 @@ class Metrics(Figures):
     folds: CrossValidation | None = None
     baselines: dict[str, ClassificationBlock] | None = None
     against_baseline: AgainstBaseline | None = None
+    layer_weights: dict[str, dict[str, float]] | None = None
 
 
 class ThresholdFigures(Figures):

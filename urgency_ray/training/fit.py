@@ -80,7 +80,7 @@ def build_model(config: Config, data: TrainingData, transform: Transform | None 
     A text encoder that is part of it starts from its checkpoint.
 
     Args:
-        config: its model, loss and train sections.
+        config: its model, loss and train sections; its encoder sections say how many layers lie side by side in a row.
         data: embeddings, which give the widths and the statistics.
         transform: what made the embeddings, to be saved with the model.
     """
@@ -90,7 +90,10 @@ def build_model(config: Config, data: TrainingData, transform: Transform | None 
     with_sentiment = config.loss.sentiment_weight > 0
     widths = data.audio.shape[1], data.text.shape[1]
     kept = None if transform is None else transform.model_dump()
-    model = UrgencyClassifier(config.model, *widths, with_sentiment, kept, architecture=architecture)
+    layers = {"audio": config.audio_encoder.layers, "text": config.text_encoder.layers}
+    num_layers = {name: len(numbers) if isinstance(numbers, list) else 1 for name, numbers in layers.items()}
+    options: dict[str, Any] = {"architecture": architecture, "num_layers": num_layers}
+    model = UrgencyClassifier(config.model, *widths, with_sentiment, kept, **options)
     if isinstance(model.trunk, KoElectraCrossModal) and finetunes:
         model.trunk.text_encoder.load_state_dict(weights)
         model.tokenizer = load_tokenizer(config.model)

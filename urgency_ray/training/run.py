@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from urgency_ray.config import Config, Role, fields_of
+from urgency_ray.config import ENCODER_SECTIONS, Config, Role, fields_of
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import Examples, Splits, load_examples, load_transcripts
 from urgency_ray.examples.leaks import leak_warnings
@@ -36,6 +36,8 @@ def open_run(config: Config, run_dir: str, keep: Keep | None = None) -> tuple[Co
     examples = load_examples(run_dir, by_call=config.model.name == "hierarchical", keep=keep, group_by=config.split.group_by)
     if examples.fingerprint is not None:
         config = _take_over(config, examples.fingerprint, run_dir)
+    else:  # imported rows are vectors, whatever the config says that encoders make
+        config = config.replace({f"{name}.layers": "last" for name in ENCODER_SECTIONS})
     return config, examples, split_examples(examples, config.split)
 
 
@@ -55,6 +57,7 @@ def _take_over(config: Config, fingerprint: Fingerprint, run_dir: str) -> Config
             continue
         wanted = getattr(getattr(config, section), field)
         stated = section in config.making_sections and field != "dtype" and not (field == "revision" and wanted is None)
+        stated = stated and not _is_open(getattr(config, section).model_dump(), field)
         if stated and found[field] != wanted:
             raise RequestError(
                 f"--run-dir {run_dir}: its embeddings were made with {dotted} {found[field]}, not {wanted}; "
@@ -62,6 +65,13 @@ def _take_over(config: Config, fingerprint: Fingerprint, run_dir: str) -> Config
             )
         taken[dotted] = found[field]
     return config.replace(taken)
+
+
+def _is_open(section: dict[str, Any], field: str) -> bool:
+    """Whether an encoder section leaves a field to what the encoder has, or says of itself."""
+    if section.get("pooling") == "auto" and field in ("pooling", "max_tokens"):
+        return True
+    return field == "layers" and section["layers"] == "all"
 
 
 def check_examples(config: Config, examples: Examples, splits: Splits) -> list[str]:
