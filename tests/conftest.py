@@ -142,3 +142,12 @@ def trained(extracted: Extracted, share: Share) -> Trained:
 
     config = extracted[2].replace({"train.ablation": True})
     return *share("trained", train, lambda run_dir: train(config, run_dir), copy_of=extracted[0]), config
+
+
+@pytest.fixture
+def steady_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dtype: auto` is float32 in this process on every machine, for tests that compare digits."""
+    from urgency_ray.encoders import hub
+    from urgency_ray.encoders.arithmetic import Arithmetic
+
+    monkeypatch.setattr(hub, "best_arithmetic", lambda device: Arithmetic("float32", "a test"))

@@ -311,6 +311,8 @@ COUNT_PAGES = """
 import resource, torch
 from urgency_ray.encoders.cpu import keep_freed_memory
 
+pytestmark = pytest.mark.usefixtures("steady_arithmetic")
+
 def work():
     blocks = [torch.ones(2_000_000) for _ in range(16)]
 

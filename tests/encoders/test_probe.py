@@ -19,6 +19,8 @@ from urgency_ray.encoders.pretrained_text import PretrainedTextEncoder
 from urgency_ray.encoders.probe import check_vocabulary, probe_audio_encoder, probe_text_encoder
 from urgency_ray.errors import RequestError
 
+pytestmark = pytest.mark.usefixtures("steady_arithmetic")
+
 
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
