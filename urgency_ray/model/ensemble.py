@@ -139,10 +139,10 @@ class UrgencyEnsemble(
     @property
     def layer_weights(self) -> dict[str, list[float]]:
         """The mean over the members, as much as each counts, of `UrgencyClassifier.layer_weights`."""
-        told: dict[str, list[tuple[float, Tensor]]] = {}
+        told: dict[str, list[tuple[Tensor, Tensor]]] = {}
         for share, member in zip((member.weight for member in self.ensemble.members), self._classifiers(), strict=True):
             for name, weights in member.layer_weights.items():
-                told.setdefault(name, []).append((share, torch.tensor(weights)))
+                told.setdefault(name, []).append((torch.tensor([share]), torch.tensor([weights])))
         return {name: _mean(parts).tolist() for name, parts in told.items()}
 
     @property

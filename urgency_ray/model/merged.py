@@ -39,12 +39,16 @@ class MergedMembers:
     """What classifiers say, by fewer and larger products than one by one; in evaluation mode, and without gradients.
 
     Attributes:
-        others: places of those that are not merged: a text encoder is part of them.
+        others: places of those that are not merged: a text encoder is part of them, or they mix layers before their first one.
     """
 
     def __init__(self, members: Sequence[UrgencyClassifier]) -> None:
         self.members = list(members)
-        self.others = [place for place, member in enumerate(members) if member.config.text_encoder is not None]
+        self.others = [
+            place
+            for place, member in enumerate(members)
+            if member.config.text_encoder is not None or max(member.num_layers.values()) > 1
+        ]
         shapes: dict[str, list[int]] = {}
         for place, member in enumerate(members):
             if place not in self.others:
