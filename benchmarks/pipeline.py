@@ -4,9 +4,9 @@
 
 Full-size architectures of UrgencySense (data2vec-audio-base, RoBERTa-base) with random weights, WAV and JSON files with the
 real length distribution, all cores. The recipe's way: one call at a time, decoded twice with librosa, the whole call through
-the encoder, the text padded to 384 tokens. Ours: Ray Data's pipeline as `urgency-ray extract` runs it, in float32, int8 and, where the
-processor gains by it, bfloat16, its rate taken between the first and the last batch that comes out, so that what Ray takes to start does not count. The limit: our
-encoder on ready windows at its best batch. Medians of paired runs.
+the encoder, the text padded to 384 tokens. Ours: Ray Data's pipeline as `urgency-ray extract` runs it, in float32, int8 and,
+where the processor gains by it, bfloat16, its rate taken between the first and the last batch that comes out, so that what Ray
+takes to start does not count. The limit: our encoder on ready windows at its best batch. Medians of paired runs.
 """
 
 from __future__ import annotations
