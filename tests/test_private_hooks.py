@@ -61,11 +61,10 @@ HOOKS = (
     Hook("_save_pretrained", "model/saved.py", "huggingface_hub's place for what else belongs into a model's folder"),
     Hook("_from_pretrained", "model/saved.py", "huggingface_hub's place for reading it back"),
     Hook("conv_layers", "encoders/cpu.py", "the layers of transformers' front end, which runs in tiles instead"),
-    Hook(
-        "torch.ops.mkldnn._reorder_linear_weight", "encoders/cpu.py", "oneDNN's order of weights, made once and not each pass"
-    ),
-    Hook("torch.ops.mkldnn._linear_pointwise", "encoders/cpu.py", "the product that takes it"),
-    Hook("torch.ops.mkldnn._is_mkldnn_bf16_supported", "encoders/cpu.py", "whether oneDNN has kernels for this processor"),
+    Hook("_reorder_linear_weight", "encoders/cpu.py", "oneDNN's order of weights, made once and not each pass"),
+    Hook("_version", "model/merged.py", "whether a weight has changed since the members were merged"),
+    Hook("_linear_pointwise", "encoders/cpu.py", "the product that takes it"),
+    Hook("_is_mkldnn_bf16_supported", "encoders/cpu.py", "whether oneDNN has kernels for this processor"),
     Hook("torch.ops.quantized.linear_prepack", "encoders/cpu.py", "PyTorch's int8 kernels, which its own API runs at 7 bits"),
     Hook("torch.ops.quantized.linear_dynamic", "encoders/cpu.py", "likewise"),
     Hook("_topology", "embedding/placement.py", "Ray Data has no way to make actors on nodes that join while a pipeline runs"),

@@ -23,6 +23,8 @@ from urgency_ray.encoders.load import load_audio_encoder, load_text_encoder, res
 from urgency_ray.encoders.pretrained_audio import PretrainedAudioEncoder
 from urgency_ray.errors import RequestError
 
+pytestmark = pytest.mark.usefixtures("steady_arithmetic")
+
 AUDIO = ("data2vec", "wav2vec2_layer", "wav2vec2_group", "ast")
 TEXT = ("roberta", "electra")
 
@@ -310,8 +312,6 @@ def test_the_hashing_encoder_projects_as_scikit_learn_does() -> None:
 COUNT_PAGES = """
 import resource, torch
 from urgency_ray.encoders.cpu import keep_freed_memory
-
-pytestmark = pytest.mark.usefixtures("steady_arithmetic")
 
 def work():
     blocks = [torch.ones(2_000_000) for _ in range(16)]

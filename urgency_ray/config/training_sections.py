@@ -190,8 +190,8 @@ class TrainConfig(Section):
     """What picks the best epoch on validation: urgency's macro-F1, its mean with sentiment's (UrgencyDetect), or the likelihood
     of urgency's labels (their mean log-probability), which is less a matter of luck where validation is small."""
     precision: Annotated[Literal["auto", "float32", "bfloat16"], Role.RECIPE] = "auto"
-    """Arithmetic of the forward pass, by autocast; auto is bfloat16 on a CPU with AMX from hidden_dim 256 on, and where a text
-    encoder is trained there or on a GPU since Ampere; else float32."""
+    """Arithmetic of the forward pass, by autocast; auto is bfloat16 for a trunk of hidden_dim 256 or more on a CPU with AMX,
+    and where a text encoder is trained on a GPU since Ampere; else float32."""
     seed: Annotated[Seed, Role.SETUP] = 0
     """Seed of weights, dropout, sampler and loss draws."""
     ablation: Annotated[bool, Role.REPORT] = False

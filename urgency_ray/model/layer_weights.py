@@ -17,7 +17,7 @@ LayerChoice = Literal["weighted", "mean", "last"]
 class LayerWeights(nn.Module):
     """The layers of a row as their mean, weighted by a softmax over one learned number for each layer.
 
-    s3prl's Featurizer (s3prl/nn/upstream.py; Yang et al. 2021, SUPERB, arXiv:2105.01051), after ELMo (Peters et al. 2018,
+    s3prl's Featurizer (Yang et al. 2021, SUPERB, arXiv:2105.01051), after ELMo (Peters et al. 2018,
     arXiv:1802.05365, equation 1). It starts at the plain mean.
 
     Args:

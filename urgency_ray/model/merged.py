@@ -183,7 +183,7 @@ class _Group:
 
 
 class _Activations:
-    """What follows the linear layers of `classifier.project` in several members: layer norm and GELU."""
+    """What follows the linear layers of several members' projections: layer norm and GELU."""
 
     def __init__(self, projections: Sequence[nn.Sequential]) -> None:
         norms: list[Any] = [projection[1] for projection in projections]

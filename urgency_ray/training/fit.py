@@ -309,10 +309,11 @@ def _gains_by_bfloat16(config: Config, device: str) -> bool:
 
     Casting costs what products gain by it where they are small: at hidden_dim 64 a step takes longer, with AMX, too.
     """
-    is_large = config.model.text_encoder is not None or config.model.hidden_dim >= BFLOAT16_WIDTH
+    has_encoder = config.model.text_encoder is not None
     if device == "cpu":
+        is_large = config.model.hidden_dim >= BFLOAT16_WIDTH and not config.model.is_linear and not has_encoder
         return is_large and bool(torch.cpu.get_capabilities().get("amx_bf16"))
-    return config.model.text_encoder is not None and torch.cuda.get_device_capability() >= BFLOAT16_GPU
+    return has_encoder and torch.cuda.get_device_capability() >= BFLOAT16_GPU
 
 
 def _forward(config: Config, model: nn.Module, inputs: Batch) -> dict[str, Tensor]:
