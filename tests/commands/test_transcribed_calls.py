@@ -24,6 +24,7 @@ from urgency_ray.commands.predict import predict
 from urgency_ray.commands.train import train
 from urgency_ray.config import Config
 from urgency_ray.embedding.transform import repeat_transform
+from urgency_ray.encoders.arithmetic import best_arithmetic
 from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Transform
 from urgency_ray.model import UrgencyClassifier
@@ -232,7 +233,9 @@ def labelled(ray_session: None, settings: Config, share: Share) -> str:
 
 def save_random(run_dir: str, folder: Path, modalities: str) -> tuple[str, pd.DataFrame]:
     """A model of a run's embeddings with random weights, and what it says of them, by call."""
-    config, examples, _ = open_run(Config().replace({"model.name": "linear", "model.modalities": modalities}), run_dir)
+    config, examples, _ = open_run(
+        Config().replace({"model.name": "linear", "model.modalities": modalities, "text_encoder.hashing_dim": 64}), run_dir
+    )
     transform = Transform.of(config, examples.fingerprint).model_dump()
     torch.manual_seed(0)
     model = UrgencyClassifier(config.model, examples.audio.shape[1], examples.text.shape[1], False, transform)
@@ -267,7 +270,9 @@ def test_a_recipe_may_leave_the_transcriber_out_and_may_not_name_another(
     written: tuple[str, ExtractAccounts], labelled: str, settings: Config
 ) -> None:
     bare = settings.replace({"transcriber.name": None, "transcriber.use": "missing"})
-    assert open_run(bare, written[0])[0].transcriber == settings.transcriber.model_copy(update={"dtype": "float32"})
+    taken = open_run(bare, written[0])[0].transcriber
+    assert taken.dtype == best_arithmetic("cpu").dtype
+    assert taken.model_copy(update={"dtype": "auto"}) == settings.transcriber
     with pytest.raises(RequestError, match=r"were made with transcriber\.name .*, not other"):
         open_run(settings.replace({"transcriber.name": "other"}), written[0])
     with pytest.raises(RequestError, match=r"were made with transcriber\.name None, not .*; say --transcriber\.name null"):

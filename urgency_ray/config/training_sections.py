@@ -173,8 +173,8 @@ class TrainConfig(Section):
     clip_norm: Annotated[PositiveFloat | None, Role.RECIPE] = 1.0
     """Largest gradient norm; null does not clip."""
     num_workers: Annotated[PositiveInt, Role.SETUP] = 1
-    """Ray Train workers. They share the batches of a model; an ensemble's members, where they are as many, are dealt out to
-    them, and become what one worker would make of them."""
+    """Ray Train workers. They share the batches of a model; the members of an ensemble, where they are as many, are dealt out
+    instead, and become what one worker would make of them."""
     cpus_per_worker: Annotated[Cpus | None, Role.SPEED] = None
     """Logical CPUs, and threads, of one worker; null shares the cluster's CPUs among the workers."""
     use_gpu: Annotated[bool | None, Role.SPEED] = None
