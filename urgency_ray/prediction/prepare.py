@@ -43,8 +43,9 @@ def repeat_arithmetic(model: Model, config: Config, num_gpus: int, ask: Ask) -> 
     """
     pinned = pin_arithmetic(config, num_gpus, ask)
     for key in open_arithmetic(config):
-        made_in, heard_in = model.transform[key]["dtype"], getattr(pinned, key).dtype
-        if made_in != heard_in:
+        # A transcriber may be the user's alone.
+        made_in, heard_in = (model.transform.get(key) or {}).get("dtype"), getattr(pinned, key).dtype
+        if made_in not in (None, heard_in):
             log.warning(
                 "warning: %s.dtype: the model learnt from embeddings in %s, and calls are heard in %s: equal but for rounding",
                 key,
