@@ -54,7 +54,7 @@ class Reason(StrEnum):
     INVALID_LABEL = "invalid_label"  # a field that is used is missing, given twice or of the wrong type
     MISSING_URGENCY = "missing_urgency"  # urgencyLevel absent or null
     UNKNOWN_URGENCY = "unknown_urgency"  # urgencyLevel outside 하, 중, 상
-    NO_TEXT = "no_text"  # no letter or digit left in the transcript, once marks and masks are out
+    NO_TEXT = "no_text"  # no letter or digit in the transcript, once marks and masks are out, or none heard by the transcriber
     NOT_AUDIO = "not_audio"  # nothing that libsndfile can decode
     EMPTY_AUDIO = "empty_audio"  # zero bytes, or a header without samples
     TRUNCATED_AUDIO = "truncated_audio"  # the header promises more samples than there are, by more than 0.1 s

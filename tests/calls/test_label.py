@@ -347,7 +347,8 @@ def test_what_is_no_label_is_none_either_way(content: bytes) -> None:
         assert caught.value.reason in (Reason.INVALID_LABEL, Reason.INVALID_JSON)
 
 
-def test_a_field_that_is_given_twice_is_refused_where_there_are_no_words_too() -> None:
-    content = '{"urgencyLevel": "상", "urgencyLevel": "하", "utterances": []}'.encode()
+@pytest.mark.parametrize("rest", ["", ', "utterances": []'])
+def test_a_field_that_is_given_twice_is_refused_where_there_are_no_words_too(rest: str) -> None:
+    content = f'{{"urgencyLevel": "상", "urgencyLevel": "하"{rest}}}'.encode()
     with pytest.raises(Reject, match="given more than once"):
         parse_label(content, True, require_text=False)

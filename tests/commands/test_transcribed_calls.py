@@ -233,9 +233,8 @@ def labelled(ray_session: None, settings: Config, share: Share) -> str:
 
 def save_random(run_dir: str, folder: Path, modalities: str) -> tuple[str, pd.DataFrame]:
     """A model of a run's embeddings with random weights, and what it says of them, by call."""
-    config, examples, _ = open_run(
-        Config().replace({"model.name": "linear", "model.modalities": modalities, "text_encoder.hashing_dim": 64}), run_dir
-    )
+    fields = {"model.name": "linear", "model.modalities": modalities, "text_encoder.hashing_dim": 64}
+    config, examples, _ = open_run(Config().replace(fields), run_dir)
     transform = Transform.of(config, examples.fingerprint).model_dump()
     torch.manual_seed(0)
     model = UrgencyClassifier(config.model, examples.audio.shape[1], examples.text.shape[1], False, transform)

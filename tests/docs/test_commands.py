@@ -45,7 +45,7 @@ def test_the_commands_are_found() -> None:
     assert {"doctor", "extract", "train", "tune", "predict", "report", "import", "export", "evaluate"} == set(
         found["README.md"]
     )
-    assert found["README.md"].count("extract") == 3  # on its own, of a manifest, and as a job
+    assert found["README.md"].count("extract") == 4  # on its own, of a manifest, with a transcriber, and as a job
     assert found["CONTRIBUTING.md"] == ["synthesize", "extract", "train"]
 
 

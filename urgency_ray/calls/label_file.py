@@ -190,10 +190,11 @@ def _refuse_repeated(content: bytes) -> None:
         return
     # A name can also stand in a text, or further inside: slow, but such files are few.
     repeated: set[str] = set()
+    is_wordless = b'"utterances"' not in content
 
     def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
-        if "utterances" in keys:
+        if is_wordless or "utterances" in keys:
             repeated.update(key for key in _KEYS if keys.count(key) > 1)
         return dict(pairs)
 
