@@ -4,9 +4,9 @@
 
 Full-size architectures of UrgencySense (data2vec-audio-base, RoBERTa-base) with random weights, WAV and JSON files with the
 real length distribution, all cores. The recipe's way: one call at a time, decoded twice with librosa, the whole call through
-the encoder, the text padded to 384 tokens. Ours: Ray Data's pipeline as `urgency-ray extract` runs it, in float32 and int8, its
-rate taken between the first and the last batch that comes out, so that what Ray takes to start does not count. The limit: our
-encoder on ready windows at its best batch. Medians of paired runs.
+the encoder, the text padded to 384 tokens. Ours: Ray Data's pipeline as `urgency-ray extract` runs it, in float32, int8 and,
+where the processor gains by it, bfloat16, its rate taken between the first and the last batch that comes out, so that what Ray
+takes to start does not count. The limit: our encoder on ready windows at its best batch. Medians of paired runs.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from urgency_ray.calls.transcript import join_transcript
 from urgency_ray.config import Config
 from urgency_ray.embedding.pipeline import embed_calls
 from urgency_ray.embedding.transform import make_fingerprint
+from urgency_ray.encoders.arithmetic import best_arithmetic
 from urgency_ray.encoders.load import load_audio_encoder, load_text_encoder
 
 # Small blocks, so that a few calls are enough batches to take a rate from; and the recipe does every third call.
@@ -84,7 +85,7 @@ def bare_rate(config: Config) -> float:
     rates = []
     with torch.inference_mode():
         for batch in (2, 4, 8):
-            windows = torch.randn(batch, round(config.audio_encoder.window_sec * SAMPLE_RATE_HZ))
+            windows = torch.randn(batch, round(config.audio_encoder.window_sec * SAMPLE_RATE_HZ)).to(model.dtype)
             model(windows)
             rates.append(batch * config.audio_encoder.window_sec / min(timed(lambda w=windows: model(w)) for _ in range(3)))  # type: ignore[misc]
     return max(rates)
@@ -122,22 +123,26 @@ def main() -> None:
             ("extract.rows_per_block", "extract.batch_size", "text_encoder.batch_size"), CALLS_PER_BATCH
         )
         fields = {"data.root": str(calls), "audio_encoder.name": audio, "text_encoder.name": text}
-        float32 = Config().replace({**fields, **small_blocks})
-        int8 = float32.replace({"audio_encoder.dtype": "int8", "text_encoder.dtype": "int8"})
+        dtypes = ["float32", "int8"] + ["bfloat16"] * (best_arithmetic("cpu").dtype == "bfloat16")
+        configs = {
+            dtype: Config().replace({**fields, **small_blocks, "audio_encoder.dtype": dtype, "text_encoder.dtype": dtype})
+            for dtype in dtypes
+        }
         waves = sorted(calls.glob("*.wav"))
         labels = [parse_label(wave.with_suffix(".json").read_bytes(), True) for wave in waves]
         transcripts = [join_transcript(label.utterances, "all") for label in labels]
         seconds = [len(decode_audio(wave.read_bytes(), SAMPLE_RATE_HZ, 600.0).waveform) / SAMPLE_RATE_HZ for wave in waves]
         audio_sec = sum(seconds)
         some = list(zip(waves, transcripts, strict=True))[::RECIPE_STEP]
-        cluster.connect(float32.ray)
+        cluster.connect(configs["float32"].ray)
         recipe = Recipe(audio, text)
         recipe.embed(waves[0], transcripts[0])
-        rates: dict[str, list[float]] = {"recipe": [], "float32": [], "int8": [], "bare float32": [], "bare int8": []}
+        rates: dict[str, list[float]] = {"recipe": []}
+        rates |= {name: [] for dtype in dtypes for name in (dtype, f"bare {dtype}")}
         for _ in range(options.pairs):
             took = timed(lambda: [recipe.embed(*call) for call in some])
             rates["recipe"].append(sum(seconds[::RECIPE_STEP]) / took)
-            for name, config in (("float32", float32), ("int8", int8)):
+            for name, config in configs.items():
                 rates[name].append(pipeline_rate(config, audio_sec))
                 rates[f"bare {name}"].append(bare_rate(config))
             print("  ".join(f"{name} {values[-1]:.1f}" for name, values in rates.items()), flush=True)
@@ -145,10 +150,10 @@ def main() -> None:
         for name, values in rates.items():
             rate = statistics.median(values)
             print(f"{name:<14}{rate:7.1f} audio seconds per second, {rate / mean_sec:.3f} calls per second")
-        for name in ("float32", "int8"):
+        for name in dtypes:
             print(f"{name} / recipe {median_ratio(rates[name], rates['recipe']):.2f}, ", end="")
             print(f"{name} / bare encoder {median_ratio(rates[name], rates[f'bare {name}']):.2f}")
-        for name, config in (("float32", float32), ("int8", int8)):
+        for name, config in configs.items():
             print(f"{name}, per 100 s of audio, each alone with all cores:")
             show_parts(config, waves, transcripts, audio_sec)
 

@@ -110,6 +110,14 @@ def corpus(share: Share) -> KnownCorpus:
 
 
 @pytest.fixture(scope="session")
+def speller(share: Share) -> str:
+    """The folder of a CTC model that spells the tones of `tone_speller.speak`; read only."""
+    from tone_speller import train_speller
+
+    return share("speller", train_speller, lambda location: train_speller(Path(location)))[1]
+
+
+@pytest.fixture(scope="session")
 def extracted(ray_session: None, corpus: KnownCorpus, demo_config: Config, share: Share) -> Extracted:
     """(run folder, summary, config) of an extracted corpus; read only."""
     from urgency_ray.commands.extract import extract
@@ -134,3 +142,12 @@ def trained(extracted: Extracted, share: Share) -> Trained:
 
     config = extracted[2].replace({"train.ablation": True})
     return *share("trained", train, lambda run_dir: train(config, run_dir), copy_of=extracted[0]), config
+
+
+@pytest.fixture
+def steady_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dtype: auto` is float32 in this process on every machine, for tests that compare digits."""
+    from urgency_ray.encoders import hub
+    from urgency_ray.encoders.arithmetic import Arithmetic
+
+    monkeypatch.setattr(hub, "best_arithmetic", lambda device: Arithmetic("float32", "a test"))

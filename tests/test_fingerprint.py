@@ -6,7 +6,7 @@ import pytest
 
 from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
-from urgency_ray.fingerprint import Fingerprint, refuse_other
+from urgency_ray.fingerprint import Fingerprint, Transform, refuse_other
 
 WEIGHTS = {"audio_encoder": "built-in", "text_encoder": "built-in"}
 NEWER = {"data.channel": "left", "data.min_call_sec": 1.0, "data.pcm_rate_hz": 8000, "data.require_text": False}
@@ -30,3 +30,29 @@ def test_otherwise_they_are_kept_and_compared(field: str, value: object) -> None
     with pytest.raises(RequestError, match=rf"\({name}: .* there, {value} here\)"):
         refuse_other("runs/a", made_by(), other)
     refuse_other("runs/a", other, made_by(**{field: value}))
+
+
+def transcribed(**overrides: object) -> Fingerprint:
+    config = Config().replace({"transcriber.name": "models/asr"} | overrides)
+    return Fingerprint.of(config, WEIGHTS | {"transcriber": "sha256:1"}, "0.2.0")
+
+
+def test_a_transcriber_that_is_not_used_is_no_part_of_it() -> None:
+    assert made_by(**{"transcriber.name": "models/asr", "transcriber.use": "never"}) == made_by()
+    assert "transcriber" not in json.loads(made_by().model_dump_json())
+    assert Transform.of(Config(), made_by()).model_dump()["transcriber"] == {}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("use", "always"), ("window_sec", 9.0), ("overlap_sec", 1.0), ("language", None), ("revision", "a1")]
+)
+def test_one_that_is_used_is_compared_with_all_that_decides_a_word(field: str, value: object) -> None:
+    other = Fingerprint.model_validate(json.loads(transcribed(**{f"transcriber.{field}": value}).model_dump_json()))
+    assert list(transcribed().differences(other)) == [f"transcriber.{field}"]
+    assert not other.differences(transcribed(**{f"transcriber.{field}": value}))
+    assert "transcriber.name" in made_by().differences(other)
+    assert not made_by().differences(other.without_transcriber())
+
+
+def test_how_many_windows_it_hears_at_once_is_no_part_of_it() -> None:
+    assert transcribed(**{"transcriber.batch_size": 2}) == transcribed()

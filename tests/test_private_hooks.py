@@ -27,7 +27,7 @@ import urgency_ray
 from urgency_ray import cli
 from urgency_ray.config import Config, ModelConfig
 from urgency_ray.embedding.pipeline import Blocks
-from urgency_ray.encoders.cpu import Int8Linear
+from urgency_ray.encoders.cpu import Int8Linear, PackedLinear
 from urgency_ray.errors import RequestError
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.saved import SavedModel
@@ -61,8 +61,19 @@ HOOKS = (
     Hook("_save_pretrained", "model/saved.py", "huggingface_hub's place for what else belongs into a model's folder"),
     Hook("_from_pretrained", "model/saved.py", "huggingface_hub's place for reading it back"),
     Hook("conv_layers", "encoders/cpu.py", "the layers of transformers' front end, which runs in tiles instead"),
+    Hook(
+        "torch.ops.mkldnn._reorder_linear_weight", "encoders/cpu.py", "oneDNN's order of weights, made once and not each pass"
+    ),
+    Hook("torch.ops.mkldnn._linear_pointwise", "encoders/cpu.py", "the product that takes it"),
+    Hook("torch.ops.mkldnn._is_mkldnn_bf16_supported", "encoders/cpu.py", "whether oneDNN has kernels for this processor"),
     Hook("torch.ops.quantized.linear_prepack", "encoders/cpu.py", "PyTorch's int8 kernels, which its own API runs at 7 bits"),
     Hook("torch.ops.quantized.linear_dynamic", "encoders/cpu.py", "likewise"),
+    Hook("_topology", "embedding/placement.py", "Ray Data has no way to make actors on nodes that join while a pipeline runs"),
+    Hook("ActorPoolScalingRequest", "embedding/placement.py", "likewise"),
+    Hook("ExecutionCallback", "embedding/placement.py", "likewise"),
+    Hook("MapBatches(", "embedding/placement.py", "the name of an operator, by which a pool's placement is known"),
+    Hook("WorkerGroupStartupTimeoutError", "training/trainer.py", "Ray Train would wait for ever for a node that is lost"),
+    Hook("WorkerGroupStartupFailedError", "training/trainer.py", "likewise"),
 )
 
 
@@ -229,3 +240,17 @@ def test_pytorch_s_int8_kernels_multiply() -> None:
     linear = nn.Linear(2, 2)
     linear.weight.data, linear.bias.data = torch.tensor([[1.0, -2.0], [0.5, 0.25]]), torch.tensor([0.0, 1.0])
     np.testing.assert_allclose(Int8Linear(linear)(torch.tensor([[2.0, 1.0]])), [[0.0, 2.25]], atol=0.05)
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bfloat16 on this processor")
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_packed_layer_is_its_linear_layer(bias: bool) -> None:
+    # Small whole numbers: bfloat16 holds all of them, and their products' sums, exactly.
+    linear = nn.Linear(3, 2, bias=bias, dtype=torch.bfloat16)
+    linear.weight.data = torch.tensor([[1.0, -2.0, 3.0], [4.0, 0.5, -1.0]], dtype=torch.bfloat16)
+    if bias:
+        linear.bias.data = torch.tensor([1.0, -1.0], dtype=torch.bfloat16)
+    values = torch.tensor([[[2.0, 1.0, 0.0]], [[1.0, 1.0, 1.0]]], dtype=torch.bfloat16)
+    expected = np.array([[[0.0, 8.5]], [[2.0, 3.5]]]) + (np.array([1.0, -1.0]) if bias else 0.0)
+    with torch.inference_mode():
+        np.testing.assert_array_equal(PackedLinear(linear)(values).float(), expected)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 tf: Any = transformers  # its constructors and checkpoints are typed in part only
 
@@ -73,4 +73,61 @@ def save_text_checkpoint(folder: Path, architecture: str) -> str:
     path = folder / architecture
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
+    return str(path)
+
+
+def save_whisper_checkpoint(folder: Path, *, chunk_sec: int = 5, languages: tuple[str, ...] = ("ko", "en")) -> str:
+    """A Whisper of windows of `chunk_sec` that writes at most 24 tokens; without languages, of one language."""
+    torch.manual_seed(7)
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tags = [f"<|{language}|>" for language in languages]
+    # Behind the last, which is as in Whisper's own, a token would mean a time.
+    special = ["<|endoftext|>", "<|startoftranscript|>", *tags, "<|translate|>", "<|transcribe|>", "<|notimestamps|>"]
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    raw.train_from_iterator(
+        SENTENCES, trainers.BpeTrainer(vocab_size=300, special_tokens=special[:1], initial_alphabet=letters)
+    )
+    tokenizer = tf.PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token=special[0], pad_token=special[0], extra_special_tokens=special[1:]
+    )
+    ids = dict(zip(special, tokenizer.convert_tokens_to_ids(special), strict=True))
+    extractor = tf.WhisperFeatureExtractor(feature_size=16, chunk_length=chunk_sec)
+    end, start = ids[special[0]], ids[special[1]]
+    config = tf.WhisperConfig(
+        vocab_size=len(tokenizer),
+        num_mel_bins=16,
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_source_positions=50 * chunk_sec,
+        max_target_positions=24,
+        pad_token_id=end,
+        bos_token_id=end,
+        eos_token_id=end,
+        decoder_start_token_id=start,
+        init_std=0.4,  # or it would write the same, whatever it hears
+    )
+    model = tf.WhisperForConditionalGeneration(config)
+    settings: dict[str, Any] = {"is_multilingual": bool(languages), "no_timestamps_token_id": ids["<|notimestamps|>"]}
+    if languages:
+        settings["lang_to_id"] = {tag: ids[tag] for tag in tags}
+        settings["task_to_id"] = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
+    # The beams that it asks for are not taken.
+    model.generation_config = tf.GenerationConfig(
+        num_beams=3,
+        max_length=20,
+        decoder_start_token_id=start,
+        eos_token_id=end,
+        pad_token_id=end,
+        bos_token_id=end,
+        **settings,
+    )
+    path = folder / "whisper"
+    for part in (model, extractor, tokenizer):
+        part.save_pretrained(path)
     return str(path)

@@ -28,6 +28,10 @@ class ExtractCounts(BaseModel):
         rows_windowed: recordings that were longer than the audio encoder's window.
         texts_windowed, texts_truncated: texts that were longer than the text encoder reads: read in parts, or cut.
         tokens_dropped: tokens that were cut off.
+        rows_transcribed: rows whose words a transcriber wrote down, rejects among them.
+        calls_compared: calls that were transcribed though their labels have words.
+        character_error_rate, word_error_rate: of all of these together, edits for each letter and for each word of the labels;
+            None where there are none. See `embedding.word_errors`.
     """
 
     model_config = ConfigDict(frozen=True, strict=True)
@@ -45,6 +49,10 @@ class ExtractCounts(BaseModel):
     texts_truncated: int
     tokens_dropped: int
     rows_noted: int = 0
+    rows_transcribed: int = 0
+    calls_compared: int = 0
+    character_error_rate: float | None = None
+    word_error_rate: float | None = None
 
     def line(self) -> str:
         """`1000 calls read = 984 embedded + 16 rejected (2 no_text, ...)`.
@@ -57,6 +65,16 @@ class ExtractCounts(BaseModel):
             raise RuntimeError(f"accounting: {read} calls read, but {embedded} embedded and {rejected} rejected")
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.rejected_by_reason.items())
         return f"{read} calls read = {embedded} embedded + {rejected} rejected" + (f" ({reasons})" if reasons else "")
+
+    def transcript_line(self) -> str | None:
+        """`150 rows transcribed; against the labels of 120 calls, CER 8.1 % and WER 21.0 %`; None where none were."""
+        if not self.rows_transcribed:
+            return None
+        line = f"{self.rows_transcribed} rows transcribed"
+        if self.character_error_rate is None or self.word_error_rate is None:
+            return line
+        letters, words = (f"{100 * rate:.1f} %" for rate in (self.character_error_rate, self.word_error_rate))
+        return f"{line}; against the labels of {self.calls_compared} calls, CER {letters} and WER {words}"
 
 
 class FilesSeen(BaseModel):

@@ -60,6 +60,20 @@ def _synthesize(config: Config, options: argparse.Namespace) -> None:
     synthesize(config.data.root, config.synthesize)
 
 
+def _doctor(config: Config, options: argparse.Namespace) -> None:
+    asked = {"--cpus": options.cpus, "--gpus": options.gpus}
+    cpus, gpus = (None if text is None else _parse_count(flag, text) for flag, text in asked.items())
+    from urgency_ray.commands.doctor import doctor
+
+    doctor(config, cpus=cpus, gpus=gpus)
+
+
+def _parse_count(flag: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise RequestError(f"{flag}: must be a whole number > 0 but got {text!r}")
+    return int(text)
+
+
 def _extract(config: Config, options: argparse.Namespace) -> None:
     from urgency_ray.commands.extract import extract
 
@@ -142,6 +156,8 @@ OPTIONS = {
     "embeddings": "embeddings.npz (UrgencySense) or wav2vec2_embeddings.npy (UrgencyDetect): a local path or a URI",
     "recall_of_high": "also find the threshold on P(상) for this recall of 상 among new calls (0.95, say), and what it costs",
     "confidence": "how sure to be of --recall-of-high (0.9 by default)",
+    "cpus": "CPUs of another cluster, to estimate for (those that are here by default)",
+    "gpus": "GPUs of another cluster, likewise",
     "resume": "go on with the run folder's last search, with the config that it began with (tune.num_trials may grow)",
 }
 
@@ -150,6 +166,12 @@ WHERE_CALLS_LIE = ("data.root", "data.manifest", "data.manifest_columns")
 COMMANDS = {
     "demo": Command("synthesize a corpus, then extract, train, tune and report on it", ("run_dir",), _demo),
     "synthesize": Command("write a synthetic corpus in AI-Hub's layout to --data.root", (), _synthesize),
+    "doctor": Command(
+        "say what this machine offers, whether a config would run on it, and how long extract takes",
+        (),
+        _doctor,
+        ("cpus", "gpus"),
+    ),
     "extract": Command("turn calls, below --data.root or of --data.manifest, into embeddings", ("run_dir",), _extract),
     "train": Command("train a classifier on a run folder's embeddings and score it", ("run_dir",), _train),
     "tune": Command("search for the best validation macro-F1 and score the winner", ("run_dir",), _tune, switches=("resume",)),
@@ -302,7 +324,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             if getattr(current, "cause", None) is None:
                 yield current
             failures = getattr(current, "worker_failures", {})
-            pending += [getattr(current, "cause", None), current.__cause__, *failures.values()]
+            inner = (getattr(current, name, None) for name in ("cause", "controller_failure", "health_check_failure"))
+            pending += [*inner, current.__cause__, *failures.values()]
 
 
 def _is_loss(error: BaseException) -> bool:

@@ -8,21 +8,28 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import os
 import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from urgency_ray.config import RayConfig
-from urgency_ray.errors import RequestError
+from urgency_ray.errors import RequestError, UnreachableError, WorkError
 
 log = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer")
+
 STDERR = 2
+ASK_SEC = 120.0
+"""Time for all nodes to answer a question: a process has to start on each, and one that wants a GPU must find it free."""
+SAY_SEC = 60.0
 NOTICE = b"Set ray log level from environment variable"
 
 NEEDED = {
@@ -34,6 +41,8 @@ NEEDED = {
 WISHED = {
     # Ray Train takes a worker's report when it next polls it: the default of 2 s dwarfs a small epoch.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # So long workers wait for their place before a training says so, and sees whether the nodes are still those of its plan.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "25",
     # The core worker would warn, on the terminal, that Ray Data's actors have arguments in the object store; all of them have.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
@@ -217,6 +226,45 @@ def _send(mailbox: Any, message: Any, wait_sec: float = 0.0) -> None:
         ray.wait([arrived], timeout=wait_sec)
 
 
+class Waiting:
+    """Says what work waits for, and gives up once that has taken `ray.wait_sec`."""
+
+    def __init__(self, wait_sec: float | None) -> None:
+        self.wait_sec = wait_sec
+        self.started: float | None = None
+        self.said = -math.inf
+
+    def end(self) -> None:
+        """The work goes on."""
+        self.started = None
+
+    def say(self, needs: str) -> None:
+        """The work waits: say for what, at most once a minute.
+
+        Raises:
+            WorkError: it has waited for longer than it is to wait.
+        """
+        import ray
+
+        now = time.monotonic()
+        self.started = self.started or now
+        resources: list[dict[str, float]] = [ray.available_resources(), ray.cluster_resources()]  # type: ignore[no-untyped-call]
+        free, total = (found.get("CPU", 0.0) for found in resources)
+        held = f"{needs}; {free:g} of the cluster's {total:g} CPUs are free"
+        if self.wait_sec is not None and now - self.started >= self.wait_sec:
+            raise WorkError(
+                f"ray.wait_sec: waited {now - self.started:.0f} s for {held}; run the command again: what is done is kept"
+            )
+        self.note(held)
+
+    def note(self, reason: str) -> None:
+        """Say a wait that is nobody's fault, at most once a minute."""
+        now = time.monotonic()
+        if now - self.said >= SAY_SEC:
+            self.said = now
+            log.info("waiting for %s", reason)
+
+
 class Node(NamedTuple):
     """Logical CPUs and GPUs of a node."""
 
@@ -233,8 +281,8 @@ def _gpu_places(node: Node, share: float) -> int:
     return int(node.gpus) * int(1 / share) if share <= 1 else int(node.gpus // share)
 
 
-def nodes() -> list[Node]:
-    """The nodes that have CPUs, ascending.
+def nodes_by_id() -> dict[str, Node]:
+    """The living nodes that have CPUs, by Ray's id.
 
     Raises:
         RequestError: there are none.
@@ -242,18 +290,50 @@ def nodes() -> list[Node]:
     import ray
 
     found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    resources = [node["Resources"] for node in found if node["Alive"]]
-    having = sorted(Node(float(each["CPU"]), float(each.get("GPU", 0.0))) for each in resources if each.get("CPU"))
+    having = {node["NodeID"]: node["Resources"] for node in found if node["Alive"] and node["Resources"].get("CPU")}
     if not having:
         raise RequestError("ray.address: no node with CPUs has joined the cluster yet; start its workers first")
-    return having
+    return {name: Node(float(each["CPU"]), float(each.get("GPU", 0.0))) for name, each in having.items()}
 
 
-def node_cpus() -> list[float]:
-    """Logical CPUs of each node that has some, ascending."""
-    return [node.cpus for node in nodes()]
+def nodes() -> list[Node]:
+    """The nodes that have CPUs, ascending.
+
+    Raises:
+        RequestError: there are none.
+    """
+    return sorted(nodes_by_id().values())
 
 
 def num_gpus() -> int:
     """GPUs of the cluster's nodes that have CPUs, too: without one, no process could use them."""
     return int(sum(node.gpus for node in nodes()))
+
+
+def ask_nodes(question: Callable[[], Answer], *, on_gpu: bool = False) -> list[Answer]:
+    """What a function of no arguments answers on each node that has CPUs; `on_gpu`: on each that has GPUs, where it sees one.
+
+    It takes no slot from others, but a thousandth of a GPU. A node that is lost meanwhile has no say.
+
+    Raises:
+        UnreachableError: no answer within `ASK_SEC`, of one node or of all.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    found = [node for node, size in nodes_by_id().items() if size.gpus or not on_gpu]
+    if found == [ray.get_runtime_context().get_node_id()] and not on_gpu:
+        return [question()]
+    ask = ray.remote(num_cpus=0, num_gpus=0.001 if on_gpu else 0)(question)
+    asked = [ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in found]
+    ready, waiting = ray.wait(asked, num_returns=len(asked), timeout=ASK_SEC)
+    answers = []
+    for each in ready:
+        with contextlib.suppress(ray.exceptions.RayError):
+            answers.append(ray.get(each))
+    if waiting or not answers:
+        raise UnreachableError(
+            f"{len(asked) - len(answers)} of {len(asked)} nodes gave no answer within {ASK_SEC:g} s"
+            + ("; are all of their GPUs held by others?" if on_gpu else "")
+        )
+    return answers

@@ -38,6 +38,7 @@ class Fingerprint(BaseModel):
     Attributes:
         audio_encoder, text_encoder: the section's fields that decide a vector, and `weights`: a commit on the Hub, a digest of
             a folder, or `built-in`.
+        transcriber: the same of what wrote words down; None, and left out, where nothing did.
         code_version: that of urgency_ray.
     """
 
@@ -45,13 +46,14 @@ class Fingerprint(BaseModel):
 
     audio_encoder: Fields
     text_encoder: Fields
+    transcriber: Fields | None = None
     code_version: str
 
     @classmethod
     def of(cls, config: Config, weights: Mapping[str, str], code_version: str) -> Self:
-        """That of the embeddings that `config` makes with the `weights` of each encoder section."""
+        """That of the embeddings that `config` makes with the `weights` of each of its `making_sections`."""
         sections = deciding_fields(config)
-        encoders = {name: encoder_fields(sections[name], weights[name]) for name in ENCODER_SECTIONS}
+        encoders = {name: encoder_fields(sections[name], weights[name]) for name in config.making_sections}
         usual = _newer_fields()
         data = {key: value for key, value in sections["data"].items() if key not in usual or value != usual[key]}
         return cls(**data, **encoders, code_version=code_version)
@@ -66,6 +68,8 @@ class Fingerprint(BaseModel):
     def _in_order(self, dump: SerializerFunctionWrapHandler) -> Fields:
         # As version 0.2.0 wrote them: those of the data section first.
         tree: Fields = dump(self)
+        if self.transcriber is None:
+            tree.pop("transcriber", None)
         return {name: tree[name] for name in sorted(tree, key=lambda name: name in type(self).model_fields)}
 
     def settings(self) -> Fields:
@@ -74,10 +78,14 @@ class Fingerprint(BaseModel):
         known = [name for name in ENCODER_SECTIONS if tree[name] != IMPORTED]
         return tree | {name: _OF_ENCODERS_SINCE_0_2_0 | tree[name] for name in known}
 
-    def encoder(self, section: str) -> Fields:
-        """What it says of an encoder, by the name of its section."""
-        found: Fields = getattr(self, section)
-        return found
+    def weights(self, section: str) -> str:
+        """What identifies the weights of an encoder or the transcriber, by its section's name; empty where it is unknown."""
+        found: Fields = getattr(self, section) or {}
+        return str(found.get("weights", ""))
+
+    def without_transcriber(self) -> Self:
+        """The same of rows whose words were there."""
+        return self.model_copy(update={"transcriber": None})
 
     def differences(self, wanted: Fingerprint) -> dict[str, str]:
         """What differs from another one, by dotted field: `spectral there, facebook/data2vec-audio-base here`."""
@@ -95,6 +103,7 @@ class Transform(BaseModel):
     Attributes:
         data, audio_encoder, text_encoder: fields of these sections that decide an embedding. Of version 0.2.0 also `data.root`
             and the encoders' `batch_size`.
+        transcriber: the same where one was used; else empty.
         split: the whole section, for `evaluate`.
         fingerprint: that of the embeddings; None where they were imported.
     """
@@ -104,6 +113,7 @@ class Transform(BaseModel):
     data: Fields
     audio_encoder: Fields
     text_encoder: Fields
+    transcriber: Fields = {}
     split: Fields
     fingerprint: Fingerprint | None
 
@@ -114,19 +124,25 @@ class Transform(BaseModel):
         It goes where the model goes: not where calls lie (`data.root`), but an encoder's name, and where that is a folder, its
         path. It is all that says where `predict`, on the same machine, finds weights that no hub has.
         """
-        return cls(**deciding_fields(config), split=config.split.model_dump(), fingerprint=fingerprint)
+        sections = deciding_fields(config) | ({} if config.transcriber.is_used else {"transcriber": {}})
+        return cls(**sections, split=config.split.model_dump(), fingerprint=fingerprint)
 
     def fields(self) -> Fields:
         """The fields that decide an embedding and their values, dotted."""
         known = fields_of(Role.EMBEDDING)
-        flat = dict(_flatten(self.model_dump(include={"data", *ENCODER_SECTIONS})))
+        flat = dict(_flatten(self.model_dump(include={"data", *ENCODER_SECTIONS, "transcriber"})))
         return {field: flat[field] for field in known if field in flat}
+
+    def without_transcriber(self) -> Self:
+        """The same for calls whose words are there, or are not wanted."""
+        made_by = None if self.fingerprint is None else self.fingerprint.without_transcriber()
+        return self.model_copy(update={"transcriber": {}, "fingerprint": made_by})
 
 
 def deciding_fields(config: Config) -> dict[str, Fields]:
     """The fields of a config that decide an embedding, by section."""
     tree = config.model_dump()
-    sections: dict[str, Fields] = {"data": {}, **{name: {} for name in ENCODER_SECTIONS}}
+    sections: dict[str, Fields] = {"data": {}, **{name: {} for name in ENCODER_SECTIONS}, "transcriber": {}}
     for dotted in fields_of(Role.EMBEDDING):
         section, field = dotted.split(".")
         sections[section][field] = tree[section][field]

@@ -24,7 +24,7 @@ def load_pretrained(kind: str, name: str, load: Callable[[], Loaded]) -> Loaded:
     """What `load` gives.
 
     Args:
-        kind: what sort of encoder, for the message: `audio`, `text`.
+        kind: what sort of model, for the message: `audio encoder`.
         name: Hugging Face name or folder, for the message.
         load: calls a `from_pretrained`.
 
@@ -45,15 +45,15 @@ def load_pretrained(kind: str, name: str, load: Callable[[], Loaded]) -> Loaded:
                 "it wants to run code of its own, which is never done here",
                 "give a model that transformers itself knows",
             )
-        raise RequestError(f"{kind} encoder {name}: cannot be loaded: {said} ({advice})") from error
+        raise RequestError(f"{kind} {name}: cannot be loaded: {said} ({advice})") from error
 
 
 def _means_a_folder(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
-def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None) -> Any:
-    """A transformers model (of one with a decoder the encoder, of CLAP the audio tower) with every weight of the checkpoint.
+def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None, architecture: Any = None) -> Any:
+    """A transformers model, or its tower of one kind, with every weight out of the checkpoint.
 
     transformers fills what a checkpoint lacks at random, without an error: an encoder would be another one in each process.
 
@@ -61,6 +61,7 @@ def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None) -
         kind, name: as in `load_pretrained`.
         dtype: torch's floating type.
         revision: of a Hub model.
+        architecture: transformers' class whose `from_pretrained` makes it; None makes what encodes, without head or decoder.
 
     Raises:
         RequestError: there is no such model, a file of it is damaged, a weight that is used is missing, of another shape or not
@@ -75,25 +76,24 @@ def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None) -
     folder = Path(name)
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.suffix in (".safetensors", ".bin") and (damage := describe_damage(path)):
-            raise RequestError(f"{kind} encoder {name}: {path.name} {damage}")
+            raise RequestError(f"{kind} {name}: {path.name} {damage}")
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "trust_remote_code": False, "output_loading_info": True}
-    model, found = load_pretrained(kind, name, lambda: AutoModel.from_pretrained(name, **options))
+    make = architecture or AutoModel
+    model, found = load_pretrained(kind, name, lambda: make.from_pretrained(name, **options))
     unused = UNUSED
     # A sentence encoder made of a T5 says that it has no decoder, and is loaded with one of random weights.
-    has_decoder = kind == "text" and hasattr(model, "encoder") and hasattr(model, "decoder")
-    if model.config.is_encoder_decoder or has_decoder:
+    has_decoder = kind == "text encoder" and hasattr(model, "encoder") and hasattr(model, "decoder")
+    if architecture is None and (model.config.is_encoder_decoder or has_decoder):
         model, unused = model.get_encoder(), UNUSED_BESIDE_DECODER
-    if kind == "audio" and hasattr(model, "audio_model"):
+    if kind == "audio encoder" and hasattr(model, "audio_model"):
         model = model.audio_model
     used = model.state_dict().keys()
     missing = [key for key in found["missing_keys"] if not unused.search(key) and any(key.endswith(name) for name in used)]
     if missing:
-        raise RequestError(
-            f"{kind} encoder {name}: its weights lack {name_some(sorted(missing))}; take a whole checkpoint of it"
-        )
+        raise RequestError(f"{kind} {name}: its weights lack {name_some(sorted(missing))}; take a whole checkpoint of it")
     broken = [key for key, value in model.state_dict().items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if broken:
-        raise RequestError(f"{kind} encoder {name}: its weights hold NaN or infinite values in {name_some(broken)}")
+        raise RequestError(f"{kind} {name}: its weights hold NaN or infinite values in {name_some(broken)}")
     return model
 
 

@@ -26,6 +26,13 @@ class Status(StrEnum):
     REJECTED = "rejected"
 
 
+class TextSource(StrEnum):
+    """Where the words of a row come from."""
+
+    LABEL = "label"
+    TRANSCRIBER = "transcriber"
+
+
 MANIFEST_SCHEMA = pa.schema(
     [
         pa.field("call_id", pa.string(), nullable=False),
@@ -86,11 +93,12 @@ ROW_FIELDS: tuple[pa.Field[Any], ...] = (
     pa.field("source_version", pa.string()),
     pa.field("speaker_id", pa.string()),
     pa.field("group_id", pa.string()),
+    pa.field("text_source", pa.string()),
 )
 """Columns that decoding makes and that need no encoder.
 
 `num_call_rows` counts the rows of the row's call, rejects included; `source_version` is the manifest's `version` of its files;
-`speaker_id` and `group_id` are those of a listed call.
+`speaker_id` and `group_id` are those of a listed call; `text_source` is a `TextSource`, null where there is no text.
 """
 
 OUTCOME_FIELDS: tuple[pa.Field[Any], ...] = (
@@ -99,13 +107,22 @@ OUTCOME_FIELDS: tuple[pa.Field[Any], ...] = (
     pa.field("detail", pa.string()),
 )
 
+WORD_ERROR_FIELDS: tuple[pa.Field[Any], ...] = (
+    pa.field("num_letters", pa.int32()),
+    pa.field("num_letter_errors", pa.int32()),
+    pa.field("num_words", pa.int32()),
+    pa.field("num_word_errors", pa.int32()),
+)
+"""Of a row that was transcribed though its label has words: letters and words of the label, and the transcriber's errors."""
+
 COUNT_FIELDS: tuple[pa.Field[Any], ...] = (
     pa.field("num_windows", pa.int32()),
     pa.field("num_tokens", pa.int32()),
     pa.field("num_tokens_dropped", pa.int32()),
     pa.field("num_text_windows", pa.int32()),
+    *WORD_ERROR_FIELDS,
 )
-"""What the encoders did with a row: windows heard, tokens in the text, tokens not read, windows read."""
+"""What the models did with a row: windows heard, tokens in the text, tokens not read, windows read, and `WORD_ERROR_FIELDS`."""
 
 PREDICTION_SCHEMA = pa.schema(
     [

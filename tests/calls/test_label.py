@@ -321,3 +321,33 @@ def test_any_bytes_are_a_label_or_are_rejected(content: Any, require_urgency: An
 
 
 # --- real calls
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"urgencyLevel": "\xec\x83\x81"}',
+        b'{"urgencyLevel": "\xec\x83\x81", "utterances": null}',
+        b'{"urgencyLevel": "\xec\x83\x81", "utterances": []}',
+        b'{"urgencyLevel": "\xec\x83\x81", "utterances": [{"startAt": 0, "endAt": 900}]}',
+        b'[{"urgencyLevel": "\xec\x83\x81", "utterances": [{}]}]',
+    ],
+)
+def test_where_no_words_are_needed_a_label_may_have_none(content: bytes) -> None:
+    label = parse_label(content, True, require_text=False)
+    assert label.urgency == 2
+    assert all(utterance.text == "" for utterance in label.utterances)
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"a": 1}', b'{"utterances": null}x', b"[]", b'"utterances"'])
+def test_what_is_no_label_is_none_either_way(content: bytes) -> None:
+    for require_text in (True, False):
+        with pytest.raises(Reject) as caught:
+            parse_label(content, False, require_text=require_text)
+        assert caught.value.reason in (Reason.INVALID_LABEL, Reason.INVALID_JSON)
+
+
+def test_a_field_that_is_given_twice_is_refused_where_there_are_no_words_too() -> None:
+    content = '{"urgencyLevel": "상", "urgencyLevel": "하", "utterances": []}'.encode()
+    with pytest.raises(Reject, match="given more than once"):
+        parse_label(content, True, require_text=False)

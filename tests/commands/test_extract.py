@@ -3,6 +3,7 @@ import os
 import shutil
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from urgency_ray.config import Config
 from urgency_ray.embedding.ledger import account
 from urgency_ray.embedding.pipeline import embed_calls, plan_actors
 from urgency_ray.embedding.transform import make_fingerprint, pin_arithmetic
+from urgency_ray.encoders.arithmetic import Arithmetic
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import load_examples
 from urgency_ray.fingerprint import Fingerprint
@@ -40,11 +42,14 @@ def read_rows(run_dir: Any) -> Any:
     return pads.dataset(f"{run_dir}/embeddings", partitioning="hive").to_table().to_pandas()
 
 
-def test_the_arithmetic_of_a_run_is_that_of_its_cluster() -> None:
-    config = pin_arithmetic(Config().replace({"audio_encoder.name": "models/a", "text_encoder.name": "models/t"}), 0)
+def test_the_arithmetic_of_a_run_is_one_that_all_nodes_of_its_cluster_have() -> None:
+    def ask(question: Callable[[], Arithmetic], *, on_gpu: bool) -> list[Arithmetic]:
+        return [Arithmetic("bfloat16", "AMX"), Arithmetic("float32", "an old node"), Arithmetic("bfloat16", "AMX")]
+
+    config = pin_arithmetic(Config().replace({"audio_encoder.name": "models/a", "text_encoder.name": "models/t"}), 0, ask)
     assert (config.audio_encoder.dtype, config.text_encoder.dtype) == ("float32", "float32")
     asked = Config().replace({"audio_encoder.name": "models/a", "audio_encoder.dtype": "int8"})
-    assert pin_arithmetic(asked, 0) == asked
+    assert pin_arithmetic(asked, 0, ask) == asked
 
 
 def test_every_call_read_is_embedded_or_rejected_with_its_reason(extracted: Extracted, corpus: KnownCorpus) -> None:
@@ -435,10 +440,8 @@ def test_a_call_is_embedded_when_one_of_its_utterances_is(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("nodes", [[1.0], [2.0], [4.0], [96.0], [4.0] * 16, [2.0, 64.0], [1.0, 1.0, 1.0]])
 @pytest.mark.parametrize("audio", ["spectral", "facebook/data2vec-audio-base"])
-def test_actors_fit_every_node_and_leave_cpus_for_decoding(nodes: Any, audio: str) -> None:
-    hear, read = plan_actors(Config().replace({"audio_encoder.name": audio}), nodes, 0)
-    assert max(hear.num_cpus, read.num_cpus) <= 0.4 * min(nodes)
-    assert hear.num_actors * hear.num_cpus + read.num_actors * read.num_cpus <= 0.5 * sum(nodes) + 0.01
+def test_encoders_have_no_more_threads_than_there_are_cpus(nodes: Any, audio: str) -> None:
+    hear, _ = plan_actors(Config().replace({"audio_encoder.name": audio}), nodes, 0)
     assert hear.num_actors * hear.threads <= sum(nodes)
 
 
@@ -454,16 +457,8 @@ def test_encoders_fit_the_gpus_wherever_ray_puts_them(num_gpus: int, asked: int 
     assert (hear.device, read.device) == ("cuda", "cuda")
 
 
-@pytest.mark.parametrize("nodes", [[1.0], [4.0] * 8])
-def test_encoders_on_gpus_leave_cpus_for_decoding(nodes: Any) -> None:
-    num_gpus = len(nodes)
-    hear, read = plan_actors(Config().replace({"audio_encoder.name": "a", "text_encoder.name": "b"}), nodes, num_gpus)
-    held = hear.num_actors * hear.num_cpus + read.num_actors * read.num_cpus
-    assert min(nodes) - held >= 0.1 + 0.25, "predict's classifier and a decode task fit, wherever Ray puts the encoders"
-
-
 def test_a_decode_task_that_fits_nowhere_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"extract\.decode_cpus: 3 leaves no room .* set at most 0\.8"):
+    with pytest.raises(RequestError, match=r"extract\.decode_cpus: 3 leaves no room .* set at most 1\.8"):
         plan_actors(Config().replace({"extract.decode_cpus": 3.0}), [2.0], 0)
 
 

@@ -327,6 +327,22 @@ def test_two_ray_train_workers_share_the_work(ray_session: None, extracted: Extr
     assert two.splits["test"]["urgency"].confusion == one.splits["test"]["urgency"].confusion
 
 
+@pytest.mark.slow
+def test_members_are_dealt_out_to_the_workers_and_become_what_one_worker_makes_of_them(
+    ray_session: None, extracted: Extracted, tmp_path: Path
+) -> None:
+    runs = []
+    for workers in (1, 2):
+        run_dir = str(shutil.copytree(extracted[0], tmp_path / f"run-{workers}"))
+        changes = {"train.epochs": 3, "train.members": 3, "train.num_workers": workers, "train.cpus_per_worker": 1}
+        train(extracted[2].replace(changes), run_dir)
+        history = json.loads(Path(run_dir, "history.json").read_text(encoding="utf-8"))
+        runs.append((load_model(f"{run_dir}/model").state_dict(), [row | {"seconds": 0} for row in history]))
+    (one, alone), (two, dealt) = runs
+    assert alone == dealt
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
 def test_embeddings_of_another_encoder_are_refused(extracted: Extracted) -> None:
     run_dir, _, config = extracted
     with pytest.raises(RequestError, match=r"made with audio_encoder\.name spectral, not facebook/data2vec-audio-base"):

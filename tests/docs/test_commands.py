@@ -42,7 +42,9 @@ def test_a_command_that_is_shown_can_be_given(words: Any) -> None:
 
 def test_the_commands_are_found() -> None:
     found = {name: [words[0] for words in shown_commands(text)] for name, text in TEXTS.items()}
-    assert {"extract", "train", "tune", "predict", "report", "import", "export", "evaluate"} == set(found["README.md"])
+    assert {"doctor", "extract", "train", "tune", "predict", "report", "import", "export", "evaluate"} == set(
+        found["README.md"]
+    )
     assert found["README.md"].count("extract") == 3  # on its own, of a manifest, and as a job
     assert found["CONTRIBUTING.md"] == ["synthesize", "extract", "train"]
 

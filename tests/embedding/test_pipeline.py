@@ -2,18 +2,19 @@
 
 import itertools
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from urgency_ray.config import Config
-from urgency_ray.embedding.pipeline import plan_actors
+from urgency_ray.embedding.pipeline import plan_actors, plan_transcribers, share_gpus
 from urgency_ray.embedding.transform import encoders_on_gpus, pin_arithmetic
+from urgency_ray.encoders.arithmetic import Arithmetic
 from urgency_ray.errors import RequestError
 
 BOTH = {"audio_encoder.name": "models/a", "text_encoder.name": "models/t"}
 AUDIO, TEXT = ({name: BOTH[name]} for name in BOTH)
-DECODE_CPUS, CLASSIFIER_CPUS = 0.25, 0.1
 
 
 def plan(fields: Any, node_cpus: Any, num_gpus: Any) -> Any:
@@ -68,21 +69,32 @@ def test_shares_of_gpus_fit_in_whatever_order_and_place(fields: Any, num_gpus: i
         assert all(place(on_gpus, num_gpus, rng) for _ in range(50)), asked
 
 
+WRITES = {"transcriber.name": "models/w"}
+
+
 @pytest.mark.parametrize("fields", [{}, BOTH, AUDIO, TEXT], ids=["built-in", "both", "audio", "text"])
-@pytest.mark.parametrize("nodes", [[1.0], [2.0], [8.0], [96.0], [4.0] * 8, [2.0, 64.0]])
-@pytest.mark.parametrize("gpus_per_node", [0, 1, 8])
-def test_a_decode_task_and_the_classifier_always_find_a_node(fields: Any, nodes: Any, gpus_per_node: int) -> None:
-    for asked in (None, 1, 16):
-        actors = plan(
-            fields | {"extract.num_audio_encoders": asked, "extract.num_text_encoders": asked},
-            nodes,
-            gpus_per_node * len(nodes),
-        )
-        held = sum(each.num_actors * each.num_cpus for each in actors)
-        # Were no node to have room for both, the actors would hold at least this much of all nodes together.
-        crowded = sum(cpus - DECODE_CPUS - CLASSIFIER_CPUS for cpus in nodes)
-        assert held < crowded
-        assert all(each.num_cpus <= 0.4 * min(nodes) for each in actors)
+@pytest.mark.parametrize("num_gpus", [1, 2, 3, 8])
+def test_shares_of_gpus_fit_beside_transcribers_in_whatever_order_and_place(fields: Any, num_gpus: int) -> None:
+    rng = random.Random(0)
+    for num_audio, num_text, num_writing in itertools.product((None, 1, 3, 16), repeat=3):
+        asked = {
+            "extract.num_audio_encoders": num_audio,
+            "extract.num_text_encoders": num_text,
+            "extract.num_transcribers": num_writing,
+        }
+        config = Config().replace(fields | WRITES | asked)
+        transcribers = plan_transcribers(config, [64.0], num_gpus)
+        assert transcribers is not None
+        assert transcribers.num_actors == (num_writing or num_gpus)
+        pools = share_gpus([*plan_actors(config, [64.0], num_gpus), transcribers], num_gpus)
+        shares = [pool.num_gpus for pool in pools for _ in range(pool.num_actors) if pool.num_gpus]
+        assert pools[2].device == "cuda"
+        assert all(place(shares, num_gpus, rng) for _ in range(20)), asked
+
+
+def test_without_a_transcriber_none_is_planned() -> None:
+    for fields in ({}, WRITES | {"transcriber.use": "never"}):
+        assert plan_transcribers(Config().replace(fields), [2.0], 0) is None
 
 
 @pytest.mark.parametrize(
@@ -99,7 +111,14 @@ def test_a_decode_task_and_the_classifier_always_find_a_node(fields: Any, nodes:
     ],
 )
 def test_each_encoder_s_arithmetic_is_that_of_its_device(fields: Any, num_gpus: int, audio: str, text: str) -> None:
-    config = pin_arithmetic(Config().replace(fields), num_gpus)
+    asked: list[bool] = []
+
+    def ask(question: Callable[[], Arithmetic], *, on_gpu: bool) -> list[Arithmetic]:
+        asked.append(on_gpu)
+        return [Arithmetic("bfloat16" if on_gpu else "float32", "as the test has it")]
+
+    config = pin_arithmetic(Config().replace(fields), num_gpus, ask)
+    assert len(asked) == len(set(asked))
     assert (config.audio_encoder.dtype, config.text_encoder.dtype) == (audio, text)
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from urgency_ray import storage
 from urgency_ray.embedding.changes import digest_rows
+from urgency_ray.embedding.ledger import account
 from urgency_ray.embedding.recovery import Left
 from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Fingerprint
-from urgency_ray.schema import MANIFEST_SCHEMA, embedding_schema
+from urgency_ray.schema import MANIFEST_SCHEMA, WORD_ERROR_FIELDS, embedding_schema
 
 MADE_BY = Fingerprint(audio_encoder={"name": "a"}, text_encoder={"name": "t"}, code_version="0.2.0")
 SCHEMA = embedding_schema(2, 1, MADE_BY.model_dump())
@@ -124,3 +125,28 @@ def test_what_made_the_rows_is_compared(tmp_path: Path) -> None:
     assert left.is_by(MADE_BY) and not left.is_by(other)
     with pytest.raises(RequestError, match=r"audio_encoder\.name: a there, b here"):
         left.refuse_other(str(tmp_path), other)
+
+
+def test_rows_of_before_there_was_a_transcriber_are_counted_and_compared(tmp_path: Path) -> None:
+    known: dict[str, Any] = {"text": "불이 났어요", "duration_sec": 2.0, "num_windows": 1, "num_tokens_dropped": 0}
+    place = leave(tmp_path, "embedded", "c", "d", num_text_windows=1, **known)
+    table = pq.read_table(place, partitioning=None)
+    newer = ["text_source", *(field.name for field in WORD_ERROR_FIELDS)]
+    pq.write_table(table.drop_columns(newer), place)
+    counts = account(str(tmp_path / "embeddings"), manifest_of("c", "d"))
+    assert (counts.calls_embedded, counts.audio_sec, counts.rows_transcribed, counts.word_error_rate) == (2, 4.0, 0, None)
+    left = open_left(tmp_path, manifest_of("c", "d", version="2"))
+    found = pa.concat_tables([rows_of("c", text_source="label", **known), rows_of("d", **known | {"text": "네"})])
+    assert left.unchanged(digest_rows(found)).to_pylist() == ["c"]
+
+
+def test_errors_are_counted_over_all_calls_whatever_their_length(tmp_path: Path) -> None:
+    known: dict[str, Any] = {"text_source": "transcriber", "duration_sec": 2.0}
+    leave(tmp_path, "embedded", "c", num_letters=90, num_letter_errors=9, num_words=30, num_word_errors=3, **known)
+    wrong = {"num_letters": 10, "num_letter_errors": 10, "num_words": 2, "num_word_errors": 3}
+    leave(tmp_path, "rejected", "d", reason="no_text", name="1", **wrong, **known)
+    leave(tmp_path, "embedded", "e", name="2", **known)
+    counts = account(str(tmp_path / "embeddings"), manifest_of("c", "d", "e"))
+    assert (counts.rows_transcribed, counts.calls_compared) == (3, 2)
+    assert (counts.character_error_rate, counts.word_error_rate) == (0.19, 0.1875)
+    assert counts.transcript_line() == "3 rows transcribed; against the labels of 2 calls, CER 19.0 % and WER 18.8 %"

@@ -11,6 +11,7 @@ from tiny_checkpoints import save_text_checkpoint
 
 from urgency_ray.config import Config
 from urgency_ray.embedding.transform import make_fingerprint, pin_arithmetic, repeat_transform
+from urgency_ray.encoders.arithmetic import Arithmetic
 from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Transform
 
@@ -25,7 +26,7 @@ def checkpoint(tmp_path: Path) -> Any:
 @pytest.fixture
 def transform(checkpoint: Any) -> Any:
     config = Config().replace({"text_encoder.name": str(checkpoint), "data.root": "/data/119", "data.unit": "utterance"})
-    config = pin_arithmetic(config, 0)
+    config = pin_arithmetic(config, 0, lambda question, on_gpu: [Arithmetic("float32", "")])
     return Transform.of(config, make_fingerprint(config)).model_dump()
 
 

@@ -16,7 +16,8 @@ from tiny_checkpoints import SENTENCES, save_audio_checkpoint, save_text_checkpo
 from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
 from urgency_ray.encoders.audio_inputs import count_frames, frame_convs
 from urgency_ray.encoders.base import normalize_rows
-from urgency_ray.encoders.cpu import FrontEnd, Int8Linear
+from urgency_ray.encoders.cpu import Int8Linear
+from urgency_ray.encoders.front_end import FrontEnd
 from urgency_ray.encoders.hashing import HashingEncoder
 from urgency_ray.encoders.load import load_audio_encoder, load_text_encoder, resolve_weights
 from urgency_ray.encoders.pretrained_audio import PretrainedAudioEncoder
@@ -309,6 +310,8 @@ def test_the_hashing_encoder_projects_as_scikit_learn_does() -> None:
 COUNT_PAGES = """
 import resource, torch
 from urgency_ray.encoders.cpu import keep_freed_memory
+
+pytestmark = pytest.mark.usefixtures("steady_arithmetic")
 
 def work():
     blocks = [torch.ones(2_000_000) for _ in range(16)]

@@ -16,6 +16,8 @@ from urgency_ray.encoders.pretrained_audio import PretrainedAudioEncoder
 from urgency_ray.encoders.probe import probe_audio_encoder
 from urgency_ray.errors import RequestError
 
+pytestmark = pytest.mark.usefixtures("steady_arithmetic")
+
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:

@@ -12,11 +12,14 @@ from odd_checkpoints import save_causal, save_qwen2
 from tiny_checkpoints import SENTENCES, save_audio_checkpoint, save_text_checkpoint, tf
 
 from urgency_ray.config import AudioEncoderConfig, Config, TextEncoderConfig
-from urgency_ray.encoders import probe
+from urgency_ray.encoders import arithmetic, probe
+from urgency_ray.encoders.arithmetic import Arithmetic
 from urgency_ray.encoders.load import load_text_encoder, resolve_weights
 from urgency_ray.encoders.pretrained_text import PretrainedTextEncoder
 from urgency_ray.encoders.probe import check_vocabulary, probe_audio_encoder, probe_text_encoder
 from urgency_ray.errors import RequestError
+
+pytestmark = pytest.mark.usefixtures("steady_arithmetic")
 
 
 @pytest.fixture
@@ -42,13 +45,17 @@ def test_the_recipes_text_architectures_prove_themselves(tmp_path: Path, name: s
     probe_text_encoder(TextEncoderConfig(name=save_text_checkpoint(tmp_path, name), pooling=pooling))
 
 
-def test_bfloat16_is_tried_as_float32_where_there_is_no_gpu(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("here", ["float32", "bfloat16"])
+def test_arithmetic_of_few_bits_is_tried_where_the_processor_has_it(
+    text: Path, here: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried: list[str] = []
+    monkeypatch.setattr(arithmetic, "best_arithmetic", lambda device: Arithmetic(here, ""))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(probe, "probe_text_encoder", lambda config, device: tried.append(config.dtype))
-    for dtype in ("bfloat16", "int8", "auto"):
+    for dtype in ("bfloat16", "float16", "int8", "auto"):
         probe.probe_encoders(Config().replace({"text_encoder.name": str(text), "text_encoder.dtype": dtype}))
-    assert tried == ["float32", "int8", "auto"]
+    assert tried == [here, "float32", "int8", "auto"]
 
 
 def test_an_adapter_gives_vectors_of_its_own_width(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def build(**changes: Any) -> UrgencyClassifier:
 
 def make_batch() -> Batch:
     generator = torch.Generator().manual_seed(0)
-    return Batch(*(torch.randn(4, dim, generator=generator) for dim in (12, 10, 5)))
+    audio, text, acoustic = (torch.randn(4, dim, generator=generator) for dim in (12, 10, 5))
+    return Batch(audio, text, acoustic)
 
 
 def test_layers_are_weighed_by_a_softmax_of_learned_numbers() -> None:
@@ -38,7 +39,7 @@ def test_layers_are_weighed_by_a_softmax_of_learned_numbers() -> None:
     assert model.mix_audio.scores is not None
     with torch.no_grad():
         model.mix_audio.scores.copy_(torch.tensor([0.0, 1.0, 2.0]).log1p())  # 1 : 2 : 3
-    first, second, third = batch.audio.split(4, dim=1)
+    first, second, third = batch.audio.view(4, 3, 4).unbind(dim=1)
     expected = (first + 2 * second + 3 * third) / 6
     torch.testing.assert_close(model.mix_audio(batch.audio), expected)
     assert model.layer_weights == {"audio": pytest.approx([1 / 6, 2 / 6, 3 / 6]), "text": [0.5, 0.5]}
@@ -94,7 +95,7 @@ def test_a_saved_model_and_an_ensemble_keep_their_layers(tmp_path: Path) -> None
 
 
 def test_a_model_saved_before_there_were_layers_has_one_of_each(tmp_path: Path) -> None:
-    UrgencyClassifier(ModelConfig(**SMALL), 4, 5).save_pretrained(tmp_path)
+    UrgencyClassifier(ModelConfig.model_validate(SMALL), 4, 5).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     saved = json.loads(path.read_text(encoding="utf-8"))
     del saved["num_layers"], saved["model"]["audio_layers"], saved["model"]["text_layers"]

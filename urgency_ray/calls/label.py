@@ -50,7 +50,7 @@ NO_LABEL = Label((), None, None, None, None)
 """Of a recording without a label file."""
 
 
-def parse_label(content: bytes, require_urgency: bool, given: str | None = None) -> Label:
+def parse_label(content: bytes, require_urgency: bool, given: str | None = None, *, require_text: bool = True) -> Label:
     """Read a label file; only the fields that `Label` holds are looked at.
 
     Utterances are in the order of their starts, and where one has none, it follows that before it in the file. A row of a whole
@@ -60,14 +60,15 @@ def parse_label(content: bytes, require_urgency: bool, given: str | None = None)
         content: the whole file, see `read_label_file`.
         require_urgency: whether a call without one of `URGENCY_LABELS` is a reject; else its urgency is None.
         given: what a manifest says in place of the file, see `read_label_file`.
+        require_text: whether a label must have utterances, and those texts.
 
     Raises:
         Reject: invalid_json, invalid_label, missing_urgency or unknown_urgency. The detail names the field and never quotes a
             transcript or an address.
     """
-    label = read_label_file(content, given)
+    label = read_label_file(content, given, require_text=require_text)
     turns = label.utterances
-    if turns and not any("text" in turn.model_fields_set for turn in turns):
+    if require_text and turns and not any("text" in turn.model_fields_set for turn in turns):
         raise _wrong("utterances[0].text", "given")
     return Label(
         tuple(_in_order(_parse_turn(index, turn) for index, turn in enumerate(turns))),

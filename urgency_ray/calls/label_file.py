@@ -29,15 +29,24 @@ class Turn(BaseModel):
     speaker: Any = None
 
 
-class LabelFile(BaseModel):
-    """A label as it stands in the file."""
+class _Said(BaseModel):
+    """What a label says of a call beside its words."""
 
-    # Without FailFast a hostile file of 16 MiB makes millions of faults, and gigabytes of them; of turns likewise.
-    utterances: Annotated[list[Turn], FailFast(), Field(max_length=_MAX_TURNS)]
     urgency: Any = Field(None, alias="urgencyLevel")
     sentiment: Any = None
     disaster_large: Any = Field(None, alias="disasterLarge")
     disaster_medium: Any = Field(None, alias="disasterMedium")
+
+
+class LabelFile(_Said):
+    """A label as it stands in the file."""
+
+    # Without FailFast a hostile file of 16 MiB makes millions of faults, and gigabytes of them; of turns likewise.
+    utterances: Annotated[list[Turn], FailFast(), Field(max_length=_MAX_TURNS)]
+
+
+class _Wordless(_Said):
+    utterances: None = None
 
 
 _KEYS = frozenset(field.alias or name for name, field in LabelFile.model_fields.items())
@@ -45,7 +54,7 @@ _LIST_OF_ONE = TypeAdapter(Annotated[list[LabelFile], Field(min_length=1, max_le
 _WRAPPED = TypeAdapter(Annotated[dict[str, LabelFile], Field(min_length=1, max_length=1)])
 
 
-def read_label_file(content: bytes, given: str | None = None) -> LabelFile:
+def read_label_file(content: bytes, given: str | None = None, *, require_text: bool = True) -> LabelFile:
     """Read JSON in UTF-8 (with or without a BOM), UTF-16, UTF-32 or cp949: a label, a list of one, or one inside an object.
 
     Tabs and line ends in a text are spaces, NULs behind it nothing.
@@ -53,6 +62,7 @@ def read_label_file(content: bytes, given: str | None = None) -> LabelFile:
     Args:
         content: the whole file.
         given: JSON with fields that count in place of the file's.
+        require_text: whether a label must have utterances; else one that has some other field of a label may do without.
 
     Raises:
         Reject: invalid_json or invalid_label. The detail names the place or the field, and quotes nothing.
@@ -61,7 +71,7 @@ def read_label_file(content: bytes, given: str | None = None) -> LabelFile:
     try:
         label = LabelFile.model_validate_json(content)
     except ValidationError as error:
-        label = _read_otherwise(content, error)
+        label = (None if require_text else _read_wordless(content)) or _read_otherwise(content, error)
     _refuse_repeated(content)
     if given is None:
         return label
@@ -93,6 +103,16 @@ def _read_otherwise(content: bytes, error: ValidationError) -> LabelFile:
     if not fault["loc"] or (fault["loc"] == ("utterances",) and fault["type"] == "missing"):
         return _unwrap(spaced, fault)
     raise _describe(fault, fault["loc"])
+
+
+def _read_wordless(content: bytes) -> LabelFile | None:
+    """A label without utterances, by the other fields that it has; None where it is something else."""
+    try:
+        found = _Wordless.model_validate_json(content.translate(_BLANKS_AS_SPACES).rstrip(b" \0"))
+    except ValidationError:
+        return None
+    said = {name: getattr(found, name) for name in _Said.model_fields}
+    return LabelFile.model_construct(utterances=[], **said) if found.model_fields_set else None
 
 
 def _unwrap(content: bytes, fault: Any) -> LabelFile:

@@ -39,9 +39,9 @@ def read_label(call: dict[str, Any], data: DataConfig) -> Label:
     container, given = call["label_container"], call.get("label")
     if container is not None:
         content = read_file(container, call["label_member"], MAX_LABEL_BYTES)
-        return parse_label(content, data.require_urgency, given)
+        return parse_label(content, data.require_urgency, given, require_text=data.require_text)
     if given is not None:
-        return parse_label(given.encode(), data.require_urgency)
+        return parse_label(given.encode(), data.require_urgency, require_text=data.require_text)
     if data.require_urgency:
         raise Reject(Reason.MISSING_LABEL, "no label says its urgency")
     return NO_LABEL

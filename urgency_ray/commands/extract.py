@@ -57,9 +57,9 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
         probe_encoders(config)
     if open_arithmetic(config):
         cluster.connect(config.ray)
-        config = pin_arithmetic(config, cluster.num_gpus())
+        config = pin_arithmetic(config, cluster.num_gpus(), cluster.ask_nodes)
     fingerprint = make_fingerprint(config)
-    manifest = plan_calls(config.data)
+    manifest = plan_calls(config.reading)
     for line in describe_plan(manifest):
         log.info(line)
     planned, former = _digest(manifest), None
@@ -125,6 +125,8 @@ def _go_on(
     accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=planned, files=files)
     write_json(folder.extract, accounts, indent=2)
     log.info(accounts.line())
+    if line := accounts.transcript_line():
+        log.info(line)
     if accounts.rows_noted:
         log.warning("warning: %d embedded rows say in their detail what is odd about recording or label", accounts.rows_noted)
     if former is not None and storage.exists(folder.metrics):

@@ -18,6 +18,7 @@ from urgency_ray import cluster, lease, storage
 from urgency_ray.calls.plan import describe_plan, plan_calls
 from urgency_ray.config import Config
 from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
+from urgency_ray.embedding.placement import ACTOR_CPUS
 from urgency_ray.embedding.transform import make_fingerprint
 from urgency_ray.errors import WorkError
 from urgency_ray.examples.tokens import describe_cut
@@ -26,7 +27,7 @@ from urgency_ray.prediction.by_call import CALL_OUTPUT_SCHEMA, classify_calls, w
 from urgency_ray.prediction.by_row import OUTPUT_SCHEMA, Classify
 from urgency_ray.prediction.kept import KeptRows, keep_rows
 from urgency_ray.prediction.output import check_output, describe_counts, write_predictions
-from urgency_ray.prediction.prepare import prepare
+from urgency_ray.prediction.prepare import prepare, repeat_arithmetic
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +56,11 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     check_output(output)
     model = load_model(model_location)
     config = prepare(model, config)
-    manifest = plan_calls(config.data)
+    manifest = plan_calls(config.reading)
     for line in describe_plan(manifest):
         log.info(line)
     cluster.connect(config.ray)
+    config = repeat_arithmetic(model, config, cluster.num_gpus(), cluster.ask_nodes)
     cut: list[NDArray[np.int64]] = []
     with lease.hold(storage.add_suffix(output, ".lease"), f"predict into {output}"):
         kept = KeptRows(output, make_fingerprint(config), manifest)
@@ -108,7 +110,7 @@ def _classify_rows(rows: Dataset, model: Model, send_cut: Callable[[Any], None])
         batch_format="pyarrow",
         batch_size=1024,
         compute=ActorPoolStrategy(size=1),
-        num_cpus=0.1,
+        num_cpus=ACTOR_CPUS,
     )
 
 

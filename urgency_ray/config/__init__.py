@@ -1,6 +1,12 @@
 """Every knob of urgency_ray, and how it is read from YAML and the command line."""
 
-from urgency_ray.config.embedding_sections import AudioEncoderConfig, DataConfig, ManifestColumn, TextEncoderConfig
+from urgency_ray.config.embedding_sections import (
+    AudioEncoderConfig,
+    DataConfig,
+    ManifestColumn,
+    TextEncoderConfig,
+    TranscriberConfig,
+)
 from urgency_ray.config.sections import (
     ENCODER_SECTIONS,
     CategoricalDimension,
@@ -42,6 +48,7 @@ __all__ = [
     "SynthesizeConfig",
     "TextEncoderConfig",
     "TrainConfig",
+    "TranscriberConfig",
     "describe",
     "dimension_fields",
     "fields_of",

@@ -1,4 +1,4 @@
-"""The knobs of extraction: what a row is, what encodes it, and how the work is shared out."""
+"""The knobs of extraction: what a row is, what encodes it, what writes down its words, and how the work is shared out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from urgency_ray.config.tree import NonNegativeFloat, PositiveFloat, PositiveInt
 
 BUILT_IN_AUDIO = "spectral"
 BUILT_IN_TEXT = "hashing"
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+"""Arithmetics of transformers' models by name."""
 
 ManifestColumn = Literal[
     "audio",
@@ -102,8 +105,9 @@ class AudioEncoderConfig(Section, role=Role.EMBEDDING):
     """Scale each embedding to unit length."""
     batch_size: Annotated[PositiveInt | None, Role.SPEED] = None
     """Windows in one forward pass; null is 8 on a CPU and 64 on a GPU."""
-    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    """Arithmetic of the encoder; auto is bfloat16 on a GPU and float32 on a CPU, int8 (CPU only) is faster and nearly equal."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the encoder; auto is the fastest that is float32's but for rounding: bfloat16 where the processor gains by
+    it (GPUs since Ampere, CPUs with AMX), else float16 on GPUs and float32 on CPUs. int8 (CPU only) is for CPUs without AMX."""
 
     @field_validator("name")
     @classmethod
@@ -138,8 +142,9 @@ class TextEncoderConfig(Section, role=Role.EMBEDDING):
     """Longer texts are cut, as in the recipe, which extract.json counts; or read in windows whose vectors are averaged."""
     batch_size: Annotated[PositiveInt, Role.SPEED] = 32
     """Texts in one forward pass."""
-    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    """Arithmetic of the encoder; auto is bfloat16 on a GPU and float32 on a CPU, int8 (CPU only) is faster and nearly equal."""
+    dtype: Dtype = "auto"
+    """Arithmetic of the encoder; auto is the fastest that is float32's but for rounding: bfloat16 where the processor gains by
+    it (GPUs since Ampere, CPUs with AMX), else float16 on GPUs and float32 on CPUs. int8 (CPU only) is for CPUs without AMX."""
     hashing_dim: Annotated[int, Field(ge=16, le=8192)] = 512
     """Width of the hashing encoder's embedding."""
 
@@ -156,6 +161,46 @@ class TextEncoderConfig(Section, role=Role.EMBEDDING):
         return self
 
 
+class TranscriberConfig(Section, role=Role.EMBEDDING):
+    name: str | None = None
+    """Hugging Face name or folder of a speech recognizer, CTC (wav2vec2, HuBERT, ...) or Whisper; null is none."""
+    revision: str | None = None
+    """Hugging Face revision (branch, tag or commit); null is the repository's default."""
+    use: Literal["never", "missing", "always"] = "missing"
+    """Which calls it writes down: those without words, or all, so that training reads what predict will read."""
+    window_sec: Annotated[float, Field(ge=2.0, le=120.0)] = 20.0
+    """Longest stretch that it hears at once, in seconds; of Whisper 30 at most."""
+    overlap_sec: Annotated[float, Field(ge=0.0, le=30.0)] = 4.0
+    """What CTC windows share, of which each decides its half; how far before its end a Whisper window looks for a pause to end
+    in; in seconds."""
+    language: str | None = "ko"
+    """Language that a Whisper of several languages writes; null lets it guess, window by window. CTC models know one."""
+    batch_size: Annotated[PositiveInt | None, Role.SPEED] = None
+    """Windows in one forward pass; null is 4 on a CPU and 16 on a GPU."""
+    dtype: Dtype = "auto"
+    """Its arithmetic, as of the encoders."""
+
+    @property
+    def used_for(self) -> Literal["never", "missing", "always"]:
+        """`use`, or never where there is none."""
+        return "never" if self.name is None else self.use
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is one, and it has something to do."""
+        return self.used_for != "never"
+
+    @model_validator(mode="after")
+    def _can_do_what_it_should(self) -> Self:
+        if self.use == "always" and self.name is None:
+            raise ValueError("use: always needs a name: the Hugging Face name or folder of a speech recognizer")
+        if self.overlap_sec > self.window_sec / 2:
+            raise ValueError(
+                f"overlap_sec: must be at most half of window_sec, {self.window_sec / 2:g}, but got {self.overlap_sec:g}"
+            )
+        return self
+
+
 class ExtractConfig(Section, role=Role.SPEED):
     rows_per_block: PositiveInt = 32
     """Calls in one Ray Data block, the unit of parallel work and of writing."""
@@ -167,5 +212,7 @@ class ExtractConfig(Section, role=Role.SPEED):
     """Audio encoder actors; null is one per GPU, or what fits the CPUs."""
     num_text_encoders: PositiveInt | None = None
     """Text encoder actors; null is one per GPU, or one for four audio encoders."""
+    num_transcribers: PositiveInt | None = None
+    """Transcriber actors; null is one per GPU, or what fits the CPUs."""
     use_gpu: bool | None = None
-    """Run the encoders on GPUs; null uses them where the cluster has some."""
+    """Run the encoders and the transcriber on GPUs; null uses them where the cluster has some."""

@@ -17,7 +17,13 @@ from pydantic.fields import FieldInfo
 
 from urgency_ray import __version__
 from urgency_ray.config import tree
-from urgency_ray.config.embedding_sections import AudioEncoderConfig, DataConfig, ExtractConfig, TextEncoderConfig
+from urgency_ray.config.embedding_sections import (
+    AudioEncoderConfig,
+    DataConfig,
+    ExtractConfig,
+    TextEncoderConfig,
+    TranscriberConfig,
+)
 from urgency_ray.config.training_sections import LossConfig, ModelConfig, SamplerConfig, SplitConfig, TrainConfig
 from urgency_ray.config.tree import Cpus, Folds, PositiveFloat, PositiveInt, Role, Section, Seed
 
@@ -125,6 +131,8 @@ class RayConfig(Section):
     """Ray cluster to join; null takes RAY_ADDRESS (set inside a Ray job) or starts a private local one."""
     num_cpus: Annotated[PositiveInt | None, Role.SPEED] = None
     """Logical CPUs of the private local cluster; null is what the machine has."""
+    wait_sec: Annotated[PositiveFloat | None, Role.SPEED] = None
+    """Longest wait, in seconds, for CPUs or GPUs that others hold or that are lost; null waits on, and says so each minute."""
 
 
 class SynthesizeConfig(Section, role=Role.CORPUS):
@@ -158,6 +166,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     audio_encoder: AudioEncoderConfig = AudioEncoderConfig()
     text_encoder: TextEncoderConfig = TextEncoderConfig()
+    transcriber: TranscriberConfig = TranscriberConfig()
     extract: ExtractConfig = ExtractConfig()
     split: SplitConfig = SplitConfig()
     model: ModelConfig = ModelConfig()
@@ -167,6 +176,15 @@ class Config(Section):
     tune: TuneConfig = TuneConfig()
     ray: RayConfig = RayConfig()
     synthesize: SynthesizeConfig = SynthesizeConfig()
+
+    @model_validator(mode="after")
+    def _transcribes_what_makes_a_row(self) -> Self:
+        if self.transcriber.is_used and self.data.speakers == "caller" and self.data.unit == "call":
+            raise ValueError(
+                "transcriber: writes down all who speak in a call, and data.speakers caller wants one of them: set "
+                "data.speakers to all, or data.unit to utterance"
+            )
+        return self
 
     @model_validator(mode="after")
     def _selects_by_what_it_learns(self) -> Self:
@@ -198,6 +216,16 @@ class Config(Section):
             if name not in known:
                 raise ValueError(f"tune.space: {tree.describe_unknown(name, known)}")
         return self
+
+    @property
+    def making_sections(self) -> tuple[str, ...]:
+        """The sections that say what makes the embeddings: those of the encoders, and the transcriber's where it is used."""
+        return (*ENCODER_SECTIONS, *(["transcriber"] if self.transcriber.is_used else []))
+
+    @property
+    def reading(self) -> DataConfig:
+        """The data section as calls are planned and decoded by: words that are written down later need not be there."""
+        return self.data.model_copy(update={"require_text": False}) if self.transcriber.is_used else self.data
 
     def replace(self, overrides: Mapping[str, Any]) -> Config:
         """A new config with dotted fields replaced, validated afresh: `config.replace({"train.epochs": 5})`.

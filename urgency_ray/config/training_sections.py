@@ -173,7 +173,8 @@ class TrainConfig(Section):
     clip_norm: Annotated[PositiveFloat | None, Role.RECIPE] = 1.0
     """Largest gradient norm; null does not clip."""
     num_workers: Annotated[PositiveInt, Role.SETUP] = 1
-    """Ray Train workers."""
+    """Ray Train workers. They share the batches of a model; an ensemble's members, where they are as many, are dealt out to
+    them, and become what one worker would make of them."""
     cpus_per_worker: Annotated[Cpus | None, Role.SPEED] = None
     """Logical CPUs, and threads, of one worker; null shares the cluster's CPUs among the workers."""
     use_gpu: Annotated[bool | None, Role.SPEED] = None
@@ -189,7 +190,8 @@ class TrainConfig(Section):
     """What picks the best epoch on validation: urgency's macro-F1, its mean with sentiment's (UrgencyDetect), or the likelihood
     of urgency's labels (their mean log-probability), which is less a matter of luck where validation is small."""
     precision: Annotated[Literal["auto", "float32", "bfloat16"], Role.RECIPE] = "auto"
-    """Arithmetic of the forward pass, by autocast; auto is bfloat16 where a text encoder is trained on a GPU, else float32."""
+    """Arithmetic of the forward pass, by autocast; auto is bfloat16 on a CPU with AMX from hidden_dim 256 on, and where a text
+    encoder is trained there or on a GPU since Ampere; else float32."""
     seed: Annotated[Seed, Role.SETUP] = 0
     """Seed of weights, dropout, sampler and loss draws."""
     ablation: Annotated[bool, Role.REPORT] = False

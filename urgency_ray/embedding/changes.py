@@ -1,7 +1,8 @@
 """Whether calls whose files changed still say what they said: digests of what decoding makes of them. No encoder, no Ray.
 
 A modification time alone says little: a copy, a sync or a touch changes it and not a byte. An embedding is a function of a
-row's waveform and text, so a call whose rows are the same before the encoders need not be embedded again.
+row's waveform and text, so a call whose rows are the same before the encoders need not be embedded again; where a transcriber
+writes the text down, that is a function of the waveform, too.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from urgency_ray.config import DataConfig
-from urgency_ray.embedding.stages import decode_calls
-from urgency_ray.schema import ROW_FIELDS
+from urgency_ray.embedding.stages import Transcribes, decode_calls
+from urgency_ray.schema import ROW_FIELDS, TextSource
 
 PLANNED_COLUMNS = ("source_version", "provider_split", "region")
 """Columns of a row that the plan alone says."""
@@ -22,9 +23,9 @@ COMPARED_COLUMNS = [*(field.name for field in ROW_FIELDS if field.name not in PL
 _DIGEST_BYTES = 8
 
 
-def digest_calls(manifest: pa.Table, data: DataConfig) -> pa.Table:
+def digest_calls(manifest: pa.Table, data: DataConfig, transcribes: Transcribes) -> pa.Table:
     """Read and decode calls as `decode_calls` does: manifest rows to what `digest_rows` gives."""
-    return digest_rows(decode_calls(manifest, data))
+    return digest_rows(decode_calls(manifest, data, transcribes))
 
 
 def digest_rows(rows: pa.Table) -> pa.Table:
@@ -44,6 +45,8 @@ def sum_digests(table: pa.Table) -> pa.Table:
 
 
 def _digest(row: dict[str, Any]) -> int:
+    if row.pop("text_source") == TextSource.TRANSCRIBER:
+        row["text"] = None
     # The last bits of the acoustic features are those of a machine's arithmetic; the audio has a digest of its own.
     plain = [f"{value:.4g}" if isinstance(value, float) else value for value in row.values()]
     return int.from_bytes(hashlib.sha256(json.dumps(plain).encode()).digest()[:_DIGEST_BYTES])

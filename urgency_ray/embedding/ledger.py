@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,9 +12,18 @@ from pyarrow import fs
 
 from urgency_ray import storage
 from urgency_ray.accounts import ExtractCounts
-from urgency_ray.schema import Status
+from urgency_ray.schema import COUNT_FIELDS, OUTCOME_FIELDS, ROW_FIELDS, WORD_ERROR_FIELDS, Status, TextSource
 
 FILES_AT_ONCE = 256
+_COUNTED = ("duration_sec", "num_windows", "num_tokens_dropped", "num_text_windows", "text_source")
+# Files of an older version lack the newest of them: nulls stand for those.
+_SCHEMA = pa.schema(
+    [
+        *(field for field in ROW_FIELDS if field.name in ("example_id", "call_id", *_COUNTED)),
+        *(field for field in COUNT_FIELDS if field.name in _COUNTED or field in WORD_ERROR_FIELDS),
+        *OUTCOME_FIELDS,
+    ]
+)
 
 
 def list_files(filesystem: fs.FileSystem, folder: str, *, allow_not_found: bool = False) -> list[str]:
@@ -28,26 +38,17 @@ def account(embeddings: str, manifest: pa.Table) -> ExtractCounts:
     Raises:
         RuntimeError: a planned call has no row, a row no planned call, or a row is there twice.
     """
-    columns = [
-        "example_id",
-        "call_id",
-        "status",
-        "reason",
-        "detail",
-        "duration_sec",
-        "num_windows",
-        "num_tokens_dropped",
-        "num_text_windows",
-    ]
     filesystem, path = storage.open_location(embeddings)
     files = list_files(filesystem, path)
-    planned = manifest["call_id"].combine_chunks()
+    planned = manifest["call_id"].cast(pa.large_string()).combine_chunks()
     tables = []
     # A dataset keeps the schema of each of its files: for thousands of small ones, more memory than the columns.
     for start in range(0, len(files), FILES_AT_ONCE):
         some = files[start : start + FILES_AT_ONCE]
-        dataset = pads.dataset(some, filesystem=filesystem, partitioning="hive", partition_base_dir=path, format="parquet")
-        tables.append(number_ids(dataset.to_table(columns=columns, cache_metadata=False), planned))
+        dataset = pads.dataset(
+            some, schema=_SCHEMA, filesystem=filesystem, partitioning="hive", partition_base_dir=path, format="parquet"
+        )
+        tables.append(number_ids(dataset.to_table(cache_metadata=False), planned))
     rows = pa.concat_tables(tables)
     if unplanned := rows["call_id"].null_count:
         raise RuntimeError(f"accounting: {unplanned} rows in {embeddings} are of no planned call")
@@ -60,7 +61,7 @@ def account(embeddings: str, manifest: pa.Table) -> ExtractCounts:
 
 def number_ids(rows: pa.Table, planned: pa.Array) -> pa.Table:
     """The rows with numbers of the same order for their ids: many times smaller, where there are a million of them."""
-    call = pc.index_in(rows["call_id"], planned).cast(pa.int64())
+    call = pc.index_in(rows["call_id"].cast(planned.type), planned).cast(pa.int64())
     utterance = pc.struct_field(pc.extract_regex(rows["example_id"], r"/(?P<position>\d+)$"), "position")
     position = pc.fill_null(utterance.cast(pa.int64()), 0)
     rows = rows.set_column(rows.column_names.index("call_id"), "call_id", call)
@@ -87,7 +88,22 @@ def count_rows(rows: pa.Table) -> ExtractCounts:
         texts_windowed=int(_sum(pc.greater(embedded["num_text_windows"], 1))),
         texts_truncated=int(_sum(pc.greater(embedded["num_tokens_dropped"], 0))),
         tokens_dropped=int(_sum(embedded["num_tokens_dropped"])),
+        **_count_transcripts(rows),
     )
+
+
+def _count_transcripts(rows: pa.Table) -> dict[str, Any]:
+    """How many rows are transcribed, and how far from the words of labels, where those are known."""
+    compared = rows.filter(pc.is_valid(rows["num_words"]))
+    rates = {
+        name: round(_sum(compared[f"{errors}_errors"]) / _sum(compared[f"{errors}s"]), 6) if len(compared) else None
+        for name, errors in (("character_error_rate", "num_letter"), ("word_error_rate", "num_word"))
+    }
+    return {
+        "rows_transcribed": int(_sum(pc.equal(rows["text_source"], TextSource.TRANSCRIBER.value))),
+        "calls_compared": pc.count_distinct(compared["call_id"]).as_py(),
+        **rates,
+    }
 
 
 def _sum(values: pa.ChunkedArray) -> float:

@@ -2,6 +2,8 @@
 
     manifest -> decode (CPU tasks) -> audio encoder (actors) -> text encoder (actors) -> parquet, partitioned by status
 
+Where a transcriber is used, its actors stand before the audio encoders, which drop the waveforms.
+
 Blocks of some tens of calls stream through, so memory does not grow with the number of calls. A call that cannot be used flows
 on as a row with `status=rejected`, a reason and a detail; an exception is a bug and stops the run.
 """
@@ -12,19 +14,22 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import Dataset
 
 from urgency_ray import cluster
+from urgency_ray.cluster import Node
 from urgency_ray.config import Config
 from urgency_ray.embedding.changes import digest_calls
+from urgency_ray.embedding.placement import Placement, follow_nodes
 from urgency_ray.embedding.stages import EncodeAudio, EncodeText, decode_calls
+from urgency_ray.embedding.transcription import Transcribe
 from urgency_ray.embedding.transform import encoders_on_gpus
 from urgency_ray.encoders.load import is_built_in
 from urgency_ray.errors import RequestError
@@ -35,6 +40,8 @@ log = logging.getLogger(__name__)
 PROGRESS_SEC = 5.0
 SMALL_NODE_CPUS = 8
 GPU_THREADS = 4
+BLOCKS_PER_ENCODER = 4
+"""Least number of blocks for each: of a few, the encoder that is there first would get all, and Ray Data end the others."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,6 @@ class Actors:
     """How many actors an encoder gets, and what each may use."""
 
     num_actors: int
-    num_cpus: float
     num_gpus: float
     threads: int
 
@@ -55,46 +61,64 @@ class Actors:
 def plan_actors(config: Config, node_cpus: Sequence[float], num_gpus: int) -> tuple[Actors, Actors]:
     """Audio and text encoder actors for nodes of `node_cpus` logical CPUs each, with `num_gpus` GPUs in all.
 
-    The actors ask Ray for at most half of the CPUs, in pieces that fit the smallest node, whatever threads they use: a decode
-    task (at most 0.4 of a node), a write task and predict's classifier (0.1 CPUs) always find a slot. Where both encoders are
-    on GPUs, all text encoders together ask for a quarter of one GPU, and the audio encoders of a GPU for the rest of it:
-    however Ray places the former, the latter fit.
+    Of the CPUs they ask for next to nothing, whatever threads they use (`placement`). Where both encoders are on GPUs, all text
+    encoders together ask for a quarter of one GPU, and the audio encoders of a GPU for the rest of it: however Ray places the
+    former, the latter fit.
 
     Raises:
         RequestError: the request does not fit the cluster.
     """
-    smallest, largest, total = min(node_cpus), max(node_cpus), sum(node_cpus)
+    largest, total = max(node_cpus), sum(node_cpus)
     extract = config.extract
-    if extract.decode_cpus > 0.4 * largest:
+    if extract.decode_cpus > 0.9 * largest:
         raise RequestError(
             f"extract.decode_cpus: {extract.decode_cpus:g} leaves no room for encoders on nodes of {largest:g} CPUs; "
-            f"set at most {0.4 * largest:g}"
+            f"set at most {0.9 * largest:g}"
         )
     on_gpus = encoders_on_gpus(config, num_gpus)
     shared = len(on_gpus) > 1
     if "audio_encoder" in on_gpus:
         num_audio = extract.num_audio_encoders or num_gpus
-        gpus = (0.75 if shared else 1.0) / math.ceil(num_audio / num_gpus)
-        audio = _actors(num_audio, min(0.5, 0.4 * smallest / num_audio), gpus=gpus, threads=GPU_THREADS)
+        audio = _on_gpus(num_audio, (0.75 if shared else 1.0) / math.ceil(num_audio / num_gpus))
     else:
         # Threads of one actor wait for the slowest, which on a small machine shares its core with the text encoder. On a large
         # one, the weights and activations of an actor for each core would fill the memory.
         built_in = is_built_in(config.audio_encoder)
         cores = 2 if built_in else 1 if largest <= SMALL_NODE_CPUS else 4
         num_audio = extract.num_audio_encoders or sum(max(1, int(cpus // cores)) for cpus in node_cpus)
-        threads = 1 if built_in else max(1, int(total // num_audio))
-        audio = _actors(num_audio, min(0.4 * total / num_audio, 0.4 * smallest, threads), threads=threads)
+        audio = Actors(num_audio, 0.0, 1 if built_in else max(1, int(total // num_audio)))
     if "text_encoder" in on_gpus:
         num_text = extract.num_text_encoders or num_gpus
-        gpus = 0.25 / num_text if shared else 1.0 / math.ceil(num_text / num_gpus)
-        return audio, _actors(num_text, min(0.25, 0.1 * smallest / num_text), gpus=gpus, threads=GPU_THREADS)
+        return audio, _on_gpus(num_text, 0.25 / num_text if shared else 1.0 / math.ceil(num_text / num_gpus))
     num_text = extract.num_text_encoders or math.ceil(num_audio / 4)
-    threads = 1 if is_built_in(config.text_encoder) else max(1, int(total // num_audio))
-    return audio, _actors(num_text, min(0.1 * total / num_text, 0.1 * smallest, threads), threads=threads)
+    return audio, Actors(num_text, 0.0, 1 if is_built_in(config.text_encoder) else max(1, int(total // num_audio)))
 
 
-def _actors(num_actors: int, cpus: float, *, gpus: float = 0.0, threads: int) -> Actors:
-    return Actors(num_actors, _round_down(cpus), _round_down(gpus) if gpus else 0.0, threads)
+def plan_transcribers(config: Config, node_cpus: Sequence[float], num_gpus: int) -> Actors | None:
+    """Transcriber actors for the same cluster, None where none is used.
+
+    On GPUs they take their place beside the encoders by `share_gpus`.
+    """
+    if not config.transcriber.is_used:
+        return None
+    wanted = config.extract.num_transcribers
+    if "transcriber" in encoders_on_gpus(config, num_gpus):
+        num_actors = wanted or num_gpus
+        return _on_gpus(num_actors, 1.0 / math.ceil(num_actors / num_gpus))
+    cores = 1 if max(node_cpus) <= SMALL_NODE_CPUS else 4
+    num_actors = wanted or sum(max(1, int(cpus // cores)) for cpus in node_cpus)
+    return Actors(num_actors, 0.0, max(1, int(sum(node_cpus) // num_actors)))
+
+
+def share_gpus(pools: Sequence[Actors], num_gpus: int) -> list[Actors]:
+    """The pools with an equal share of a GPU for each actor that asked for any: however Ray places them, all of them fit."""
+    num_actors = sum(pool.num_actors for pool in pools if pool.num_gpus)
+    share = _round_down(1.0 / math.ceil(num_actors / num_gpus)) if num_actors else 0.0
+    return [replace(pool, num_gpus=share if pool.num_gpus else 0.0) for pool in pools]
+
+
+def _on_gpus(num_actors: int, share: float) -> Actors:
+    return Actors(num_actors, _round_down(share), GPU_THREADS)
 
 
 def _round_down(share: float) -> float:
@@ -111,28 +135,52 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: Fingerprint, se
         fingerprint: kept in the schema of the rows.
         send: told (calls, audio seconds) of every batch that is through.
     """
-    audio, text = plan_actors(config, cluster.node_cpus(), cluster.num_gpus())
-    return (
-        _read_calls(manifest, config, decode_calls)
-        .map_batches(
-            EncodeAudio,
-            fn_constructor_args=(config.audio_encoder, audio.device, audio.threads),
-            batch_format="pyarrow",
-            batch_size=config.extract.batch_size,
-            compute=ActorPoolStrategy(size=audio.num_actors),
-            num_cpus=audio.num_cpus,
-            num_gpus=audio.num_gpus,
-        )
-        .map_batches(
-            EncodeText,
-            fn_constructor_args=(config.text_encoder, text.device, text.threads, fingerprint, send),
-            batch_format="pyarrow",
-            batch_size=max(config.extract.batch_size, config.text_encoder.batch_size),
-            compute=ActorPoolStrategy(size=text.num_actors),
-            num_cpus=text.num_cpus,
-            num_gpus=text.num_gpus,
-        )
+    nodes = cluster.nodes_by_id()
+    pools = _plan_for(config, nodes.values(), on_gpus=cluster.num_gpus() > 0)
+    hearing, reading, *writing = (
+        Placement(functools.partial(_count, config, kind, pools), each.num_gpus, nodes) for kind, each in enumerate(pools)
     )
+    audio, text, *transcribers = pools
+    placements: dict[type, Placement] = {EncodeAudio: hearing, EncodeText: reading}
+    if writing:
+        placements[Transcribe] = writing[0]
+    follow_nodes(placements, config.extract.decode_cpus, config.ray.wait_sec)
+    calls = _read_calls(manifest, config, decode_calls, num_blocks=BLOCKS_PER_ENCODER * audio.num_actors)
+    for placement, each in zip(writing, transcribers, strict=True):
+        calls = placement.map_batches(
+            calls,
+            Transcribe,
+            fn_constructor_args=(config.transcriber, config.data.require_text, each.device, each.threads),
+            batch_size=config.extract.batch_size,
+        )
+    heard = hearing.map_batches(
+        calls,
+        EncodeAudio,
+        fn_constructor_args=(config.audio_encoder, audio.device, audio.threads),
+        batch_size=config.extract.batch_size,
+    )
+    return reading.map_batches(
+        heard,
+        EncodeText,
+        fn_constructor_args=(config.text_encoder, text.device, text.threads, fingerprint, send),
+        batch_size=max(config.extract.batch_size, config.text_encoder.batch_size),
+    )
+
+
+def _plan_for(config: Config, nodes: Collection[Node], *, on_gpus: bool) -> list[Actors]:
+    """The pools for some nodes: audio and text encoders, and transcribers where they are used.
+
+    GPUs that join a cluster without any are no use to encoders of another arithmetic.
+    """
+    node_cpus, num_gpus = [node.cpus for node in nodes], int(sum(node.gpus for node in nodes)) if on_gpus else 0
+    audio, text = plan_actors(config, node_cpus, num_gpus)
+    transcribers = plan_transcribers(config, node_cpus, num_gpus)
+    return [audio, text] if transcribers is None else share_gpus([audio, text, transcribers], num_gpus)
+
+
+def _count(config: Config, kind: int, first: Sequence[Actors], nodes: Sequence[Node]) -> int:
+    """How many actors of one of `_plan_for`'s pools some nodes have; `first` are those that the pipeline began with."""
+    return _plan_for(config, nodes, on_gpus=any(each.num_gpus for each in first))[kind].num_actors
 
 
 def digest_planned(manifest: pa.Table, config: Config) -> pa.Table:
@@ -146,14 +194,14 @@ def digest_planned(manifest: pa.Table, config: Config) -> pa.Table:
     return pa.concat_tables(digests.iter_batches(batch_format="pyarrow", batch_size=None))
 
 
-def _read_calls(manifest: pa.Table, config: Config, read: Callable[..., pa.Table]) -> Dataset:
-    """A plan through `read`, which takes some of its rows and `data`."""
+def _read_calls(manifest: pa.Table, config: Config, read: Callable[..., pa.Table], *, num_blocks: int = 1) -> Dataset:
+    """A plan, in at least `num_blocks` if it has the calls, through `read`, which takes some rows, `data`, `transcribes`."""
     # Cut here and not by a repartition: its tasks want a whole CPU each, which the actors of a small machine do not leave.
-    blocks = Blocks(manifest, config.extract.rows_per_block)
+    blocks = Blocks(manifest, max(1, min(config.extract.rows_per_block, len(manifest) // num_blocks)))
     # Not `from_arrow`: a task for each block, of a whole CPU, would tell its length; each costs the driver 44 KiB for good.
     source: Dataset = ray.data.from_blocks(blocks)  # type: ignore[arg-type]
     return source.map_batches(
-        functools.partial(read, data=config.data),
+        functools.partial(read, data=config.reading, transcribes=config.transcriber.used_for),
         batch_format="pyarrow",
         batch_size=config.extract.batch_size,
         num_cpus=config.extract.decode_cpus,
@@ -161,23 +209,30 @@ def _read_calls(manifest: pa.Table, config: Config, read: Callable[..., pa.Table
 
 
 class Blocks(Sequence[pa.Table]):
-    """The plan in blocks of `size` calls, each made when it is asked for: no second copy of the whole plan is there.
+    """The plan in blocks of `size` calls, in the order of the archives: a worker then reads one archive at a time.
 
-    They are in the order of the archives: a worker then reads one archive at a time.
+    It is sorted once, into one chunk a column: a row that is taken from many chunks costs as much as all rows do.
     """
 
     def __init__(self, manifest: pa.Table, size: int) -> None:
-        self.manifest = manifest
-        self.order = pc.sort_indices(manifest, [("audio_container", "ascending"), ("audio_member", "ascending")])
+        # Texts of more than 2 GiB, tens of millions of ids, are more than the offsets of a string column reach.
+        is_text = [pa.types.is_string(kind) for kind in manifest.schema.types]
+        fields = [
+            field.with_type(pa.large_string()) if text else field for field, text in zip(manifest.schema, is_text, strict=True)
+        ]
+        whole = manifest.cast(pa.schema(fields)).combine_chunks()
+        self.manifest = whole.take(pc.sort_indices(whole, [("audio_container", "ascending"), ("audio_member", "ascending")]))
         self.size = size
 
     def __len__(self) -> int:
-        return math.ceil(len(self.order) / self.size)
+        return math.ceil(len(self.manifest) / self.size)
 
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self.manifest.take(self.order.slice(index * self.size, self.size))
+        start = index * self.size
+        # Not a slice, which may be sent with all that it is a view of.
+        return self.manifest.take(pa.array(range(start, min(start + self.size, len(self.manifest)))))
 
 
 class Progress:
@@ -191,7 +246,8 @@ class Progress:
 
     def __call__(self, batches: list[tuple[float, float]]) -> None:
         """Count some batches and log one line."""
-        self.calls += sum(calls for calls, _ in batches)
+        # Batches that were under way on a node when it was lost come twice.
+        self.calls = min(self.num_calls, self.calls + sum(calls for calls, _ in batches))
         self.audio_sec += sum(seconds for _, seconds in batches)
         elapsed = time.monotonic() - self.started
         left = elapsed * (self.num_calls - self.calls) / self.calls

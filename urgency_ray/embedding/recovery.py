@@ -91,10 +91,19 @@ class Left:
         parts, is_doubtful = [], _are_in(self._rows, self.doubtful)
         for file, part in self._parts.items():
             if is_doubtful[part].any():
-                rows = pq.read_table(file, filesystem=self._filesystem, columns=COMPARED_COLUMNS, partitioning=None)
+                rows = self._read_compared(file)
                 parts.append(digest_rows(rows.filter(pa.array(is_doubtful[part]))))
         same = _pairs(sum_digests(pa.concat_tables(parts))) & _pairs(digests)
         return pa.array(sorted(call_id for call_id, _ in same), pa.string())
+
+    def _read_compared(self, file: str) -> pa.Table:
+        """`COMPARED_COLUMNS` of a file, with nulls for what an older version did not write."""
+        there = [name for name in COMPARED_COLUMNS if name in pq.read_schema(file, filesystem=self._filesystem).names]
+        rows = pq.read_table(file, filesystem=self._filesystem, columns=there, partitioning=None)
+        for name in COMPARED_COLUMNS:
+            if name not in there:
+                rows = rows.append_column(name, pa.nulls(len(rows), pa.string()))
+        return rows
 
     def is_settled(self, kept: pa.Array) -> bool:
         """Whether `keep` has nothing to do."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,14 +33,21 @@ def finite_rows(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(vectors).all(axis=1))
 
 
-def reject_rows(table: pa.Table, rows: NDArray[np.int64], detail: str) -> pa.Table:
-    """The table with `rows` rejected as invalid_embedding."""
+def reject_rows(table: pa.Table, rows: NDArray[np.int64], detail: str, reason: Reason = Reason.INVALID_EMBEDDING) -> pa.Table:
+    """The table with `rows` rejected."""
+    outcome = {"status": Status.REJECTED.value, "reason": reason.value, "detail": detail}
+    return put_values(table, rows, {name: [value] * len(rows) for name, value in outcome.items()})
+
+
+def put_values(table: pa.Table, rows: NDArray[np.int64], columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """The table with other values at `rows` (K,) of some of its columns."""
     chosen = np.zeros(len(table), bool)
     chosen[rows] = True
-    for name, value in (("status", Status.REJECTED), ("reason", Reason.INVALID_EMBEDDING), ("detail", detail)):
+    for name, values in columns.items():
         position = table.schema.get_field_index(name)
-        column = pc.if_else(pa.array(chosen), str(value), table[name])
-        table = table.set_column(position, table.schema.field(position), column)
+        field = table.schema.field(position)
+        column = pc.replace_with_mask(table[name].combine_chunks(), pa.array(chosen), pa.array(values, field.type))
+        table = table.set_column(position, field, column)
     return table
 
 

@@ -1,4 +1,4 @@
-"""The three stages that `pipeline` strings together, each a function of an Arrow table. They know no Ray.
+"""The stages that `pipeline` strings together but for `transcription`, each a function of an Arrow table. They know no Ray.
 
 A call that cannot be used flows on as a row with `status=rejected`, a reason and a detail; an exception here is a bug.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,21 +25,43 @@ from urgency_ray.encoders.base import SAMPLE_RATE_HZ, AudioEmbeddings, TextEmbed
 from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text_encoder
 from urgency_ray.errors import Reason, Reject
 from urgency_ray.fingerprint import Fingerprint
-from urgency_ray.schema import CALLER, OUTCOME_FIELDS, ROW_FIELDS, Status, embedding_schema
+from urgency_ray.schema import CALLER, OUTCOME_FIELDS, ROW_FIELDS, WORD_ERROR_FIELDS, Status, TextSource, embedding_schema
 from urgency_ray.storage import suffix
 
 Row = dict[str, Any]
 """A row of a table, or what is known of one so far: values by column."""
 
-DECODED_SCHEMA = pa.schema([*ROW_FIELDS, pa.field("waveform", pa.large_binary()), *OUTCOME_FIELDS])
+Transcribes = Literal["never", "missing", "always"]
+
+DECODED_SCHEMA = pa.schema([*ROW_FIELDS, *WORD_ERROR_FIELDS, pa.field("waveform", pa.large_binary()), *OUTCOME_FIELDS])
 """Between decoding and the audio encoder; `waveform` is float32 samples at 16 kHz, as bytes that cross Arrow uncopied."""
 
 
-def decode_calls(manifest: pa.Table, data: DataConfig) -> pa.Table:
-    """Read, check and decode calls: manifest rows to rows of `DECODED_SCHEMA`."""
+def decode_calls(manifest: pa.Table, data: DataConfig, transcribes: Transcribes = "never") -> pa.Table:
+    """Read, check and decode calls: manifest rows to rows of `DECODED_SCHEMA`.
+
+    Args:
+        manifest: rows of `MANIFEST_SCHEMA` or `LISTED_SCHEMA`.
+        data: as `Config.reading` has it.
+        transcribes: see `TranscriberConfig.used_for`.
+    """
     calls = [_decode_call(call, data) for call in manifest.to_pylist()]
     rows = [row | {"num_call_rows": len(call)} for call in calls for row in call]
-    return pa.Table.from_pylist(rows, schema=DECODED_SCHEMA)
+    return to_decoded(rows, transcribes)
+
+
+def to_decoded(rows: Sequence[Row], transcribes: Transcribes) -> pa.Table:
+    """Rows as a table of `DECODED_SCHEMA`, which says of each where its words come from, or shall come from."""
+    return pa.Table.from_pylist([row | {"text_source": _source(row, transcribes)} for row in rows], schema=DECODED_SCHEMA)
+
+
+def _source(row: Row, transcribes: Transcribes) -> TextSource | None:
+    if row["status"] != Status.EMBEDDED:
+        return None
+    is_said = has_words(row["text"])
+    if transcribes == "always" or (transcribes == "missing" and not is_said):
+        return TextSource.TRANSCRIBER
+    return TextSource.LABEL if is_said else None
 
 
 def _decode_call(call: Row, data: DataConfig) -> list[Row]:
@@ -170,7 +192,8 @@ def _utterance_row(call: Row, position: int, utterance: Utterance, waveform: NDA
         return rejected(row | {"start_ms": start_ms, "end_ms": end_ms}, reject)
 
 
-def _prepare_process(threads: int) -> None:
+def prepare_process(threads: int) -> None:
+    """Set how torch works in this process."""
     # Both settings are of the whole process: an actor's, which has one encoder and no more, or the driver's of an `import`.
     import torch
 
@@ -185,7 +208,7 @@ class EncodeAudio:
 
     def __init__(self, config: AudioEncoderConfig, device: str, threads: int) -> None:
         if not is_built_in(config):
-            _prepare_process(threads)
+            prepare_process(threads)
         self.encoder = load_audio_encoder(config, device)
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -207,7 +230,7 @@ class EncodeText:
         self, config: TextEncoderConfig, device: str, threads: int, fingerprint: Fingerprint | None, send: Callable[[Any], None]
     ) -> None:
         if not is_built_in(config):
-            _prepare_process(threads)
+            prepare_process(threads)
         self.encoder = load_text_encoder(config, device)
         self.fingerprint = fingerprint
         self.send = send

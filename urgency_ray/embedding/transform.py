@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from urgency_ray import __version__
 from urgency_ray.config import ENCODER_SECTIONS, Config
@@ -12,41 +15,69 @@ from urgency_ray.encoders.load import has_weights, is_built_in, resolve_weights
 from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Fingerprint, Transform
 
+if TYPE_CHECKING:
+    # It brings PyTorch, which a run of built-in encoders never needs here.
+    from urgency_ray.encoders.arithmetic import Arithmetic
+
+log = logging.getLogger(__name__)
+
+Ask = Callable[..., "list[Arithmetic]"]
+"""`cluster.ask_nodes` of a question about arithmetic."""
+
 COMMIT = re.compile("[0-9a-f]{40}")
+ROUNDED = ("bfloat16", "float16")
+"""Arithmetics that are float32's but for rounding; not every machine has them."""
 OF_THE_CALLS = ("data.require_urgency", "data.pcm_rate_hz")
 """Fields that say what calls are like: new ones may be otherwise than those that a model was trained on."""
 
 
 def pin_revisions(config: Config) -> Config:
-    """`config` with the commits that the encoders' names stand for today, so that every actor, and `predict`, loads the same.
+    """`config` with the commits that its models' names stand for today, so that every actor, and `predict`, loads the same.
 
     Raises:
-        RequestError: an encoder's name stands for nothing that can be loaded.
+        RequestError: a name stands for nothing that can be loaded.
     """
-    sections = {key: getattr(config, key) for key in ENCODER_SECTIONS}
+    sections = {key: getattr(config, key) for key in config.making_sections}
     weights = {key: resolve_weights(section) for key, section in sections.items() if not Path(section.name).is_dir()}
     commits = {f"{key}.revision": value for key, value in weights.items() if COMMIT.fullmatch(value)}
     return config.replace(commits) if commits else config
 
 
 def open_arithmetic(config: Config) -> list[str]:
-    """The encoder sections whose arithmetic is `auto` still: that of a built-in encoder does not matter."""
-    sections = {key: getattr(config, key) for key in ENCODER_SECTIONS}
+    """The sections whose arithmetic is `auto` still: that of a built-in encoder does not matter."""
+    sections = {key: getattr(config, key) for key in config.making_sections}
     return [key for key, section in sections.items() if section.dtype == "auto" and not is_built_in(section)]
 
 
-def pin_arithmetic(config: Config, num_gpus: int) -> Config:
-    """`config` with what `auto` stands for on a cluster of `num_gpus` GPUs: a rerun elsewhere must not mix arithmetics.
+def pin_arithmetic(config: Config, num_gpus: int, ask: Ask) -> Config:
+    """`config` with what `auto` stands for on a cluster of `num_gpus` GPUs: what all nodes can, so that arithmetics do not mix.
+
+    Args:
+        config: the whole config.
+        num_gpus: GPUs of the cluster.
+        ask: `cluster.ask_nodes`.
 
     Raises:
         RequestError: there is no GPU, and the config wants one.
+        UnreachableError: a node gives no answer.
     """
     on_gpus = encoders_on_gpus(config, num_gpus)
-    return config.replace({f"{key}.dtype": "bfloat16" if key in on_gpus else "float32" for key in open_arithmetic(config)})
+    fields: dict[str, str] = {}
+    chosen: dict[str, Arithmetic] = {}
+    for key in open_arithmetic(config):
+        from urgency_ray.encoders.arithmetic import best_arithmetic, most_exact
+
+        device = "cuda" if key in on_gpus else "cpu"
+        if device not in chosen:
+            chosen[device] = most_exact(ask(functools.partial(best_arithmetic, device), on_gpu=device == "cuda"))
+        dtype, reason = chosen[device]
+        log.info("%s %s computes in %s: %s", key.replace("_", " "), getattr(config, key).name, dtype, reason)
+        fields[f"{key}.dtype"] = dtype
+    return config.replace(fields)
 
 
 def encoders_on_gpus(config: Config, num_gpus: int) -> list[str]:
-    """The encoder sections whose encoders run on GPUs where a cluster has `num_gpus` of them: each decides for itself.
+    """The sections whose encoders, or transcriber, run on GPUs where a cluster has `num_gpus` of them: each decides for itself.
 
     Raises:
         RequestError: there is no GPU, and the config wants one, or an encoder there would compute in what GPUs do not have.
@@ -54,7 +85,7 @@ def encoders_on_gpus(config: Config, num_gpus: int) -> list[str]:
     wanted = config.extract.use_gpu if config.extract.use_gpu is not None else num_gpus > 0
     if wanted and not num_gpus:
         raise RequestError("extract.use_gpu: true, but the cluster has no GPU; set it to false or null")
-    chosen = [key for key in ENCODER_SECTIONS if wanted and not is_built_in(getattr(config, key))]
+    chosen = [key for key in config.making_sections if wanted and not is_built_in(getattr(config, key))]
     for key in chosen:
         if getattr(config, key).dtype == "int8":
             raise RequestError(f"{key}.dtype: int8 runs on CPUs; choose auto, or set extract.use_gpu to false")
@@ -65,17 +96,22 @@ def make_fingerprint(config: Config) -> Fingerprint:
     """That of the embeddings that `config` makes here and now.
 
     Raises:
-        RequestError: an encoder's name stands for nothing that can be loaded.
+        RequestError: the name of an encoder, or of the transcriber, stands for nothing that can be loaded.
     """
-    return Fingerprint.of(config, {key: resolve_weights(getattr(config, key)) for key in ENCODER_SECTIONS}, __version__)
+    weights = {key: resolve_weights(getattr(config, key)) for key in config.making_sections}
+    return Fingerprint.of(config, weights, __version__)
 
 
-def repeat_transform(config: Config, kept: dict[str, Any]) -> Config:
-    """`config` with the encoders and call handling of a model's transform; unlabelled calls are welcome.
+def repeat_transform(config: Config, kept: dict[str, Any], *, reads: bool = True) -> Config:
+    """`config` with the encoders, transcriber and call handling of a model's transform; unlabelled calls are welcome.
+
+    A transcriber of the user's stands where the model has none: its calls had words. One that wrote down what calls lacked may
+    be done without, `transcriber.use: never`.
 
     Args:
         config: the user's: where calls and encoders lie, and how much is done at once.
         kept: `UrgencyClassifier.transform`.
+        reads: whether the model takes words; else nothing is transcribed for it.
 
     Raises:
         RequestError: the model does not say what made its embeddings (it was trained on imported ones), its encoder's weights
@@ -86,8 +122,42 @@ def repeat_transform(config: Config, kept: dict[str, Any]) -> Config:
             "--model: was trained on imported embeddings and does not know what made them; it cannot hear new calls"
         )
     transform = Transform.model_validate(kept)
+    if not reads:
+        config = config.replace({"transcriber.use": "never"})
+    if config.transcriber.use == "never" and (not reads or transform.transcriber.get("use") == "missing"):
+        transform = transform.without_transcriber()
+    fields, named = _repeat_fields(config, transform)
+    # They were the choice of a processor that has them, and one without takes float32: the same transform but for rounding.
+    made_by = [*ENCODER_SECTIONS, *(["transcriber"] if transform.transcriber else [])]
+    by_device = [key for key in made_by if getattr(transform, key)["dtype"] in ROUNDED]
+    fields |= {f"{key}.dtype": "auto" for key in by_device}
+    config = config.replace(fields | {"data.require_urgency": False})
+    ignored = {
+        *(field.removeprefix("data.") for field in OF_THE_CALLS),
+        "code_version",
+        *(f"{key}.name" for key in named),
+        *(f"{key}.dtype" for key in by_device),
+    }
+    assert transform.fingerprint is not None
+    weights = {key: transform.fingerprint.weights(key) for key in made_by}
+    for key in made_by:
+        if key not in named:
+            _refuse_missing_folder(config, key, weights[key])
+    made_here = make_fingerprint(config)
+    differences = transform.fingerprint.differences(made_here if transform.transcriber else made_here.without_transcriber())
+    for key in made_by:
+        if f"{key}.weights" in differences and has_weights(getattr(config, key), weights[key]):
+            ignored.add(f"{key}.weights")
+    if lines := [f"{field}: {words}" for field, words in differences.items() if field not in ignored]:
+        raise RequestError(f"--model: its transform cannot be repeated here: {'; '.join(lines)}")
+    return config
+
+
+def _repeat_fields(config: Config, transform: Transform) -> tuple[dict[str, Any], list[str]]:
+    """The fields of a transform that `config` leaves to it, and the sections whose models `config` names otherwise."""
     given, default = config.model_dump(), Config().model_dump()
-    fields, named = {}, []
+    fields: dict[str, Any] = {}
+    named: list[str] = []
     for dotted, value in transform.fields().items():
         section, field = dotted.split(".")
         wanted = given[section][field]
@@ -105,28 +175,7 @@ def repeat_transform(config: Config, kept: dict[str, Any]) -> Config:
                 f"--{dotted}: {wanted}, but the model's embeddings were made with {value}, and predict repeats what made them; "
                 "leave it out"
             )
-    # bfloat16 was the choice of a GPU, and a CPU without it takes float32: the same transform but for rounding.
-    by_device = [key for key in ENCODER_SECTIONS if getattr(transform, key)["dtype"] == "bfloat16"]
-    fields |= {f"{key}.dtype": "auto" for key in by_device}
-    config = config.replace(fields | {"data.require_urgency": False})
-    ignored = {
-        *(field.removeprefix("data.") for field in OF_THE_CALLS),
-        "code_version",
-        *(f"{key}.name" for key in named),
-        *(f"{key}.dtype" for key in by_device),
-    }
-    assert transform.fingerprint is not None
-    weights = {key: transform.fingerprint.encoder(key).get("weights", "") for key in ENCODER_SECTIONS}
-    for key in ENCODER_SECTIONS:
-        if key not in named:
-            _refuse_missing_folder(config, key, weights[key])
-    differences = transform.fingerprint.differences(make_fingerprint(config))
-    for key in ENCODER_SECTIONS:
-        if f"{key}.weights" in differences and has_weights(getattr(config, key), weights[key]):
-            ignored.add(f"{key}.weights")
-    if lines := [f"{field}: {words}" for field, words in differences.items() if field not in ignored]:
-        raise RequestError(f"--model: its transform cannot be repeated here: {'; '.join(lines)}")
-    return config
+    return fields, named
 
 
 def _refuse_missing_folder(config: Config, key: str, weights: str) -> None:

@@ -1,1 +1,1 @@
-"""Audio and text encoders: load once, encode a batch, pool. They know no Ray."""
+"""Audio and text encoders, and transcribers: load once, take a batch. They know no Ray."""

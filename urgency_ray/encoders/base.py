@@ -1,4 +1,4 @@
-"""What an encoder gives, whatever is behind it."""
+"""What an encoder, or a transcriber, gives, whatever is behind it."""
 
 from __future__ import annotations
 
@@ -76,6 +76,20 @@ class TextEncoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> TextEmbeddings:
         """Embed texts."""
+        ...
+
+
+class Transcriber(Protocol):
+    """Turns waveforms into words; those of a waveform do not depend on the others in the batch."""
+
+    sample_rate_hz: int
+
+    def transcribe(self, waveforms: Sequence[NDArray[np.float32]]) -> list[str | None]:
+        """What is said in mono waveforms (float32, `sample_rate_hz`, any lengths above zero).
+
+        Returns:
+            The words of each, as the model spells them, "" where it hears none; None where it gave NaN or infinite values.
+        """
         ...
 
 

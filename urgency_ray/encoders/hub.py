@@ -1,4 +1,4 @@
-"""Hugging Face encoders by name or folder: loading, what identifies their weights, their arithmetic."""
+"""Hugging Face models by name or folder: loading, what identifies their weights, their arithmetic."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
-from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig
-from urgency_ray.encoders.cpu import quantise, use_front_end
+from urgency_ray.config import AudioEncoderConfig, TextEncoderConfig, TranscriberConfig
+from urgency_ray.encoders.arithmetic import best_arithmetic, recompute_overflows
+from urgency_ray.encoders.cpu import pack, quantise, use_front_end
 from urgency_ray.huggingface import load_checkpoint, load_pretrained
 
 # Weights and their index, configurations and fast tokenizers; word lists, merges and sentencepiece models of the others.
@@ -25,24 +26,54 @@ UNREAD = re.compile(
 SAFETENSORS = {"model.safetensors", "model.safetensors.index.json"}
 
 
-def load_transformer(kind: str, config: AudioEncoderConfig | TextEncoderConfig, device: str) -> tuple[nn.Module, torch.dtype]:
-    """The model of `config` on `device`, ready to encode, and the floating type that it computes in.
+def load_transformer(
+    kind: str,
+    config: AudioEncoderConfig | TextEncoderConfig | TranscriberConfig,
+    device: str,
+    architecture: Any = None,
+) -> tuple[Any, torch.dtype]:
+    """The model of `config` on `device`, ready to work, and the floating type that it computes in.
+
+    Args:
+        kind, architecture: as in `load_checkpoint`.
+        config: names the model.
+        device: torch device.
 
     Raises:
         RequestError: it cannot be loaded.
     """
-    dtype = {"auto": torch.bfloat16 if device.startswith("cuda") else torch.float32, "bfloat16": torch.bfloat16}.get(
-        config.dtype, torch.float32
-    )
-    model: nn.Module = load_checkpoint(kind, config.name, dtype=dtype, revision=config.revision)
+    name = best_arithmetic(device).dtype if config.dtype == "auto" else config.dtype
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name, torch.float32)
+    assert config.name is not None
+    source: dict[str, Any] = {"dtype": dtype, "revision": config.revision, "architecture": architecture}
+    model: Any = load_checkpoint(kind, config.name, **source)
     if device == "cpu":
-        use_front_end(model)
-    if config.dtype == "int8":
+        use_front_end(model.base_model)
+    if name == "int8":
         quantise(model)
+    if device == "cpu" and dtype is torch.bfloat16:
+        pack(model)
+    if dtype is torch.float16 and not model.can_generate():
+        recompute_overflows(model)
     return model.to(device).eval(), dtype
 
 
-def identify_weights(name: str, revision: str | None) -> str:
+def load_processors(kind: str, config: TranscriberConfig) -> tuple[Any, Any]:
+    """The feature extractor and the tokenizer of a model that has both.
+
+    Raises:
+        RequestError: one of them cannot be loaded.
+    """
+    name = config.name
+    assert name is not None
+    source: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
+    make_extractor: Any = AutoFeatureExtractor.from_pretrained
+    make_tokenizer: Any = AutoTokenizer.from_pretrained
+    extractor = load_pretrained(kind, name, lambda: make_extractor(name, **source))
+    return extractor, load_pretrained(kind, name, lambda: make_tokenizer(name, **source))
+
+
+def identify_weights(kind: str, name: str, revision: str | None) -> str:
     """The commit of a Hub model, or a digest of those files of a folder that loading reads.
 
     Version 0.2.0 digested all files of a folder: where it holds others, too, its models still predict (`load.has_weights`), but
@@ -52,7 +83,7 @@ def identify_weights(name: str, revision: str | None) -> str:
         RequestError: there is no such model or folder.
     """
     folder = Path(name)
-    load_pretrained("pretrained", name, lambda: AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False))
+    load_pretrained(kind, name, lambda: AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False))
     if folder.is_dir():
         return digest_files(loaded_files(folder))
     # The Hub's cache keeps what was just loaded below the commit that the name stands for.

@@ -46,9 +46,9 @@ class PretrainedAudioEncoder:
         self.batch_size = config.batch_size or (64 if device.startswith("cuda") else 8)
         source: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
         from_pretrained: Any = AutoFeatureExtractor.from_pretrained
-        extractor = load_pretrained("audio", config.name, lambda: from_pretrained(config.name, **source))
+        extractor = load_pretrained("audio encoder", config.name, lambda: from_pretrained(config.name, **source))
         self.model: Any
-        self.model, self.dtype = load_transformer("audio", config, device)
+        self.model, self.dtype = load_transformer("audio encoder", config, device)
         self.inputs = choose_inputs(config.name, extractor, self.model.config)
         self.sample_rate_hz = self.inputs.sample_rate_hz
         # What is heard at a time, be it silence: None where a window is as long as what it holds.

@@ -42,7 +42,7 @@ class PretrainedTextEncoder:
         self.device = device
         self.tokenizer = load_tokenizer(config)
         self.model: Any
-        self.model, _ = load_transformer("text", config, device)
+        self.model, _ = load_transformer("text encoder", config, device)
         kind = self.model.config.model_type
         if kind in SEE_PADDING:
             raise RequestError(

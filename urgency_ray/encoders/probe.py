@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urgency_ray.config import ENCODER_SECTIONS, AudioEncoderConfig, Config, TextEncoderConfig
+from urgency_ray.config import AudioEncoderConfig, Config, TextEncoderConfig, TranscriberConfig
 from urgency_ray.encoders.base import SAMPLE_RATE_HZ, AudioEncoder
-from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text_encoder
+from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text_encoder, load_transcriber
 from urgency_ray.encoders.settings import read_sentence_settings
 from urgency_ray.errors import RequestError
 
@@ -31,7 +31,7 @@ TEXTS = (
 )
 LEAST_DIFFERENCE = 1e-4
 """Between vectors of different inputs, as a share of their length: much more than rounding, much less than any meaning."""
-ROUNDING = {"float32": 1e-2, "bfloat16": 5e-2, "int8": 5e-2, "auto": 5e-2}
+ROUNDING = {"float32": 1e-2, "bfloat16": 5e-2, "float16": 5e-2, "int8": 5e-2, "auto": 5e-2}
 """Between the vectors that an input gets alone and in a batch, as a share of their length. Padding may move the last digits."""
 MOST_UNKNOWN, SOME_UNKNOWN = 0.5, 0.1
 """Shares of a corpus' tokens that the vocabulary does not know: from the first on it is refused, from the second on told."""
@@ -43,23 +43,29 @@ MOST_LETTERS = 160
 
 
 def probe_encoders(config: Config) -> None:
-    """Load and try both encoders of a config, on a GPU where this process sees one and may use it; built-in ones need no proof.
+    """Load and try both encoders of a config, and its transcriber; built-in ones need no proof.
 
-    On a CPU bfloat16 is tried as float32: without the instructions for it, which the nodes' GPUs have, it would take minutes.
+    They are tried on a GPU where this process sees one and may use it. A CPU without the instructions for bfloat16 or
+    float16, which the nodes may have, tries float32 instead: it would take minutes.
 
     Raises:
-        RequestError: as `probe_audio_encoder` and `probe_text_encoder` do.
+        RequestError: as `probe_audio_encoder`, `probe_text_encoder` and `probe_transcriber` do.
     """
-    if is_built_in(config.audio_encoder) and is_built_in(config.text_encoder):
+    if all(is_built_in(getattr(config, key)) for key in config.making_sections):
         return
     import torch
 
     device = "cuda" if config.extract.use_gpu is not False and torch.cuda.is_available() else "cpu"
     if device == "cpu":
-        half = [key for key in ENCODER_SECTIONS if getattr(config, key).dtype == "bfloat16"]
+        from urgency_ray.encoders.arithmetic import best_arithmetic
+
+        here = best_arithmetic(device).dtype
+        dtypes = {key: getattr(config, key).dtype for key in config.making_sections}
+        half = [key for key, dtype in dtypes.items() if dtype in ("bfloat16", "float16") and dtype != here]
         config = config.replace({f"{key}.dtype": "float32" for key in half})
     probe_audio_encoder(config.audio_encoder, device)
     probe_text_encoder(config.text_encoder, device)
+    probe_transcriber(config.transcriber, device)
 
 
 def probe_audio_encoder(config: AudioEncoderConfig, device: str = "cpu") -> None:
@@ -98,6 +104,27 @@ def probe_text_encoder(config: TextEncoderConfig, device: str = "cpu") -> None:
     if others := _sentence_settings(config):
         words = "as a sentence-transformers model it says %s, which is not taken; --text_encoder.pooling auto takes it"
         log.warning(f"warning: %s: {words}", name, ", ".join(others))
+
+
+def probe_transcriber(config: TranscriberConfig, device: str = "cpu") -> None:
+    """Load the transcriber, where one is used, and hear two sounds with it, whatever it makes of them.
+
+    Raises:
+        RequestError: it cannot be loaded, hears another sample rate, or computes no finite values.
+    """
+    if not config.is_used:
+        return
+    name = f"transcriber {config.name}"
+    with _blamed(name):
+        transcriber = load_transcriber(config, device)
+        if transcriber.sample_rate_hz != SAMPLE_RATE_HZ:
+            raise RequestError(
+                f"{name}: hears {transcriber.sample_rate_hz} Hz, calls are decoded to {SAMPLE_RATE_HZ} Hz; choose another"
+            )
+        if None in transcriber.transcribe(_sounds()[:2]):
+            raise RequestError(
+                f"{name}: gives NaN or infinite values; set its dtype to float32, or take a whole checkpoint of it"
+            )
 
 
 def check_vocabulary(config: TextEncoderConfig, texts: Sequence[str]) -> None:

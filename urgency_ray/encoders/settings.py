@@ -76,7 +76,7 @@ def _read_architecture(config: AudioEncoderConfig | TextEncoderConfig) -> Any:
     from transformers import AutoConfig
 
     source: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
-    return load_pretrained(_kind(config), config.name, lambda: AutoConfig.from_pretrained(config.name, **source))
+    return load_pretrained(f"{_kind(config)} encoder", config.name, lambda: AutoConfig.from_pretrained(config.name, **source))
 
 
 def _number_layers(config: AudioEncoderConfig | TextEncoderConfig, architecture: Any) -> list[int]:

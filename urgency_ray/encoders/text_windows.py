@@ -39,7 +39,7 @@ def load_tokenizer(config: TextEncoderConfig) -> Any:
         RequestError: it cannot be loaded, knows no words, or cannot pad.
     """
     source: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
-    tokenizer = load_pretrained("text", config.name, lambda: AutoTokenizer.from_pretrained(config.name, **source))
+    tokenizer = load_pretrained("text encoder", config.name, lambda: AutoTokenizer.from_pretrained(config.name, **source))
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise RequestError(f"text encoder {config.name}: its tokenizer knows no words; copy its tokenizer files, too")
     if tokenizer.pad_token_id is None:

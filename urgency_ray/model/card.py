@@ -78,6 +78,11 @@ The embeddings ({{ widths.audio }} numbers of audio, {{ widths.text }} of text) 
 | {{ widths[name] }} | {{ encoder.reads }} |
 {% endfor -%}
 {%- endif %}
+{% if transcriber %}
+The words of {{ "all calls" if transcriber.use == "always" else "calls that came without" }} were written down by \
+`{{ transcriber.name }}` (revision {{ transcriber.revision or "default" }}, weights {{ transcriber.weights }}), as `predict` \
+does.
+{% endif -%}
 {% for name, weights in layer_weights.items() %}
 Layers of the {{ name }} encoder, by what each weighs (0 is what goes into the first): \
 {{ weights }}.
@@ -162,6 +167,7 @@ def write_model_card(path: Path, model: Model, metrics: dict[str, Any], counts: 
             for name, weights in name_weights(model.layer_weights, model.transform).items()
         },
         encoders={} if transform.fingerprint is None else _encoders(transform.fingerprint),
+        transcriber=None if transform.fingerprint is None else transform.fingerprint.transcriber,
         warnings=metrics["warnings"],
         blocks=[(task, name, block) for name, tasks in metrics["splits"].items() for task, block in tasks.items()],
         folds=metrics.get("folds"),

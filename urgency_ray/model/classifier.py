@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from urgency_ray import __version__
 from urgency_ray.config import ModelConfig
 from urgency_ray.model.batch import Batch
-from urgency_ray.model.call_attention import CallAttention, mean_over_calls
+from urgency_ray.model.call_attention import CallAttention, Turns, mean_over_calls
 from urgency_ray.model.layer_weights import LayerChoice, LayerWeights
 from urgency_ray.model.layers import FewTokensLayer, SixteenBitDropout
 from urgency_ray.model.saved import SavedModel
@@ -125,7 +125,12 @@ class CornHead(nn.Linear):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, in_dim) to (B, C)."""
-        conditional = super().forward(hidden).float()
+        return self.chain(super().forward(hidden))
+
+    @staticmethod
+    def chain(conditional: Tensor) -> Tensor:
+        """The linear layer's f_k (..., C - 1) to log-probabilities (..., C)."""
+        conditional = conditional.float()
         beyond = nn.functional.logsigmoid(conditional).cumsum(dim=-1)
         # The last class has no task of its own: whoever is beyond all others is there.
         return nn.functional.pad(nn.functional.logsigmoid(-conditional), (0, 1)) + nn.functional.pad(beyond, (1, 0))
@@ -238,12 +243,16 @@ class UrgencyClassifier(
 
     def explain(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
         """`forward`'s logits, and of a hierarchical model the weights (R,) of the utterances, which sum to 1 over a call."""
-        fused, weights = self._fuse(batch), None
+        return self.decide(self._fuse(batch), batch.turns)
+
+    def decide(self, fused: Tensor, turns: Turns | None) -> tuple[dict[str, Tensor], Tensor | None]:
+        """What `explain` gives, of the trunk's output or, of a linear model, of its inputs side by side (R, D)."""
+        weights = None
         if self.attention is not None:
-            assert batch.turns is not None, "a hierarchical model takes the utterances of calls"
-            fused, weights = self.attention(fused, batch.turns)
-        elif batch.turns is not None:
-            fused, weights = mean_over_calls(fused, batch.turns)
+            assert turns is not None, "a hierarchical model takes the utterances of calls"
+            fused, weights = self.attention(fused, turns)
+        elif turns is not None:
+            fused, weights = mean_over_calls(fused, turns)
         hidden = self.head(fused)
         logits = {"urgency": self.urgency(hidden)}
         if self.sentiment is not None:

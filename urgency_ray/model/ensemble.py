@@ -17,7 +17,8 @@ from urgency_ray import __version__
 from urgency_ray.config import ModelConfig
 from urgency_ray.model.batch import Batch
 from urgency_ray.model.classifier import UrgencyClassifier
-from urgency_ray.model.saved import SavedModel
+from urgency_ray.model.merged import MergedMembers, Said
+from urgency_ray.model.saved import TASKS, SavedModel
 
 
 class MemberConfig(BaseModel):
@@ -93,6 +94,7 @@ class UrgencyEnsemble(
             for member in ensemble.members
         )
         self.widths = {"audio": audio_dim, "text": text_dim}
+        self._merged: MergedMembers | None = None
 
     @classmethod
     def of(cls, members: Sequence[UrgencyClassifier], folds: Sequence[int], weights: Sequence[float]) -> Self:
@@ -137,10 +139,10 @@ class UrgencyEnsemble(
     @property
     def layer_weights(self) -> dict[str, list[float]]:
         """The mean over the members, as much as each counts, of `UrgencyClassifier.layer_weights`."""
-        told: dict[str, list[tuple[float, Tensor]]] = {}
+        told: dict[str, list[tuple[Tensor, Tensor]]] = {}
         for share, member in zip((member.weight for member in self.ensemble.members), self._classifiers(), strict=True):
             for name, weights in member.layer_weights.items():
-                told.setdefault(name, []).append((share, torch.tensor(weights)))
+                told.setdefault(name, []).append((torch.tensor([share]), torch.tensor([weights])))
         return {name: _mean(parts).tolist() for name, parts in told.items()}
 
     @property
@@ -160,15 +162,32 @@ class UrgencyEnsemble(
 
     def explain(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
         """Logarithms of the mean probabilities, which are logits, and of hierarchical members the mean weights (R,)."""
-        told: dict[str, list[tuple[float, Tensor]]] = {}
-        weights: list[tuple[float, Tensor]] = []
-        for share, member in zip((member.weight for member in self.ensemble.members), self._classifiers(), strict=True):
-            logits, attended = member.explain(batch)
-            for task, values in member.probabilities(logits).items():
-                told.setdefault(task, []).append((share, values))
-            if attended is not None:
-                weights.append((share, attended))
+        told: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        weights: list[tuple[Tensor, Tensor]] = []
+        members = list(self._classifiers())
+        for said in self._hear_members(members, batch):
+            shares = torch.tensor([self.ensemble.members[place].weight for place in said.places], device=self.device)
+            temperatures = torch.stack([members[place].temperature for place in said.places])
+            for task, logits in said.logits.items():
+                temperature = temperatures[:, TASKS.index(task), None, None]
+                told.setdefault(task, []).append((shares, (logits.float() / temperature).softmax(dim=-1)))
+            if said.weights is not None:
+                weights.append((shares, said.weights))
         return {task: _mean(values).log() for task, values in told.items()}, _mean(weights) if weights else None
+
+    def _hear_members(self, members: Sequence[UrgencyClassifier], batch: Batch) -> Iterable[Said]:
+        """What the members say: of those that can be merged at once, unless they are trained, of others one by one."""
+        alone = [*range(len(members))]
+        if not self.training and not torch.is_grad_enabled():
+            if self._merged is None or not self._merged.is_current(members):
+                self._merged = MergedMembers(members)
+            if (said := self._merged.explain(batch)) is not None:
+                yield from said
+                alone = self._merged.others
+        for place in alone:
+            logits, attended = members[place].explain(batch)
+            stacked = {task: values.unsqueeze(0) for task, values in logits.items()}
+            yield Said([place], stacked, None if attended is None else attended.unsqueeze(0))
 
     def _classifiers(self) -> Iterable[UrgencyClassifier]:
         # nn.ModuleList knows no type of its modules.
@@ -183,7 +202,8 @@ def describe_members(ensemble: UrgencyEnsemble) -> str:
     return ", ".join(f"{len(weights)} members {name} of weight {sum(weights):.2f}" for name, weights in shares.items())
 
 
-def _mean(parts: Sequence[tuple[float, Tensor]]) -> Tensor:
-    """The weighted mean of tensors; weights that do not sum to 1 are scaled so that they do."""
-    total = sum(share for share, _ in parts)
-    return torch.stack([values * (share / total) for share, values in parts]).sum(dim=0)
+def _mean(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The mean (...) of values (K, ...), weighted by shares (K,) that are scaled so as to sum to 1, both given in parts."""
+    shares, values = (torch.cat(part) for part in zip(*parts, strict=True))
+    shares = (shares / shares.sum()).view(-1, *[1] * (values.dim() - 1))
+    return (values * shares).sum(dim=0)

@@ -27,8 +27,8 @@ def load_tokenizer(config: ModelConfig) -> Any:
     from transformers import AutoConfig, AutoTokenizer
 
     name, source = config.text_encoder, {"revision": config.text_encoder_revision, "trust_remote_code": False}
-    tokenizer = load_pretrained("text", name, lambda: AutoTokenizer.from_pretrained(name, **source))
-    architecture = load_pretrained("text", name, lambda: AutoConfig.from_pretrained(name, **source))
+    tokenizer = load_pretrained("text encoder", name, lambda: AutoTokenizer.from_pretrained(name, **source))
+    architecture = load_pretrained("text encoder", name, lambda: AutoConfig.from_pretrained(name, **source))
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise RequestError(f"model.text_encoder: {name} has no fast tokenizer that pads; give a model like BERT or ELECTRA")
     tokenizer.model_max_length = longest_input(tokenizer, architecture, config.max_tokens)
@@ -50,7 +50,7 @@ def load_initial_weights(config: ModelConfig) -> tuple[dict[str, Any], dict[str,
         RequestError: it cannot be loaded.
     """
     name, revision = str(config.text_encoder), config.text_encoder_revision
-    encoder = _drop_pooler(load_checkpoint("text", name, dtype=torch.float32, revision=revision))
+    encoder = _drop_pooler(load_checkpoint("text encoder", name, dtype=torch.float32, revision=revision))
     architecture = json.loads(encoder.config.to_json_string(use_diff=False))
     architecture.pop("_name_or_path", None)
     return architecture, encoder.state_dict()

@@ -119,7 +119,7 @@ class Account:
     """
 
     def __init__(self, planned: pa.ChunkedArray) -> None:
-        self.planned = planned.combine_chunks()
+        self.planned = planned.cast(pa.large_string()).combine_chunks()
         self.has_come, self.is_predicted = (np.zeros(len(planned), bool) for _ in range(2))
         self.unplanned: set[str] = set()
         self.num_rows = 0

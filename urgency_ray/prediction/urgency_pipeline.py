@@ -7,7 +7,7 @@ import json
 import os
 import posixpath
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,7 +18,8 @@ import soundfile
 from urgency_ray.calls.files import max_audio_bytes, read_file
 from urgency_ray.calls.label import MAX_LABEL_BYTES, NO_LABEL, Label, Utterance, parse_label
 from urgency_ray.config import Config, DataConfig
-from urgency_ray.embedding.stages import DECODED_SCHEMA, EncodeAudio, EncodeText, Row, decode_content, rejected
+from urgency_ray.embedding.stages import EncodeAudio, EncodeText, Row, decode_content, rejected, to_decoded
+from urgency_ray.embedding.transcription import Transcribe
 from urgency_ray.errors import Reject, RequestError
 from urgency_ray.model.load import Model, load_model
 from urgency_ray.prediction.by_call import HEARD_FIELDS, classify_calls
@@ -58,7 +59,7 @@ class Prediction:
 
 
 class UrgencyPipeline:
-    """A model and its encoders, loaded once; safe to call from several threads, which take turns.
+    """A model, its encoders and its transcriber, loaded once; safe to call from several threads, which take turns.
 
     Args:
         model: as `load_model` gives it.
@@ -71,6 +72,9 @@ class UrgencyPipeline:
 
         self.model, self.config = model, config
         threads = torch.get_num_threads()
+        self._transcribe: Callable[[pa.Table], pa.Table] = _as_it_is
+        if config.transcriber.is_used:
+            self._transcribe = Transcribe(config.transcriber, config.data.require_text, device, threads)
         self._encode_audio = EncodeAudio(config.audio_encoder, device, threads)
         self._encode_text = EncodeText(config.text_encoder, device, threads, None, lambda _: None)
         self._classify = Classify(model, lambda _: None)
@@ -78,13 +82,14 @@ class UrgencyPipeline:
 
     @classmethod
     def from_pretrained(cls, model: str, *, device: str | None = None, **overrides: Any) -> Self:
-        """Load a model folder, and the encoders that made what it was trained on.
+        """Load a model folder, and the encoders, and transcriber, that made what it was trained on.
 
         Args:
             model: model folder of a run: a local path or a URI.
             device: of the encoders; None is `cuda` where there is one.
             overrides: config fields, as `predict` takes them: `**{"text_encoder.name": "/models/koelectra"}` where weights lie
-                elsewhere than in training.
+                elsewhere than in training, `**{"transcriber.name": "kresnik/wav2vec2-large-xlsr-korean"}` where calls come
+                without words.
 
         Raises:
             RequestError: no model there, or a transform that cannot be repeated here.
@@ -100,8 +105,9 @@ class UrgencyPipeline:
 
         Args:
             calls: each has `audio`: a path or URI, the bytes of a file, or samples (T,) or (T, channels) in -1 to 1 with their
-                `sampling_rate` in Hz; and what was said, unless the model is of audio alone: `text` (the wanted speakers'
-                words), `utterances` (dicts as in AI-Hub's JSON: text, speaker, startAt, endAt) or `label` (such a JSON's path).
+                `sampling_rate` in Hz; and what was said, unless the model is of audio alone, or has a transcriber: `text` (the
+                wanted speakers' words), `utterances` (dicts as in AI-Hub's JSON: text, speaker, startAt, endAt) or `label` (the
+                path of such a JSON).
 
         Returns:
             A `Prediction` for each call; of a model of utterances, a list of them for each call. One alone comes alone.
@@ -115,16 +121,20 @@ class UrgencyPipeline:
         return self._predict(calls) if calls else []
 
     def _predict(self, calls: Sequence[Mapping[str, Any]]) -> list[Any]:
-        decoded = [_decode(f"{number:09d}", call, self.config.data) for number, call in enumerate(calls)]
+        decoded = [_decode(f"{number:09d}", call, self.config.reading) for number, call in enumerate(calls)]
         rows = [row | {"num_call_rows": len(call)} for call in decoded for row in call]
-        table = pa.Table.from_pylist(rows, schema=DECODED_SCHEMA)
+        table = to_decoded(rows, self.config.transcriber.used_for)
         with self._turn:
-            embedded = self._encode_text(self._encode_audio(table))
+            embedded = self._encode_text(self._encode_audio(self._transcribe(table)))
             if self.model.takes_calls:
                 return [_to_prediction(row) for row in classify_calls(self.model, embedded).to_pylist()]
             said = iter(self._classify(embedded).to_pylist())
         found = [[_to_prediction(next(said), row) for row in call] for call in decoded]
         return found if self.config.data.unit == "utterance" else [call[0] for call in found]
+
+
+def _as_it_is(table: pa.Table) -> pa.Table:
+    return table
 
 
 def _decode(call_id: str, call: Mapping[str, Any], data: DataConfig) -> list[Row]:
@@ -154,8 +164,9 @@ def _read_label(call: Mapping[str, Any], data: DataConfig) -> Label:
         return Label((Utterance("0", None, None, str(call["text"]), CALLER),), None, None, None, None)
     if key == "utterances":
         content = json.dumps({"utterances": list(call["utterances"])}, ensure_ascii=False).encode()
-        return parse_label(content, require_urgency=False)
-    return parse_label(read_file(os.fspath(call["label"]), None, MAX_LABEL_BYTES), require_urgency=False)
+    else:
+        content = read_file(os.fspath(call["label"]), None, MAX_LABEL_BYTES)
+    return parse_label(content, require_urgency=False, require_text=data.require_text)
 
 
 def _read_audio(call: Mapping[str, Any], data: DataConfig) -> tuple[bytes, str]:

@@ -95,7 +95,7 @@ def _extract_view(accounts: ExtractAccounts | None) -> View:
     if accounts is None:
         return {}
     made_with = accounts.fingerprint.model_dump()
-    encoders = {name: made_with.pop(name) for name in ENCODER_SECTIONS}
+    encoders = {name: made_with.pop(name) for name in (*ENCODER_SECTIONS, "transcriber") if name in made_with}
     return {"extract": accounts, "encoders": encoders, "transform": made_with}
 
 

@@ -52,11 +52,11 @@ def _take_over(config: Config, fingerprint: Fingerprint, run_dir: str) -> Config
     for dotted in fields_of(Role.EMBEDDING):
         section, field = dotted.split(".")
         # Those of the data section stand at the top; an older version may lack a field.
-        found = made_with if section == "data" else made_with[section]
+        found = made_with if section == "data" else made_with.get(section, {"name": None})
         if field not in found:
             continue
         wanted = getattr(getattr(config, section), field)
-        stated = section in ENCODER_SECTIONS and field != "dtype" and not (field == "revision" and wanted is None)
+        stated = section in config.making_sections and field != "dtype" and not (field == "revision" and wanted is None)
         stated = stated and not _is_open(getattr(config, section).model_dump(), field)
         if stated and found[field] != wanted:
             raise RequestError(

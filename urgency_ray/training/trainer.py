@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train import CheckpointConfig, ControllerError, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 from torch import Tensor
 
 from urgency_ray import cluster, storage
+from urgency_ray.cluster import Waiting
 from urgency_ray.config import Config, TrainConfig
 from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Transform
@@ -32,6 +35,8 @@ from urgency_ray.training.worker import Orders, Task, read_result, train_worker
 
 log = logging.getLogger(__name__)
 
+DEALT_SEC = 7 * 24 * 3600
+
 
 class Trainer(TorchTrainer):
     """TorchTrainer without its PlacementGroupCleaner.
@@ -46,6 +51,19 @@ class Trainer(TorchTrainer):
         # Ray has no switch for it. By its name: where Ray moves it, nothing is lost but the wait.
         callbacks: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
         return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
+
+
+STARTS = 3
+"""Times that a group whose workers are lost while they start is started."""
+
+
+def share_workers(train: TrainConfig, nodes: Sequence[cluster.Node], use_gpu: bool) -> float | None:
+    """The largest share of a CPU, 1 / k, of which all workers fit the nodes that are left; None where none does.
+
+    As many workers as before, of less each: so many rows a step, and so the weights, are those of an unbroken training.
+    """
+    shares = (math.floor(1000 / parts) / 1000 for parts in range(1, train.num_workers + 1))
+    return next((share for share in shares if cluster.count_places(nodes, share, float(use_gpu)) >= train.num_workers), None)
 
 
 def plan_workers(train: TrainConfig, nodes: Sequence[cluster.Node]) -> tuple[bool, float]:
@@ -99,8 +117,10 @@ class Trained:
 def train_models(jobs: Sequence[Job], run_dir: str, transform: Transform) -> list[Trained]:
     """Run `fit` for each job, one after another, in one worker group of Ray Train's TorchTrainer.
 
-    To start a group takes far longer than to train a small model. Interrupted, the same jobs on the same data go on from the
-    last checkpoint; models that came to their end are not trained again. Former trainings' checkpoints are removed at the end.
+    Several workers share the batches of a model; the members of an ensemble are dealt out instead, each to one worker, without
+    a gradient to synchronise: they become what a training of one worker makes of them. To start a group takes far longer than
+    to train a small model. Interrupted, the same jobs on the same data go on from the last checkpoint; models that came to
+    their end are not trained again. Former trainings' checkpoints are removed at the end.
 
     Args:
         jobs: what to train; the first one's train section says how many workers, and where.
@@ -129,19 +149,56 @@ def train_models(jobs: Sequence[Job], run_dir: str, transform: Transform) -> lis
 
 
 def _run_workers(jobs: Sequence[Job], checkpoints: Checkpoints, use_gpu: bool, cpus: float) -> None:
+    """Train on workers of `cpus` CPUs, or of what the nodes that are left hold, once the group finds no place any more."""
+    started, waiting = 0, Waiting(jobs[0].config.ray.wait_sec)
+    while True:
+        try:
+            return _run_group(jobs, checkpoints, use_gpu, cpus)
+        except ControllerError as error:
+            if isinstance(error.controller_failure, WorkerGroupStartupFailedError) and (started := started + 1) < STARTS:
+                log.warning("warning: workers were lost while they started: starting them again")
+            elif not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+                raise
+        cpus = _plan_again(jobs[0].config.train, use_gpu, cpus, waiting)
+
+
+def _plan_again(train: TrainConfig, use_gpu: bool, cpus: float, waiting: Waiting) -> float:
+    nodes = cluster.nodes()
+    if cluster.count_places(nodes, cpus, float(use_gpu)) >= train.num_workers:
+        waiting.say(f"{train.num_workers} workers of {cpus:g} CPUs" + (" and a GPU" if use_gpu else ""))
+        return cpus
+    fewer = next(
+        (
+            float(wish)
+            for wish in range(int(max(node.cpus for node in nodes)), 0, -1)
+            if cluster.count_places(nodes, wish, float(use_gpu)) >= train.num_workers
+        ),
+        share_workers(train, nodes, use_gpu),
+    )
+    if fewer is None:
+        waiting.say(f"{train.num_workers} workers, which the nodes that are left do not hold")
+        return cpus
+    log.warning("warning: a node was lost: training goes on with %d workers of %g CPUs each", train.num_workers, fewer)
+    return fewer
+
+
+def _run_group(jobs: Sequence[Job], checkpoints: Checkpoints, use_gpu: bool, cpus: float) -> None:
     train = jobs[0].config.train
     tasks = tuple(Task(job.name, job.config, job.shared, checkpoints.result(job.name)) for job in jobs)
+    dealt = train.members is not None and 1 < train.num_workers <= len(jobs)
     with cluster.Relay(_log_epochs, every_sec=1.0) as send:
         # The types that Ray declares are those of its older Train, whose workers return nothing.
         result: Any = Trainer(
-            functools.partial(train_worker, Orders(tasks, cpus, send)),  # type: ignore[arg-type]
+            functools.partial(train_worker, Orders(tasks, dealt, cpus, send)),  # type: ignore[arg-type]
+            # Workers whose members take longer than those of others are waited for.
+            torch_config=TorchConfig(backend="gloo", timeout_s=DEALT_SEC) if dealt else None,
             scaling_config=ScalingConfig(num_workers=train.num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}),
             run_config=RunConfig(
                 # A finished run's name would give back the old result: the name says what the result depends on.
                 name=checkpoints.name,
                 storage_path=checkpoints.root,
                 checkpoint_config=CheckpointConfig(num_to_keep=train.keep_checkpoints),
-                failure_config=FailureConfig(max_failures=train.max_failures),
+                failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=0),  # type: ignore[call-arg]
             ),
         ).fit()
     if result.return_value is not None:

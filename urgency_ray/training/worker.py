@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ SAVE_SEC = 5.0
 second."""
 RESULT = ("best_model", "history")
 """What stays of the last epoch's state once a model has come to its end."""
+
+Send = Callable[[tuple[str, dict[str, Any]]], None]
+"""Tells the driver the name of a model and the metrics of one of its epochs."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,17 @@ class Orders:
     """What the driver gives each worker.
 
     Attributes:
-        tasks: the models, trained one after another, all workers at one of them.
+        tasks: the models, in their order.
+        dealt: whether each is trained by one worker, who takes every so manieth, as a training of one worker would; else all
+            workers are at one model, and share its batches.
         cpus: logical CPUs of one worker, and so its threads.
-        send: tells the driver the name of a model and the metrics of one of its epochs.
+        send: tells the driver of an epoch.
     """
 
     tasks: tuple[Task, ...]
+    dealt: bool
     cpus: float
-    send: Callable[[tuple[str, dict[str, Any]]], None]
+    send: Send
 
 
 def read_result(location: str) -> State:
@@ -74,6 +80,12 @@ def train_worker(orders: Orders) -> FloatingPointError | RequestError | None:
         Why the training could not go on, for the driver to raise, the same on all workers; None where it came to its end.
     """
     torch.set_num_threads(max(1, int(orders.cpus)))
+    if orders.dealt:
+        context = ray.train.get_context()
+        error = _train_each(orders.tasks[context.get_world_rank() :: context.get_world_size()], orders.send)
+        errors: list[FloatingPointError | RequestError | None] = [None] * context.get_world_size()
+        dist.all_gather_object(errors, error)
+        return next((error for error in errors if error is not None), None)
     resume = _load_checkpoint()
     for task in orders.tasks:
         if storage.exists(task.result):
@@ -84,6 +96,35 @@ def train_worker(orders: Orders) -> FloatingPointError | RequestError | None:
             # Raised here, it would be tried again `train.max_failures` times, and come to the same end.
             return error
     return None
+
+
+def _train_each(tasks: Sequence[Task], send: Send) -> FloatingPointError | RequestError | None:
+    """Train models by this worker alone. Ray Train's checkpoints are of all workers at once: these lie beside the results."""
+    for task in tasks:
+        if storage.exists(task.result):
+            continue
+        try:
+            _train_alone(task, send)
+        except (FloatingPointError, RequestError) as error:
+            return error
+    return None
+
+
+def _train_alone(task: Task, send: Send) -> None:
+    checkpoint, saved = f"{task.result}.state", time.monotonic()
+
+    def report(epoch: Epoch) -> None:
+        nonlocal saved
+        send((task.name, epoch.metrics))
+        if epoch.last:
+            storage.write_bytes(task.result, _pack({name: epoch.state()[name] for name in RESULT}))
+        elif _is_regular(task, epoch) or (epoch.improved and time.monotonic() - saved > SAVE_SEC):
+            storage.write_bytes(checkpoint, _pack(epoch.state()))
+            saved = time.monotonic()
+
+    resume = _read_state(storage.read_bytes(checkpoint)) if storage.exists(checkpoint) else None
+    fit(task.config, task.data.get(), report, device=ray.train.torch.get_device(), resume=resume, alone=True)
+    storage.remove_file(checkpoint)
 
 
 class Clock:
@@ -104,7 +145,7 @@ class Clock:
         self.saved = time.monotonic()
 
 
-def _train(task: Task, send: Callable[[tuple[str, dict[str, Any]]], None], resume: State | None) -> None:
+def _train(task: Task, send: Send, resume: State | None) -> None:
     first, clock = ray.train.get_context().get_world_rank() == 0, Clock()
 
     def report(epoch: Epoch) -> None:
@@ -112,11 +153,8 @@ def _train(task: Task, send: Callable[[tuple[str, dict[str, Any]]], None], resum
             send((task.name, epoch.metrics))
         if epoch.last and first:
             # Before the last checkpoint: one that has ended is never without its result.
-            kept = io.BytesIO()
-            torch.save({name: epoch.state()[name] for name in RESULT}, kept)
-            storage.write_bytes(task.result, kept.getvalue())
-        regular = epoch.last or epoch.metrics["epoch"] % task.config.train.checkpoint_epochs == 0
-        if regular or (epoch.improved and clock.is_due()):
+            storage.write_bytes(task.result, _pack({name: epoch.state()[name] for name in RESULT}))
+        if epoch.last or _is_regular(task, epoch) or (epoch.improved and clock.is_due()):
             # Every rank must report, with or without a checkpoint: the call is a barrier.
             with tempfile.TemporaryDirectory() as folder:
                 if first:
@@ -127,12 +165,22 @@ def _train(task: Task, send: Callable[[tuple[str, dict[str, Any]]], None], resum
     fit(task.config, task.data.get(), report, device=ray.train.torch.get_device(), resume=resume)
 
 
+def _is_regular(task: Task, epoch: Epoch) -> bool:
+    return bool(epoch.metrics["epoch"] % task.config.train.checkpoint_epochs == 0)
+
+
 def _load_checkpoint() -> State | None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as folder:
         return _read_state(Path(folder, STATE_FILE).read_bytes())
+
+
+def _pack(state: State) -> bytes:
+    content = io.BytesIO()
+    torch.save(state, content)
+    return content.getvalue()
 
 
 def _read_state(content: bytes) -> State:

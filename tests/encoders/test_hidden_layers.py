@@ -18,6 +18,8 @@ from urgency_ray.encoders.settings import pin_settings, settle
 from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Fingerprint
 
+pytestmark = pytest.mark.usefixtures("steady_arithmetic")
+
 RAW: dict[str, Any] = {"peak_normalize": False, "l2_normalize": False}
 PLAIN: dict[str, Any] = {"layer_norm": False, "l2_normalize": False}
 
