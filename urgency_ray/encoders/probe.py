@@ -80,10 +80,7 @@ def probe_audio_encoder(config: AudioEncoderConfig, device: str = "cpu") -> None
     name = f"audio encoder {config.name}"
     with _blamed(name):
         encoder = load_audio_encoder(config, device)
-        if encoder.sample_rate_hz != SAMPLE_RATE_HZ:
-            raise RequestError(
-                f"{name}: hears {encoder.sample_rate_hz} Hz, calls are decoded to {SAMPLE_RATE_HZ} Hz; choose another"
-            )
+        _refuse_other_rate(name, encoder.sample_rate_hz)
         _check(name, config.dtype, encoder.dim, _sounds(), lambda sounds: encoder.encode(sounds).vectors)
     _tell_silence(config, encoder)
 
@@ -117,10 +114,7 @@ def probe_transcriber(config: TranscriberConfig, device: str = "cpu") -> None:
     name = f"transcriber {config.name}"
     with _blamed(name):
         transcriber = load_transcriber(config, device)
-        if transcriber.sample_rate_hz != SAMPLE_RATE_HZ:
-            raise RequestError(
-                f"{name}: hears {transcriber.sample_rate_hz} Hz, calls are decoded to {SAMPLE_RATE_HZ} Hz; choose another"
-            )
+        _refuse_other_rate(name, transcriber.sample_rate_hz)
         if None in transcriber.transcribe(_sounds()[:2]):
             raise RequestError(
                 f"{name}: gives NaN or infinite values; set its dtype to float32, or take a whole checkpoint of it"
@@ -147,6 +141,11 @@ def check_vocabulary(config: TextEncoderConfig, texts: Sequence[str]) -> None:
         raise RequestError(f"{words}; choose a model of Korean, or copy its tokenizer files, too")
     if share >= SOME_UNKNOWN:
         log.warning("warning: %s", words)
+
+
+def _refuse_other_rate(name: str, sample_rate_hz: int) -> None:
+    if sample_rate_hz != SAMPLE_RATE_HZ:
+        raise RequestError(f"{name}: hears {sample_rate_hz} Hz, calls are decoded to {SAMPLE_RATE_HZ} Hz; choose another")
 
 
 @contextlib.contextmanager
