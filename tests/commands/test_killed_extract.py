@@ -87,9 +87,11 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_like_an_unbroken_one(
 @pytest.mark.parametrize("seed", [3])
 def test_a_run_survives_the_loss_of_any_worker(calls: Path, unbroken: Any, tmp_path: Path, seed: int) -> None:
     run_dir, draw = tmp_path / "run", random.Random(seed)
-    stages = ["EncodeAudio", "EncodeText", "decode_calls", "Write", "_Mailbox"]
+    stages = ["EncodeAudio", "EncodeText", "Write", "_Mailbox"]
     draw.shuffle(stages)
     with running(*extract(calls, run_dir)) as process:
+        # Encoders hold none of its CPUs: on a busy machine the last call may be decoded when few files are written.
+        kill_worker(process, "decode_calls")
         for index, stage in enumerate(stages):
             wait_for_files(run_dir, 15 * index + draw.randint(1, 15), process)
             kill_worker(process, stage)
