@@ -59,9 +59,7 @@ def train(run_dir: Path, num_workers: int | None) -> Any:
     return f"{run_dir}.log", "train", "--run-dir", run_dir, "--train.num_workers", workers, *options
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(None, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.nightly)]
-)
+@pytest.fixture(scope="module", params=[pytest.param(None, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.nightly)])
 def unbroken(request: pytest.FixtureRequest, artefacts: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Number of workers, None where the command itself trains, and the folder of a run that nobody disturbed."""
     run_dir = make_run(artefacts, tmp_path_factory.mktemp("unbroken") / "run")
