@@ -15,6 +15,7 @@ import ray
 
 from urgency_ray import cli, cluster
 from urgency_ray.cluster import Node, Relay, count_places
+from urgency_ray.cluster.connection import _without_notices
 
 # What a user may have, all of it in the way.
 HOSTILE = {"RAY_TRAIN_V2_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "1"}
@@ -243,7 +244,7 @@ def test_a_mailbox_whose_process_is_lost_starts_again(ray_session: None, caplog:
 
 
 def test_what_ray_s_core_says_of_itself_is_held_back_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
-    with cluster._without_notices():
+    with _without_notices():
         os.write(2, b"[2026 I 1 1] logging.cc:303: Set ray log level from environment variable RAY_BACKEND_LOG_LEVEL to 3\n")
         os.write(2, "한국어, and what matters\n".encode())
     print("after", file=sys.stderr)

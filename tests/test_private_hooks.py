@@ -50,12 +50,16 @@ class Hook:
 HOOKS = (
     Hook("_create_default_callbacks", "training/trainer.py", "Ray Train has no switch for its PlacementGroupCleaner"),
     Hook("PlacementGroupCleanerCallback", "training/trainer.py", "which of Ray Train's callbacks is left out"),
-    Hook("ControllerError", "cluster.py", "by its lack, a Ray Train that was imported as its older implementation is known"),
+    Hook(
+        "ControllerError",
+        "cluster/connection.py",
+        "by its lack, a Ray Train that was imported as its older implementation is known",
+    ),
     Hook("ray.tune.execution.tune_controller", "search/engine.py", "whose log has a traceback for each process that is lost"),
     Hook("scheduler.on_trial_add", "search/engine.py", "a search that goes on shows ASHA trials that Ray Tune has never seen"),
     Hook("optuna.Trial", "search/engine.py", "Optuna's ask gives new trials only; one that had begun goes on in its own place"),
     Hook("from_blocks", "embedding/pipeline.py", "takes a lazy sequence: Ray Data's public ways start a task for each block"),
-    Hook("raise_original_map_exception", "cluster.py", "a worker's RequestError reaches the user as one line"),
+    Hook("raise_original_map_exception", "cluster/connection.py", "a worker's RequestError reaches the user as one line"),
     Hook("Failed to apply UDF transform after", "cli.py", "the advice that Ray Data adds to that line, which is cut off"),
     Hook("grad_scale", "training/fit.py", "PyTorch's fused AdamW then clips in the same pass over the gradients"),
     Hook("_save_pretrained", "model/saved.py", "huggingface_hub's place for what else belongs into a model's folder"),
