@@ -41,7 +41,7 @@ RAY_LOSSES = (
 class Command:
     """What a command does, the options besides the config's fields (all paths, required), and the function behind it.
 
-    `extras` are options that may be left out, `switches` those without a value.
+    `extras` are options that may be left out, `switches` those that stand alone (True) or with `auto`.
     """
 
     summary: str
@@ -158,7 +158,8 @@ OPTIONS = {
     "confidence": "how sure to be of --recall-of-high (0.9 by default)",
     "cpus": "CPUs of another cluster, to estimate for (those that are here by default)",
     "gpus": "GPUs of another cluster, likewise",
-    "resume": "go on with the run folder's last search, with the config that it began with (tune.num_trials may grow)",
+    "resume": "go on with the run folder's last search, with the config that it began with (tune.num_trials may grow); "
+    "auto begins one where there is none: one command for a job that may be retried",
 }
 
 WHERE_CALLS_LIE = ("data.root", "data.manifest", "data.manifest_columns")
@@ -215,7 +216,7 @@ def build_parser() -> argparse.ArgumentParser:
                     "%(prog)s",
                     *(f"{flag} PATH" for flag in flags),
                     *(f"[{flag} VALUE]" for flag in extras),
-                    *(f"[{_flag(switch)}]" for switch in command.switches),
+                    *(f"[{_flag(switch)} [auto]]" for switch in command.switches),
                     "[--config FILE] [--section.field VALUE ...]",
                 ]
             ),
@@ -230,7 +231,7 @@ def build_parser() -> argparse.ArgumentParser:
         for option, flag in zip(command.extras, extras, strict=True):
             sub.add_argument(flag, metavar="VALUE", help=OPTIONS[option])
         for switch in command.switches:
-            sub.add_argument(_flag(switch), action="store_true", help=OPTIONS[switch])
+            sub.add_argument(_flag(switch), nargs="?", const=True, default=False, choices=["auto"], help=OPTIONS[switch])
         groups = {section: sub.add_argument_group(section) for section in Config.model_fields}
         defaults = Config().model_dump()
         for dotted, field in iter_fields():
