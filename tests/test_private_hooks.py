@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from torch import nn
 
 import urgency_ray
 from urgency_ray import cli
+from urgency_ray.cluster.address import check_address
 from urgency_ray.config import Config, ModelConfig
 from urgency_ray.embedding.pipeline import Blocks
 from urgency_ray.encoders.cpu import Int8Linear, PackedLinear
@@ -59,6 +61,11 @@ HOOKS = (
     Hook("scheduler.on_trial_add", "search/engine.py", "a search that goes on shows ASHA trials that Ray Tune has never seen"),
     Hook("optuna.Trial", "search/engine.py", "Optuna's ask gives new trials only; one that had begun goes on in its own place"),
     Hook("from_blocks", "embedding/pipeline.py", "takes a lazy sequence: Ray Data's public ways start a task for each block"),
+    Hook(
+        "NodeInfoGcsService/GetClusterId",
+        "cluster/address.py",
+        "whether a cluster answers at an address, and takes the token, is known in seconds: Ray itself tries for minutes",
+    ),
     Hook("raise_original_map_exception", "cluster/connection.py", "a worker's RequestError reaches the user as one line"),
     Hook("Failed to apply UDF transform after", "cli.py", "the advice that Ray Data adds to that line, which is cut off"),
     Hook("grad_scale", "training/fit.py", "PyTorch's fused AdamW then clips in the same pass over the gradients"),
@@ -134,6 +141,21 @@ def test_only_the_newer_ray_train_has_the_name_that_it_is_known_by() -> None:
     )
     assert old.stdout.strip() == "False"
     assert hasattr(ray.train, "ControllerError")
+
+
+def test_a_cluster_s_head_answers_and_wants_its_token(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = ray.get_runtime_context().gcs_address
+    check_address(address, "ray.address")
+    # A private cluster makes itself a token, which this process has.
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)
+    with pytest.raises(
+        RequestError, match=rf"^ray.address {address}: the cluster refuses the token that is here: set RAY_AUTH"
+    ):
+        check_address(address, "ray.address")
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    with pytest.raises(RequestError, match=rf"^RAY_ADDRESS {address}: the cluster wants a token: set RAY_AUTH_MODE=token, and"):
+        check_address(address, "RAY_ADDRESS")
 
 
 def test_ray_tune_s_controller_logs_where_it_is_silenced() -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 
+from urgency_ray.cluster.address import check_address
 from urgency_ray.config import RayConfig
 from urgency_ray.errors import RequestError
 
@@ -61,7 +61,8 @@ def connect(config: RayConfig) -> None:
 
     Raises:
         ConnectionError: there is no cluster at the address.
-        RequestError: the environment has turned off what is needed of Ray, too late to mend it.
+        RequestError: the address is of another kind, the cluster wants a token, or the environment has turned off, too late to
+            mend it, what is needed of Ray.
     """
     import ray
 
@@ -75,19 +76,22 @@ def connect(config: RayConfig) -> None:
     # A private cluster never joins whatever else runs on the machine.
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     local = address == "local"
-    _refuse_dead_address(address)
+    check_address(address, "ray.address" if config.address else "RAY_ADDRESS")
     if local:
         # Nobody takes this machine back with notice; the actor of Ray Train that watches for it starts with every training.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    with _without_notices():
-        ray.init(
-            address=address,
-            num_cpus=config.num_cpus if local else None,
-            include_dashboard=False if local else None,
-            logging_level=logging.ERROR,
-            # Workers' logs stay in Ray's log folder: what a user should see comes through a Relay.
-            log_to_driver=False,
-        )
+    try:
+        with _without_notices():
+            ray.init(
+                address=address,
+                num_cpus=config.num_cpus if local else None,
+                include_dashboard=False if local else None,
+                logging_level=logging.ERROR,
+                # Workers' logs stay in Ray's log folder: what a user should see comes through a Relay.
+                log_to_driver=False,
+            )
+    except ray.exceptions.AuthenticationError as error:
+        raise RequestError(f"RAY_AUTH_MODE: {error}") from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -115,14 +119,3 @@ def _without_notices() -> Iterator[None]:
             for line in held:
                 if NOTICE not in line:
                     os.write(STDERR, line)
-
-
-def _refuse_dead_address(address: str) -> None:
-    # ray.init would try for minutes before it gives up.
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        raise ConnectionError(f"ray.address {address}: no Ray cluster answers there ({error.strerror or error})") from None

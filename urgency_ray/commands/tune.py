@@ -46,8 +46,8 @@ def tune(config: Config, run_dir: str, *, resume: Resume = False) -> SearchSumma
     Args:
         config: the base of the search; its own values are the first trial.
         run_dir: run folder with embeddings.
-        resume: go on with the run folder's last search: to its end, or, where it has ended, up to more trials; `auto` begins one
-            where there is none.
+        resume: go on with the run folder's last search: to its end, or, where it has ended, up to more trials; `auto`
+            begins one where there is none.
 
     Raises:
         RequestError: the space or the run folder cannot be used, or a search there stands in the way.
