@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from urgency_ray import __version__, cluster, storage
+from urgency_ray import __version__, cluster, secret, storage
 from urgency_ray.config import Config, describe, iter_fields, load_config, read_field
 from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.run_folder import RunFolder
@@ -192,7 +192,7 @@ class _Terminal(logging.Handler):
     """Log lines as they are, on whatever stderr is at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        print(secret.blot(self.format(record)), file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -296,6 +296,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise RequestError(_unknown_option(unknown[0]))
         named = (*OPTIONS, *WHERE_CALLS_LIE)
         places += [value for name, value in vars(options).items() if name in named and isinstance(value, str)]
+        for name in ("config", *OPTIONS):
+            secret.refuse_secret(getattr(options, name, None), _flag(name))
         config = resolve_config(options)
         # What the command imports includes Ray Train, which reads some of it then.
         cluster.set_environment()
@@ -308,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = next((cause for cause in _causes(error) if isinstance(cause, KNOWN_FAULTS) or _is_loss(cause)), None)
         if known is None:
             raise
-        print(f"error: {_describe(known, places)}", file=sys.stderr)
+        print(f"error: {secret.blot(_describe(known, places))}", file=sys.stderr)
         return 2 if isinstance(known, RequestError) else 1
     return 0
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from urgency_ray.errors import RequestError
+from urgency_ray.secret import blot, refuse_secret
 
 PARTIAL = ".partial-"
 """Where a copy that is not whole yet lies, beside its place; a kill can leave it, and nothing reads it."""
@@ -26,11 +27,12 @@ def open_location(location: str | Path) -> tuple[fs.FileSystem, str]:
     """The filesystem of a path or URI, and the path inside it (absolute for local paths).
 
     Raises:
-        RequestError: the URI's scheme is unknown to pyarrow, or its credentials are refused.
+        RequestError: the URI's scheme is unknown to pyarrow, or it holds credentials.
     """
     text = os.fspath(location)
     if "://" not in text:
         return fs.LocalFileSystem(), absolute(text)
+    refuse_secret(text, blot(text))
     try:
         filesystem, path = fs.FileSystem.from_uri(text)
     except (pa.ArrowInvalid, OSError) as error:

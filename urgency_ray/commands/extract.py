@@ -24,6 +24,7 @@ from urgency_ray.encoders.settings import pin_settings
 from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.fingerprint import Fingerprint, refuse_other
 from urgency_ray.run_folder import RunFolder, write_json
+from urgency_ray.secret import refuse_listed_secrets
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
         config = pin_arithmetic(config, cluster.num_gpus(), cluster.ask_nodes)
     fingerprint = make_fingerprint(config)
     manifest = plan_calls(config.reading)
+    refuse_listed_secrets(manifest, "--data.manifest")
     for line in describe_plan(manifest):
         log.info(line)
     planned, former = _digest(manifest), None

@@ -28,6 +28,7 @@ from urgency_ray.prediction.by_row import OUTPUT_SCHEMA, Classify
 from urgency_ray.prediction.kept import KeptRows, keep_rows
 from urgency_ray.prediction.output import check_output, describe_counts, write_predictions
 from urgency_ray.prediction.prepare import prepare, repeat_arithmetic
+from urgency_ray.secret import refuse_listed_secrets
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     model = load_model(model_location)
     config = prepare(model, config)
     manifest = plan_calls(config.reading)
+    refuse_listed_secrets(manifest, "--data.manifest")
     for line in describe_plan(manifest):
         log.info(line)
     cluster.connect(config.ray)
