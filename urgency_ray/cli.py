@@ -162,6 +162,7 @@ OPTIONS = {
     "auto begins one where there is none: one command for a job that may be retried",
 }
 
+LOCATIONS = ("run_dir", "model", "output", "metadata", "embeddings")
 WHERE_CALLS_LIE = ("data.root", "data.manifest", "data.manifest_columns")
 
 COMMANDS = {
@@ -192,7 +193,7 @@ class _Terminal(logging.Handler):
     """Log lines as they are, on whatever stderr is at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(secret.blot(self.format(record)), file=sys.stderr)
+        print(storage.readable(secret.blot(self.format(record))), file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -310,7 +311,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = next((cause for cause in _causes(error) if isinstance(cause, KNOWN_FAULTS) or _is_loss(cause)), None)
         if known is None:
             raise
-        print(f"error: {secret.blot(_describe(known, places))}", file=sys.stderr)
+        print(f"error: {storage.readable(secret.blot(_describe(known, places)))}", file=sys.stderr)
+        for name in (name for name in LOCATIONS if getattr(options, name, None) is not None):
+            storage.refuse_missing_bucket(getattr(options, name), _flag(name))
         return 2 if isinstance(known, RequestError) else 1
     return 0
 

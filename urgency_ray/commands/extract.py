@@ -23,6 +23,7 @@ from urgency_ray.encoders.probe import check_vocabulary, probe_encoders
 from urgency_ray.encoders.settings import pin_settings
 from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.fingerprint import Fingerprint, refuse_other
+from urgency_ray.patience import patiently
 from urgency_ray.run_folder import RunFolder, write_json
 from urgency_ray.secret import refuse_listed_secrets
 
@@ -103,7 +104,7 @@ def _go_on(
 ) -> ExtractAccounts:
     """Make the rows that the run folder lacks, and its accounts; `former` are those of a finished run."""
     folder, embeddings = RunFolder(run_dir), RunFolder(run_dir).embeddings
-    left = recovery.Left(embeddings, manifest)
+    left = patiently(embeddings, lambda: recovery.Left(embeddings, manifest))
     left.refuse_other(run_dir, fingerprint)
     kept = _find_kept(left, manifest, config)
     unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], kept)))
@@ -122,7 +123,8 @@ def _go_on(
     left.keep(kept)
     if len(unfinished):
         _embed(config, embeddings, unfinished, fingerprint)
-    counts, wall_sec = ledger.account(embeddings, manifest), round(time.monotonic() - started, 3)
+    counts = patiently(embeddings, lambda: ledger.account(embeddings, manifest))
+    wall_sec = round(time.monotonic() - started, 3)
     files = files_seen(manifest)
     accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=planned, files=files)
     write_json(folder.extract, accounts, indent=2)

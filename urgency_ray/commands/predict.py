@@ -23,6 +23,7 @@ from urgency_ray.embedding.transform import make_fingerprint
 from urgency_ray.errors import WorkError
 from urgency_ray.examples.tokens import describe_cut
 from urgency_ray.model.load import Model, load_model
+from urgency_ray.patience import patiently
 from urgency_ray.prediction.by_call import CALL_OUTPUT_SCHEMA, classify_calls, whole_calls
 from urgency_ray.prediction.by_row import OUTPUT_SCHEMA, Classify
 from urgency_ray.prediction.kept import KeptRows, keep_rows
@@ -65,7 +66,7 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     config = repeat_arithmetic(model, config, cluster.num_gpus(), cluster.ask_nodes)
     cut: list[NDArray[np.int64]] = []
     with lease.hold(storage.add_suffix(output, ".lease"), f"predict into {output}"):
-        kept = KeptRows(output, make_fingerprint(config), manifest)
+        kept = patiently(output, lambda: KeptRows(output, make_fingerprint(config), manifest))
         counts = _classify(model, config, manifest, kept, output=output, cut=cut)
         kept.discard()
     log.info("%s", describe_counts(counts))
