@@ -25,7 +25,7 @@ from ray.train.torch import TorchTrainer
 from torch import nn
 
 import urgency_ray
-from urgency_ray import cli
+from urgency_ray import cli, cluster
 from urgency_ray.cluster.address import check_address
 from urgency_ray.config import Config, ModelConfig
 from urgency_ray.embedding.pipeline import Blocks
@@ -61,6 +61,7 @@ HOOKS = (
     Hook("scheduler.on_trial_add", "search/engine.py", "a search that goes on shows ASHA trials that Ray Tune has never seen"),
     Hook("optuna.Trial", "search/engine.py", "Optuna's ask gives new trials only; one that had begun goes on in its own place"),
     Hook("from_blocks", "embedding/pipeline.py", "takes a lazy sequence: Ray Data's public ways start a task for each block"),
+    Hook("RAY_JOB_CONFIG_JSON_ENV_VAR", "cluster/connection.py", "whether a process was started by `ray job submit`"),
     Hook(
         "NodeInfoGcsService/GetClusterId",
         "cluster/address.py",
@@ -141,6 +142,15 @@ def test_only_the_newer_ray_train_has_the_name_that_it_is_known_by() -> None:
     )
     assert old.stdout.strip() == "False"
     assert hasattr(ray.train, "ControllerError")
+
+
+def test_the_variable_of_a_submitted_job_is_ray_s() -> None:
+    from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+
+    assert RAY_JOB_CONFIG_JSON_ENV_VAR == cluster.connection.JOB
+    # What the other end sets.
+    source = Path(ray.__file__).parent / "dashboard" / "modules" / "job" / "job_supervisor.py"
+    assert "RAY_JOB_CONFIG_JSON_ENV_VAR: json.dumps(" in source.read_text(encoding="utf-8")
 
 
 def test_a_cluster_s_head_answers_and_wants_its_token(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:

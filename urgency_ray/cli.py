@@ -275,6 +275,19 @@ def resolve_config(options: argparse.Namespace) -> Config:
     return load_config(None, overrides, base=tree)
 
 
+def _refuse_relative(options: argparse.Namespace, config: Config) -> None:
+    """Refuse, in a job, local paths below the folder that it runs in: that is Ray's copy of the code, and goes with the job."""
+    if not cluster.in_job():
+        return
+    places = {_flag(name): getattr(options, name, None) for name in ("run_dir", "output")} | {"--data.root": config.data.root}
+    for name, place in places.items():
+        if place is not None and "://" not in place and not place.startswith(("/", "~")):
+            raise RequestError(
+                f"{name} {place}: in a submitted job, a relative path lies in Ray's copy of the working directory, which goes "
+                "with the job: give an absolute path on a disk that all nodes share, or a URI"
+            )
+
+
 def _set_up_terminal() -> None:
     if not log.handlers:
         log.addHandler(_Terminal())
@@ -299,7 +312,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         places += [value for name, value in vars(options).items() if name in named and isinstance(value, str)]
         for name in ("config", *OPTIONS):
             secret.refuse_secret(getattr(options, name, None), _flag(name))
+        for name in (name for name in LOCATIONS if getattr(options, name, None) is not None):
+            storage.refuse_missing_bucket(getattr(options, name), _flag(name))
         config = resolve_config(options)
+        _refuse_relative(options, config)
         # What the command imports includes Ray Train, which reads some of it then.
         cluster.set_environment()
         COMMANDS[options.command].run(config, options)
@@ -312,8 +328,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if known is None:
             raise
         print(f"error: {storage.readable(secret.blot(_describe(known, places)))}", file=sys.stderr)
-        for name in (name for name in LOCATIONS if getattr(options, name, None) is not None):
-            storage.refuse_missing_bucket(getattr(options, name), _flag(name))
         return 2 if isinstance(known, RequestError) else 1
     return 0
 

@@ -3,8 +3,9 @@
 Ray is imported where it is used: `set_environment` must come before the first import of Ray Train.
 """
 
-from urgency_ray.cluster.connection import NEEDED, WISHED, connect, set_environment
+from urgency_ray.cluster.connection import NEEDED, WISHED, connect, in_job, set_environment
 from urgency_ray.cluster.node import Node, ask_nodes, count_places, nodes, nodes_by_id, num_gpus
+from urgency_ray.cluster.reach import check_reach
 from urgency_ray.cluster.relay import Relay, Send
 from urgency_ray.cluster.waiting import Waiting
 
@@ -16,8 +17,10 @@ __all__ = [
     "Send",
     "Waiting",
     "ask_nodes",
+    "check_reach",
     "connect",
     "count_places",
+    "in_job",
     "nodes",
     "nodes_by_id",
     "num_gpus",

@@ -36,6 +36,15 @@ WISHED = {
 
 
 def set_environment() -> None:
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set in what `ray job submit` starts, and nowhere else."""
+
+
+def in_job() -> bool:
+    """Whether this process is the driver of a submitted job: it works in Ray's copy of the folder that came with it."""
+    return JOB in os.environ
+
+
     """Set Ray's environment variables in this process: NEEDED whatever the user's say, WISHED where there is none.
 
     For the command line, before a command is imported; for `connect`; and for a process of the cluster that starts a training

@@ -17,7 +17,7 @@ from urgency_ray.calls.sample import sample_transcripts
 from urgency_ray.config import Config
 from urgency_ray.embedding import ledger, recovery
 from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, digest_planned, embed_calls
-from urgency_ray.embedding.transform import make_fingerprint, open_arithmetic, pin_arithmetic, pin_revisions
+from urgency_ray.embedding.transform import make_fingerprint, open_arithmetic, pin_arithmetic, pin_revisions, places_read
 from urgency_ray.encoders.load import is_built_in
 from urgency_ray.encoders.probe import check_vocabulary, probe_encoders
 from urgency_ray.encoders.settings import pin_settings
@@ -42,8 +42,8 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
     with its calls, and a finished one of the same calls, encoders and settings is left as it is.
 
     Raises:
-        RequestError: no calls there, an encoder cannot be loaded, embedded calls are there no more, or the run folder holds
-            something else or is among the calls.
+        RequestError: no calls there, an encoder cannot be loaded, embedded calls are there no more, the run folder holds
+            something else or is among the calls, or a node does not see it, the calls or an encoder.
         UnreachableError: a file of a call cannot be reached; what is done is kept.
         WorkError: every call was rejected.
     """
@@ -113,6 +113,8 @@ def _go_on(
         return _refuse_empty(run_dir, former)
     if len(unfinished):
         _check_encoders(config, manifest, is_checked=former is None)
+        cluster.connect(config.ray)
+        cluster.check_reach({"--run-dir": run_dir}, places_read(config))
     if len(kept):
         log.info(
             "%d of %d calls have their rows already: going on with the rest", len(manifest) - len(unfinished), len(manifest)
@@ -159,7 +161,6 @@ def _check_encoders(config: Config, manifest: pa.Table, *, is_checked: bool) -> 
 
 
 def _embed(config: Config, embeddings: str, manifest: pa.Table, fingerprint: Fingerprint) -> None:
-    cluster.connect(config.ray)
     with cluster.Relay(Progress(len(manifest)), PROGRESS_SEC) as send:
         rows = embed_calls(manifest, config, fingerprint, send)
         filesystem, path = storage.open_location(embeddings)

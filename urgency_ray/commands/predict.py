@@ -19,7 +19,7 @@ from urgency_ray.calls.plan import describe_plan, plan_calls
 from urgency_ray.config import Config
 from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
 from urgency_ray.embedding.placement import ACTOR_CPUS
-from urgency_ray.embedding.transform import make_fingerprint
+from urgency_ray.embedding.transform import make_fingerprint, places_read
 from urgency_ray.errors import WorkError
 from urgency_ray.examples.tokens import describe_cut
 from urgency_ray.model.load import Model, load_model
@@ -52,7 +52,8 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
         label key); of a hierarchical model also utterances and utterances_rejected.
 
     Raises:
-        RequestError: no model, no calls, an output that cannot be written, or a transform that cannot be repeated here.
+        RequestError: no model, no calls, an output that cannot be written, here or from a node, or a transform that cannot be
+            repeated here.
         WorkError: every call was rejected; the output says why.
     """
     check_output(output)
@@ -63,6 +64,7 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     for line in describe_plan(manifest):
         log.info(line)
     cluster.connect(config.ray)
+    cluster.check_reach({"--output": storage.folder_of(output)}, places_read(config))
     config = repeat_arithmetic(model, config, cluster.num_gpus(), cluster.ask_nodes)
     cut: list[NDArray[np.int64]] = []
     with lease.hold(storage.add_suffix(output, ".lease"), f"predict into {output}"):

@@ -33,7 +33,7 @@ from urgency_ray.search.study import Resume, begin_study, ended_trials, history_
 from urgency_ray.training.baselines import format_against
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.finalists import Finalists, train_finalists
-from urgency_ray.training.run import check_examples, open_run, read_transcripts
+from urgency_ray.training.run import check_examples, open_run, places_read, read_transcripts
 from urgency_ray.training.shared import SharedInputs
 from urgency_ray.training.whole import member_folds
 
@@ -64,6 +64,7 @@ def tune(config: Config, run_dir: str, *, resume: Resume = False) -> SearchSumma
     cluster.connect(config.ray)
     num_concurrent(config)
     warnings = check_examples(config, examples, splits)
+    cluster.check_reach({"--run-dir": run_dir}, places_read(config))
     data, folder = TrainingData.from_examples(examples, splits), RunFolder(run_dir).search
     shared = inputs.share(data)
     with lease.hold(RunFolder(run_dir).lease("tune"), f"tune in {run_dir}"), open_journal(folder) as journal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from urgency_ray.config import ENCODER_SECTIONS, Config, Role, fields_of
@@ -15,8 +16,8 @@ from urgency_ray.examples.splits import split_examples
 from urgency_ray.examples.tokens import describe_cut, tokenize
 from urgency_ray.examples.warnings import embedding_warnings
 from urgency_ray.fingerprint import Fingerprint
-
 from urgency_ray.patience import patiently
+
 log = logging.getLogger(__name__)
 
 Keep = Callable[[str, Any], Any]
@@ -74,6 +75,12 @@ def _is_open(section: dict[str, Any], field: str) -> bool:
     if section.get("pooling") == "auto" and field in ("pooling", "max_tokens"):
         return True
     return field == "layers" and section["layers"] == "all"
+
+
+def places_read(config: Config) -> dict[str, str]:
+    """What each process reads that trains, by the option that says where: a text encoder that lies in a folder."""
+    name = config.model.text_encoder
+    return {"--model.text_encoder": name} if name is not None and Path(name).is_dir() else {}
 
 
 def check_examples(config: Config, examples: Examples, splits: Splits) -> list[str]:
