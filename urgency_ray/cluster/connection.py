@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 
 from urgency_ray.cluster.address import check_address
+from urgency_ray.cluster.head import watch_head
 from urgency_ray.config import RayConfig
 from urgency_ray.errors import RequestError
 
@@ -35,7 +36,6 @@ WISHED = {
 }
 
 
-def set_environment() -> None:
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set in what `ray job submit` starts, and nowhere else."""
 
@@ -45,6 +45,7 @@ def in_job() -> bool:
     return JOB in os.environ
 
 
+def set_environment() -> None:
     """Set Ray's environment variables in this process: NEEDED whatever the user's say, WISHED where there is none.
 
     For the command line, before a command is imported; for `connect`; and for a process of the cluster that starts a training
@@ -101,6 +102,8 @@ def connect(config: RayConfig) -> None:
             )
     except ray.exceptions.AuthenticationError as error:
         raise RequestError(f"RAY_AUTH_MODE: {error}") from None
+    head = ray.get_runtime_context().gcs_address
+    watch_head(head, lambda: ray.is_initialized() and ray.get_runtime_context().gcs_address == head)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
