@@ -61,7 +61,7 @@ HOOKS = (
     Hook("scheduler.on_trial_add", "search/engine.py", "a search that goes on shows ASHA trials that Ray Tune has never seen"),
     Hook("optuna.Trial", "search/engine.py", "Optuna's ask gives new trials only; one that had begun goes on in its own place"),
     Hook("from_blocks", "embedding/pipeline.py", "takes a lazy sequence: Ray Data's public ways start a task for each block"),
-    Hook("RAY_JOB_CONFIG_JSON_ENV_VAR", "cluster/connection.py", "whether a process was started by `ray job submit`"),
+    Hook("RAY_JOB_CONFIG_JSON_ENV_VAR", "cluster/connection.py", "whether `ray job submit` started a process"),
     Hook(
         "NodeInfoGcsService/GetClusterId",
         "cluster/address.py",
@@ -117,8 +117,8 @@ def private_names() -> Iterator[Any]:
             if not isinstance(node, ast.Attribute) or not node.attr.startswith("_") or node.attr.startswith("__"):
                 continue
             inherited = isinstance(node.value, ast.Call) and getattr(node.value.func, "id", None) == "super"
-            # `_replace` is what the documentation of named tuples calls it.
-            if (inherited or node.attr not in own) and node.attr != "_replace":
+            # These are public, whatever they are called.
+            if (inherited or node.attr not in own) and node.attr not in {"_replace", "_exit"}:
                 yield file, node.attr
 
 

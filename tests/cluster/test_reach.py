@@ -37,7 +37,7 @@ def test_a_folder_that_one_does_not_see_is_named_with_the_node(
     with pytest.raises(RequestError) as caught:
         check_reach({"--run-dir": str(tmp_path)}, {}, ask)
     assert str(caught.value).startswith(f"--run-dir {tmp_path}: node ")
-    assert "does not see what lies there (No such file or directory); choose a place that all nodes share" in str(caught.value)
+    assert "does not see what lies there (no such file); choose a place that all nodes share" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
     assert not Path("/nowhere").exists()
 
@@ -64,7 +64,7 @@ def test_what_a_node_writes_for_itself_alone_is_noticed(ray_session: None, tmp_p
             Path(mark).unlink()
         return [answer]
 
-    with pytest.raises(RequestError, match=r"^--run-dir .*: what node .* writes there is not seen by others \(No such file"):
+    with pytest.raises(RequestError, match=r"^--run-dir .*: what node .* writes there is not seen by others \(no such file"):
         check_reach({"--run-dir": str(tmp_path)}, {}, ask)
 
 

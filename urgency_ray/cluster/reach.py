@@ -45,25 +45,26 @@ def check_reach(shared: Mapping[str, str], seen: Mapping[str, str], ask: Ask = a
     """
     token = uuid.uuid4().hex
     marks = {name: storage.join(storage.absolute(folder), f"{PROBE}{token}") for name, folder in shared.items()}
-    written = dict(marks)
+    written = list(marks.values())
     try:
         for name, mark in marks.items():
             if fault := _write(mark, token):
                 raise RequestError(f"{name} {shared[name]}: cannot be written to: {fault}")
         for answer in ask(functools.partial(_look, marks, dict(seen), token)):
-            written |= {f"{answer.node} {name}": mark for name, mark in answer.marks.items()}
+            written += answer.marks.values()
             fault = answer.fault or _find_unseen(answer, token, shared)
             if fault:
                 raise RequestError(f"{fault}; {ADVICE}")
     finally:
-        for mark in written.values():
+        for mark in written:
             with contextlib.suppress(OSError):
                 storage.remove_file(mark)
 
 
 def _look(marks: Mapping[str, str], seen: Mapping[str, str], token: str) -> Answer:
     """On a node: read the driver's marks and write others beside them; where one is not there, write nothing."""
-    node, mine = _name_node(), {}
+    node = _name_node()
+    mine: dict[str, str] = {}
     for name, mark in marks.items():
         place = f"{name} {mark.replace(f'/{PROBE}{token}', '')}: {node}"
         if fault := _read(mark, token):
@@ -100,6 +101,8 @@ def _write(mark: str, token: str) -> str | None:
 def _read(mark: str, token: str) -> str | None:
     try:
         return None if storage.read_text(mark) == token else "it holds something else"
+    except FileNotFoundError:
+        return "no such file"
     except (OSError, RequestError) as error:
         return _one_line(error)
 
@@ -111,4 +114,5 @@ def _one_line(error: OSError | RequestError) -> str:
 def _name_node() -> str:
     import ray
 
-    return f"node {ray.util.get_node_ip_address()} ({ray.get_runtime_context().get_node_id()[:8]})"
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return f"node {address} ({ray.get_runtime_context().get_node_id()[:8]})"
