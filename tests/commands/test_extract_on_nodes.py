@@ -121,11 +121,12 @@ def test_a_folder_that_one_node_does_not_see_is_named_before_the_work(calls: Pat
     with raylets([1]) as cluster:
         cluster.add_blind(run_dir.parent)
         process = cluster.start(log, "extract", "--data.root", calls, "--run-dir", run_dir, *SMALL_BLOCKS)
-        assert process.wait(timeout=240) == 2
+        code = process.wait(timeout=240)
     said = log.read_text(encoding="utf-8")
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert error.startswith(f"error: --run-dir {run_dir}: node ")
     assert "does not see what lies there" in error
+    assert code == 2 and "Traceback" not in said
     assert not list(run_dir.rglob("*.parquet"))
 
 

@@ -73,8 +73,9 @@ def ask_nodes(question: Callable[[], Answer], *, on_gpu: bool = False) -> list[A
     found = [node for node, size in nodes_by_id().items() if size.gpus or not on_gpu]
     if found == [ray.get_runtime_context().get_node_id()] and not on_gpu:
         return [question()]
-    ask = ray.remote(num_cpus=0, num_gpus=0.001 if on_gpu else 0)(question)
-    asked = [ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in found]
+    ask: Any = ray.remote(num_cpus=0, num_gpus=0.001 if on_gpu else 0)(_answer)
+    places = [NodeAffinitySchedulingStrategy(node, soft=False) for node in found]
+    asked = [ask.options(scheduling_strategy=place).remote(question) for place in places]
     ready, waiting = ray.wait(asked, num_returns=len(asked), timeout=ASK_SEC)
     answers = []
     for each in ready:
@@ -86,3 +87,8 @@ def ask_nodes(question: Callable[[], Answer], *, on_gpu: bool = False) -> list[A
             + ("; are all of their GPUs held by others?" if on_gpu else "")
         )
     return answers
+
+
+def _answer(question: Callable[[], Answer]) -> Answer:
+    # Ray takes functions as such only, no partial ones.
+    return question()
