@@ -40,6 +40,7 @@ def go_away(server: Any) -> None:
     ("command", "options", "is_under_way"),
     [
         ("train", ["--train.epochs", 200], lambda log: "epoch 10:" in log),
+        ("train", ["--train.epochs", 200, "--train.num_workers", 2], lambda log: "epoch 10:" in log),
         (
             "tune",
             ["--train.epochs", 3, "--tune.space", SPACE, "--tune.num_trials", 12, "--tune.grace_epochs", 3],

@@ -3,7 +3,7 @@
 Ray is imported where it is used: `set_environment` must come before the first import of Ray Train.
 """
 
-from urgency_ray.cluster.connection import NEEDED, WISHED, connect, in_job, set_environment
+from urgency_ray.cluster.connection import NEEDED, WISHED, connect, in_job, is_private, set_environment
 from urgency_ray.cluster.node import Node, ask_nodes, count_places, nodes, nodes_by_id, num_gpus
 from urgency_ray.cluster.reach import check_reach
 from urgency_ray.cluster.relay import Relay, Send
@@ -21,6 +21,7 @@ __all__ = [
     "connect",
     "count_places",
     "in_job",
+    "is_private",
     "nodes",
     "nodes_by_id",
     "num_gpus",
