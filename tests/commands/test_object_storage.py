@@ -144,7 +144,10 @@ def read_table(location: Any) -> Any:
             ["extract", "--run-dir", "s3://nowhere/x", "--data.root", "."],
             "--run-dir s3://nowhere/x: there is no bucket nowhere",
         ),
-        (["train", "--run-dir", "s3://nowhere/신고 x"], "--run-dir s3://nowhere/신고 x: there is no bucket nowhere"),
+        (
+            ["train", "--run-dir", "s3://nowhere/%EC%8B%A0%EA%B3%A0%20x"],
+            "--run-dir s3://nowhere/신고 x: there is no bucket nowhere",
+        ),
         (
             ["predict", "--model", "s3://nowhere/m", "--output", "{bucket}/o.csv", "--data.root", "."],
             "--model s3://nowhere/m: there is no bucket nowhere",
