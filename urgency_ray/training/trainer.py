@@ -240,7 +240,7 @@ def _list_tasks(jobs: Sequence[Job], checkpoints: Checkpoints) -> tuple[Task, ..
 def _fit(orders: Orders, checkpoints: Checkpoints, **options: Any) -> None:
     """Run the trainer, and raise what made its models end; the checkpoints lead nowhere then."""
     # The type that Ray declares is that of its older Train, whose workers return nothing.
-    result: Any = Trainer(functools.partial(train_worker, orders), **options).fit()
+    result: Any = Trainer(functools.partial(train_worker, orders), **options).fit()  # type: ignore[arg-type]
     if result.return_value is not None:
         checkpoints.discard()
         raise result.return_value
