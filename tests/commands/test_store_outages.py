@@ -29,11 +29,11 @@ def store() -> Iterator[tuple[Any, str]]:
         yield server, location
 
 
-def go_away(server: Any) -> None:
-    """Nobody answers for some seconds, and then again, with all that was there."""
+def go_away(server: Any) -> Any:
+    """Nobody answers for some seconds, and then the server that is returned, with all that was there."""
     server.stop()
     time.sleep(AWAY_SEC)
-    serve(*server.get_host_and_port())
+    return serve(*server.get_host_and_port())
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,12 @@ def test_a_stage_rides_out_a_store_that_is_away(
     store: Any, tmp_path: Path, command: str, options: list[Any], is_under_way: Callable[[str], bool]
 ) -> None:
     server, location = store
-    run_dir, log = make_run(f"{location}/run", num_calls=1000), tmp_path / "log"
+    # What was in the store of the test before is there still.
+    run_dir, log = make_run(f"{location}/{tmp_path.name}", num_calls=1000), tmp_path / "log"
     with running(log, command, "--run-dir", run_dir, *SMALL, *options) as process:
         wait_until(lambda: is_under_way(log.read_text(encoding="utf-8")), process, log)
-        go_away(server)
+        again = go_away(server)
         wait_for_success(process, log)
     assert "does not answer: trying again" in log.read_text(encoding="utf-8")
     assert json.loads(storage.read_text(f"{run_dir}/{'tune/' if command == 'tune' else ''}metrics.json"))
+    again.stop()
