@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, FailFast, Field, TypeAdapter, ValidationError
 
 from urgency_ray.calls.encodings import EncodingError, to_utf8
+from urgency_ray.calls.foreign import describe_head
 from urgency_ray.errors import Reason, Reject
 
 # Ten turns a second of the longest call.
@@ -97,7 +98,8 @@ def _read_otherwise(content: bytes, error: ValidationError) -> LabelFile:
             return LabelFile.model_validate_json(spaced)
         except ValidationError as again:
             if _first_fault(again)["type"] == "json_invalid":
-                raise Reject(Reason.INVALID_JSON, _describe_json(fault["msg"])) from None
+                known = describe_head(content)
+                raise Reject(Reason.INVALID_JSON, known or _describe_json(fault["msg"])) from None
             fault = _first_fault(again)
     if not fault["loc"] or (fault["loc"] == ("utterances",) and fault["type"] == "missing"):
         return _unwrap(spaced, fault)
@@ -155,7 +157,7 @@ def _to_utf8(content: bytes) -> bytes:
     try:
         return to_utf8(content)
     except EncodingError as error:
-        raise Reject(Reason.INVALID_JSON, str(error)) from None
+        raise Reject(Reason.INVALID_JSON, describe_head(content) or str(error)) from None
 
 
 def _refuse_repeated(content: bytes) -> None:
