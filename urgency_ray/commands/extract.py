@@ -21,7 +21,7 @@ from urgency_ray.embedding.transform import make_fingerprint, open_arithmetic, p
 from urgency_ray.encoders.load import is_built_in
 from urgency_ray.encoders.probe import check_vocabulary, probe_encoders
 from urgency_ray.encoders.settings import pin_settings
-from urgency_ray.errors import RequestError, WorkError
+from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Fingerprint, refuse_other
 from urgency_ray.patience import patiently
 from urgency_ray.run_folder import RunFolder, write_json
@@ -57,20 +57,20 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
     is_finished = storage.exists(folder.extract)
     if not is_finished:
         probe_encoders(config)
-    if open_arithmetic(config):
-        cluster.connect(config.ray)
-        config = pin_arithmetic(config, cluster.num_gpus(), cluster.ask_nodes)
-    fingerprint = make_fingerprint(config)
     manifest = plan_calls(config.reading)
     refuse_listed_secrets(manifest, "--data.manifest")
     for line in describe_plan(manifest):
         log.info(line)
+    if open_arithmetic(config):
+        cluster.connect(config.ray)
+        config = pin_arithmetic(config, cluster.num_gpus(), cluster.ask_nodes)
+    fingerprint = make_fingerprint(config)
     planned, former = _digest(manifest), None
     if is_finished:
         former = ExtractAccounts.read(run_dir)
         refuse_other(run_dir, former.fingerprint, fingerprint)
         if _is_done(run_dir, manifest, former, planned):
-            return _refuse_empty(run_dir, former)
+            return former.refuse_empty(run_dir)
     with lease.hold(folder.lease("extract"), f"extract into {run_dir}"):
         return _go_on(config, run_dir, manifest, fingerprint, former, planned=planned, started=started)
 
@@ -110,7 +110,7 @@ def _go_on(
     unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], kept)))
     if former is not None and former.manifest_sha256 == planned and not len(unfinished) and left.is_settled(kept):
         log.info(NOTHING_TO_DO, run_dir)
-        return _refuse_empty(run_dir, former)
+        return former.refuse_empty(run_dir)
     if len(unfinished):
         _check_encoders(config, manifest, is_checked=former is None)
         cluster.connect(config.ray)
@@ -137,7 +137,7 @@ def _go_on(
         log.warning("warning: %d embedded rows say in their detail what is odd about recording or label", accounts.rows_noted)
     if former is not None and storage.exists(folder.metrics):
         log.warning("warning: the model in %s was trained on what it held before: train again", run_dir)
-    return _refuse_empty(run_dir, accounts)
+    return accounts.refuse_empty(run_dir)
 
 
 def _find_kept(left: recovery.Left, manifest: pa.Table, config: Config) -> pa.Array:
@@ -165,14 +165,6 @@ def _embed(config: Config, embeddings: str, manifest: pa.Table, fingerprint: Fin
         rows = embed_calls(manifest, config, fingerprint, send)
         filesystem, path = storage.open_location(embeddings)
         rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
-
-
-def _refuse_empty(run_dir: str, accounts: ExtractAccounts) -> ExtractAccounts:
-    """The accounts of a run that embedded something."""
-    if not accounts.calls_embedded:
-        words = f"not one call could be embedded: {accounts.line()}"
-        raise WorkError(f"{run_dir}: {words}; its embeddings say of each call what is wrong")
-    return accounts
 
 
 def _is_below(location: str, root: str) -> bool:

@@ -35,10 +35,12 @@ def pin_revisions(config: Config) -> Config:
     """`config` with the commits that its models' names stand for today, so that every actor, and `predict`, loads the same.
 
     Raises:
-        RequestError: a name stands for nothing that can be loaded.
+        RequestError: a name stands for nothing that can be loaded, or for a folder, and a revision is named.
     """
     sections = {key: getattr(config, key) for key in config.making_sections}
-    weights = {key: resolve_weights(section) for key, section in sections.items() if not Path(section.name).is_dir()}
+    # A folder is its content, which is read later, but for one that is asked for a revision.
+    asked = [key for key, section in sections.items() if section.revision is not None or not Path(section.name).is_dir()]
+    weights = {key: resolve_weights(sections[key]) for key in asked}
     commits = {f"{key}.revision": value for key, value in weights.items() if COMMIT.fullmatch(value)}
     return config.replace(commits) if commits else config
 
