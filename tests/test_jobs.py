@@ -22,19 +22,31 @@ from urgency_ray.config import load_config
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
+STAGES = ("extract", "train", "tune", "predict", "evaluate", "report")
 QUICK = ["--train.epochs", "1", "--train.ablation", "false", "--tune.num_trials", "2", "--tune.grace_epochs", "1"]
 
 
-def arguments_of(stage: str, calls: Path, run_dir: Path) -> Any:
+def arguments_of(stage: str, calls: Path, run_dir: Path) -> list[str]:
     if stage == "predict":
         return ["--model", f"{run_dir}/model", "--data.root", str(calls), "--output", f"{run_dir}/new.parquet"]
+    if stage in ("evaluate", "report"):
+        return ["--run-dir", str(run_dir)]
     source = ["--data.root", str(calls)] if stage == "extract" else []
     return ["--config", str(ROOT / "configs" / "demo.yaml"), "--run-dir", str(run_dir), *source, *QUICK]
 
 
-def check(stage: str, run_dir: Path) -> None:
-    made = {"extract": "extract.json", "train": "model/model.safetensors", "tune": "tune/best.yaml", "predict": "new.parquet"}
-    assert Path(run_dir, made[stage]).exists()
+def check(stage: str, run_dir: Path, said: str) -> None:
+    made = {
+        "extract": "extract.json",
+        "train": "model/model.safetensors",
+        "tune": "tune/best.yaml",
+        "predict": "new.parquet",
+        "report": "report.html",
+    }
+    if stage == "evaluate":
+        assert "urgency on test" in said
+    else:
+        assert Path(run_dir, made[stage]).exists()
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +55,16 @@ def calls(corpus: KnownCorpus) -> Path:
 
 
 def test_there_is_a_job_for_each_stage() -> None:
-    assert {path.stem for path in (ROOT / "jobs").glob("*.py")} == {"extract", "train", "tune", "predict"}
+    assert {path.stem for path in (ROOT / "jobs").glob("*.py")} == set(STAGES)
 
 
 @pytest.mark.slow
 def test_each_job_runs_alone(calls: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    for stage in ("extract", "train", "tune", "predict"):
+    for stage in STAGES:
         command = [sys.executable, str(ROOT / "jobs" / f"{stage}.py"), *arguments_of(stage, calls, run_dir)]
-        subprocess.run(command, check=True, cwd=tmp_path, timeout=300)
-        check(stage, run_dir)
+        done = subprocess.run(command, check=True, cwd=tmp_path, timeout=300, stdout=subprocess.PIPE, text=True)
+        check(stage, run_dir, done.stdout)
     assert len(pd.read_parquet(run_dir / "new.parquet")) == 100
     assert load_config(run_dir / "config.yaml").data.root == str(calls)
 
@@ -124,10 +136,10 @@ def submit(stage: str, arguments: Any, head: Any) -> Any:
 @pytest.mark.slow
 def test_each_job_runs_under_ray_job_submit(calls: Path, tmp_path: Path, head: Any) -> None:
     run_dir = tmp_path / "run"
-    for stage in ("extract", "train", "tune", "predict"):
+    for stage in STAGES:
         result = submit(stage, arguments_of(stage, calls, run_dir), head)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-        check(stage, run_dir)
+        check(stage, run_dir, result.stdout)
 
 
 @pytest.mark.slow
