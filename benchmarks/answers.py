@@ -30,7 +30,8 @@ from urgency_ray.commands.extract import extract
 from urgency_ray.commands.interchange import import_artefacts
 from urgency_ray.config import Config, load_config
 from urgency_ray.examples.dataset import NUM_CLASSES, Examples, Splits, class_counts
-from urgency_ray.examples.splits import fold_splits, group_examples, val_folds
+from urgency_ray.examples.groups import group_examples
+from urgency_ray.examples.splits import fold_splits, val_folds
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.synthesize.corpus import synthesize
 from urgency_ray.training.data import TrainingData

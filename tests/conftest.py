@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
 
+from urgency_ray import cluster
+
 if TYPE_CHECKING:
     from shared_runs import Extracted, KnownCorpus, Share, Trained
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 # A model's name must never send a test to the network, nor may a cluster of somebody else's be joined.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("RAY_ADDRESS", None)
+# As the command line does, before PyTorch is imported.
+cluster.set_environment()
 
 ROOT = Path(__file__).parent.parent
 SPOKEN_CALLS = ROOT.parent / "shared" / "data" / "spoken_calls"
@@ -40,7 +44,6 @@ def one_thread() -> Iterator[None]:
 def ray_session() -> Iterator[None]:
     import ray
 
-    from urgency_ray import cluster
     from urgency_ray.config import RayConfig
 
     cluster.connect(RayConfig(num_cpus=2))

@@ -45,11 +45,14 @@ WISHED = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "25",
     # The core worker would warn, on the terminal, that Ray Data's actors have arguments in the object store; all of them have.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # Threads that wait for each other by spinning keep a busy core from the very one they wait for: an epoch beside other work
+    # took four to ten times as long. OpenMP reads it when PyTorch is imported.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 
 def set_environment() -> None:
-    """Set Ray's environment variables in this process: NEEDED whatever the user's say, WISHED where there is none.
+    """Set the environment variables of this process: NEEDED whatever the user's say, WISHED where there is none.
 
     For the command line, before a command is imported; for `connect`; and for a process of the cluster that starts a training
     of its own. Ray reads RAY_TRAIN_V2_ENABLED when Ray Train is imported and again when a training starts, RAY_AIR_NEW_OUTPUT
@@ -86,8 +89,7 @@ def connect(config: RayConfig) -> None:
     # Its errors are raised, too: once is enough.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # A private cluster never joins whatever else runs on the machine.
-    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
-    local = address == "local"
+    address, local = _address(config), is_private(config)
     _refuse_dead_address(address)
     if local:
         # Nobody takes this machine back with notice; the actor of Ray Train that watches for it starts with every training.
@@ -106,6 +108,15 @@ def connect(config: RayConfig) -> None:
     context.print_on_execution_start = False
     # Wrapped, as is its default, what a user can mend loses its type on the way to the driver, and with it the one line.
     context.raise_original_map_exception = True
+
+
+def is_private(config: RayConfig) -> bool:
+    """Whether the command starts a cluster of its own, on this machine, or has done so."""
+    return _address(config) == "local"
+
+
+def _address(config: RayConfig) -> str:
+    return config.address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from urgency_ray.config import Config, load_config
 from urgency_ray.embedding.transform import repeat_transform
 from urgency_ray.errors import Reason, RequestError
 from urgency_ray.examples.dataset import load_examples
-from urgency_ray.examples.splits import group_examples
+from urgency_ray.examples.groups import group_examples
 from urgency_ray.model.load import load_model
 from urgency_ray.schema import ACOUSTIC_FEATURES, embedding_schema
 from urgency_ray.training.run import open_run

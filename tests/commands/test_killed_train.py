@@ -52,15 +52,16 @@ def make_run(artefacts: tuple[str, str], run_dir: Path) -> Path:
     return run_dir
 
 
-def train(run_dir: Path, num_workers: int = 1) -> Any:
+def train(run_dir: Path, num_workers: int | None) -> Any:
     """Log file and arguments of the command."""
     options = [text for name, value in OPTIONS.items() for text in (f"--{name}", value)]
-    return f"{run_dir}.log", "train", "--run-dir", run_dir, "--train.num_workers", num_workers, *options
+    workers = "null" if num_workers is None else num_workers
+    return f"{run_dir}.log", "train", "--run-dir", run_dir, "--train.num_workers", workers, *options
 
 
-@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.nightly)])
+@pytest.fixture(scope="module", params=[pytest.param(None, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.nightly)])
 def unbroken(request: pytest.FixtureRequest, artefacts: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Number of workers, and the folder of a run that nobody disturbed."""
+    """Number of workers, None where the command itself trains, and the folder of a run that nobody disturbed."""
     run_dir = make_run(artefacts, tmp_path_factory.mktemp("unbroken") / "run")
     assert logged_epochs(finish(*train(run_dir, request.param))) == list(range(1, NUM_EPOCHS + 1))
     return request.param, run_dir
@@ -104,7 +105,7 @@ def test_after_the_loss_of_a_worker_training_ends_like_an_unbroken_one(
 ) -> None:
     num_workers, expected = unbroken
     run_dir = make_run(artefacts, tmp_path / "run")
-    with running(*train(run_dir, num_workers)) as process:
+    with running(*train(run_dir, num_workers or 1)) as process:
         wait_for_epoch(run_dir, 6, process)
         group = find_workers(process, "RayTrainWorker")
         kill_worker(process, "RayTrainWorker")

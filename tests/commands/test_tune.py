@@ -22,7 +22,8 @@ from urgency_ray.cluster import Node
 from urgency_ray.commands.tune import format_verdict, tune
 from urgency_ray.config import Config, load_config
 from urgency_ray.errors import RequestError
-from urgency_ray.examples.splits import group_examples, val_folds
+from urgency_ray.examples.groups import group_examples
+from urgency_ray.examples.splits import val_folds
 from urgency_ray.fingerprint import Transform
 from urgency_ray.model.ensemble import UrgencyEnsemble
 from urgency_ray.model.inference import predict_examples

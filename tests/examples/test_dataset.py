@@ -7,7 +7,8 @@ import pytest
 from urgency_ray.config import Config, SamplerConfig, SplitConfig
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import Examples
-from urgency_ray.examples.splits import fold_splits, group_examples, split_examples, val_folds
+from urgency_ray.examples.groups import group_examples
+from urgency_ray.examples.splits import fold_splits, split_examples, val_folds
 from urgency_ray.training.data import column_statistics, epoch_order, worker_batches
 
 

@@ -78,8 +78,8 @@ def _train(
     variants: dict[str, Config] = {wanted: config}
     if config.train.ablation:
         variants |= {name: config.replace({"model.modalities": name}) for name in MODALITIES if name != wanted}
-    wants_baselines = config.train.baselines or config.train.linear_member
-    baselines = fit_baselines(config, examples, splits) if wants_baselines else {}
+    # Linear members take their penalty; else the first epoch need not wait for them.
+    baselines = fit_baselines(config, examples, splits) if config.train.linear_member else {}
     whole = Whole.of(config, examples, splits, inputs)
     jobs = {name: whole.jobs(name, variant, penalty(baselines, name)) for name, variant in variants.items()}
     for number, fold in enumerate(folds, start=1):
@@ -98,6 +98,7 @@ def _train(
         held_out = [fold.model for name in found if name not in variants for fold in found[name]]
         metrics = metrics.model_copy(update={"folds": _score_folds(held_out, folds, examples, config)})
     if config.train.baselines:
+        baselines = baselines or fit_baselines(config, examples, splits)
         blocks = {name: baseline.block for name, baseline in baselines.items()}
         against = compare(chosen.called, baselines, examples, splits, config)
         metrics = metrics.model_copy(update={"baselines": blocks, "against_baseline": against})

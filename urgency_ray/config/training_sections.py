@@ -172,15 +172,16 @@ class TrainConfig(Section):
     """Stop after this many epochs without a better one by select_by; null never stops early."""
     clip_norm: Annotated[PositiveFloat | None, Role.RECIPE] = 1.0
     """Largest gradient norm; null does not clip."""
-    num_workers: Annotated[PositiveInt, Role.SETUP] = 1
+    num_workers: Annotated[PositiveInt | None, Role.SETUP] = None
     """Ray Train workers. They share the batches of a model; the members of an ensemble, where they are as many, are dealt out
-    instead, and become what one worker would make of them."""
+    instead, and become what one worker would make of them. Null is one: on the CPUs of a machine of one's own the command
+    itself, by Ray Train's local mode, which need not start first."""
     cpus_per_worker: Annotated[Cpus | None, Role.SPEED] = None
     """Logical CPUs, and threads, of one worker; null shares the cluster's CPUs among the workers."""
     use_gpu: Annotated[bool | None, Role.SPEED] = None
     """Train on GPUs; null uses them where the cluster has one for each worker."""
     max_failures: Annotated[int, Field(ge=0), Role.SPEED] = 1
-    """Times that the worker group is restarted from its last checkpoint before the run fails."""
+    """Times that a group of workers is restarted from its last checkpoint before the run fails."""
     checkpoint_epochs: Annotated[PositiveInt, Role.SPEED] = 5
     """A checkpoint is written every so many epochs, at the end, and, where the last is some seconds old, when an epoch is the
     best by select_by."""
@@ -209,6 +210,11 @@ class TrainConfig(Section):
     """Also cross-validate: as many models, each scored on its fold of the rows outside the provider's test; null does not."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000), Role.REPORT] = 1000
     """Resamples behind each 95 % interval."""
+
+    @property
+    def group_size(self) -> int:
+        """Number of workers: one where `num_workers` is null."""
+        return self.num_workers or 1
 
     @model_validator(mode="after")
     def _members_fit_the_rest(self) -> Self:

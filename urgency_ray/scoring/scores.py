@@ -7,7 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from urgency_ray.examples.dataset import Examples, Splits
-from urgency_ray.examples.splits import group_examples
+from urgency_ray.examples.groups import group_examples
 from urgency_ray.model.load import Model
 from urgency_ray.model.saved import TASKS
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_KEYS, URGENCY_LABELS

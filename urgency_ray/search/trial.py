@@ -160,7 +160,7 @@ def trial_config(params: dict[str, Any], base: Config) -> Config:
     """The base config with the fields of a trial's point."""
     config = base.replace(params)
     # A step sees the rows that all workers of the winner's training will see together.
-    rows, workers = config.train.batch_size * config.train.num_workers, config.tune.workers_per_trial
+    rows, workers = config.train.batch_size * config.train.group_size, config.tune.workers_per_trial
     return config.replace({"train.batch_size": -(-rows // workers), "train.num_workers": workers})
 
 

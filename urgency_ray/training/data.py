@@ -15,7 +15,7 @@ from torch import Tensor
 
 from urgency_ray.config import SamplerConfig
 from urgency_ray.examples.dataset import NUM_CLASSES, Examples, Splits, class_counts
-from urgency_ray.examples.splits import group_examples
+from urgency_ray.examples.groups import group_examples
 from urgency_ray.examples.tokens import Tokens
 from urgency_ray.examples.utterances import Utterances
 from urgency_ray.model.batch import Batch, gather_batch

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -52,6 +54,9 @@ class SharedInputs:
 
     def keep(self, name: str, value: T) -> T:
         """Put a field of `TrainingData` into the store; returns it as it lies there, and the caller drops the original."""
+        if not self.refs:
+            # PyTorch's first optimizer imports its compiler, which takes as long as Ray's processes need to start.
+            threading.Thread(target=importlib.import_module, args=("torch._dynamo",)).start()
         cluster.connect(self.config)
         self.digests[name] = digest(value)
         self.refs[name] = ray.put(value)

@@ -62,8 +62,8 @@ def share_workers(train: TrainConfig, nodes: Sequence[cluster.Node], use_gpu: bo
 
     As many workers as before, of less each: so many rows a step, and so the weights, are those of an unbroken training.
     """
-    shares = (math.floor(1000 / parts) / 1000 for parts in range(1, train.num_workers + 1))
-    return next((share for share in shares if cluster.count_places(nodes, share, float(use_gpu)) >= train.num_workers), None)
+    shares = (math.floor(1000 / parts) / 1000 for parts in range(1, train.group_size + 1))
+    return next((share for share in shares if cluster.count_places(nodes, share, float(use_gpu)) >= train.group_size), None)
 
 
 def plan_workers(train: TrainConfig, nodes: Sequence[cluster.Node]) -> tuple[bool, float]:
@@ -72,7 +72,7 @@ def plan_workers(train: TrainConfig, nodes: Sequence[cluster.Node]) -> tuple[boo
     Raises:
         RequestError: the workers do not fit the nodes; Ray would wait for ever.
     """
-    workers, least = train.num_workers, train.cpus_per_worker or 1
+    workers, least = train.group_size, train.cpus_per_worker or 1
     use_gpu = train.use_gpu if train.use_gpu is not None else cluster.count_places(nodes, least, 1) >= workers
     num_gpus = sum(node.gpus for node in nodes)
     if use_gpu and num_gpus < workers:
@@ -115,7 +115,7 @@ class Trained:
 
 
 def train_models(jobs: Sequence[Job], run_dir: str, transform: Transform) -> list[Trained]:
-    """Run `fit` for each job, one after another, in one worker group of Ray Train's TorchTrainer.
+    """Run `fit` for each job, one after another, in one worker group of Ray Train's TorchTrainer, or in its local mode.
 
     Several workers share the batches of a model; the members of an ensemble are dealt out instead, each to one worker, without
     a gradient to synchronise: they become what a training of one worker makes of them. To start a group takes far longer than
@@ -131,13 +131,16 @@ def train_models(jobs: Sequence[Job], run_dir: str, transform: Transform) -> lis
         RequestError: the workers do not fit the cluster, or a model cannot be trained as asked for.
         FloatingPointError: a loss is not finite.
     """
-    placement = plan_workers(jobs[0].config.train, cluster.nodes())
+    use_gpu, cpus = plan_workers(jobs[0].config.train, cluster.nodes())
     models = [build_model(job.config, job.data, transform) for job in jobs]
     identity = identify({job.name: job.config for job in jobs}, [job.shared.digest for job in jobs], models)
     checkpoints = Checkpoints(storage.absolute(RunFolder(run_dir).checkpoints), identity)
     checkpoints.begin()
     if not checkpoints.is_ended():
-        _run_workers(jobs, checkpoints, *placement)
+        if jobs[0].config.train.num_workers is None and not use_gpu and cluster.is_private(jobs[0].config.ray):
+            _run_here(jobs, checkpoints, cpus)
+        else:
+            _run_workers(jobs, checkpoints, use_gpu, cpus)
     checkpoints.discard_others()
     trained = []
     for job, model in zip(jobs, models, strict=True):
@@ -164,35 +167,44 @@ def _run_workers(jobs: Sequence[Job], checkpoints: Checkpoints, use_gpu: bool, c
 
 def _plan_again(train: TrainConfig, use_gpu: bool, cpus: float, waiting: Waiting) -> float:
     nodes = cluster.nodes()
-    if cluster.count_places(nodes, cpus, float(use_gpu)) >= train.num_workers:
-        waiting.say(f"{train.num_workers} workers of {cpus:g} CPUs" + (" and a GPU" if use_gpu else ""))
+    if cluster.count_places(nodes, cpus, float(use_gpu)) >= train.group_size:
+        waiting.say(f"{train.group_size} workers of {cpus:g} CPUs" + (" and a GPU" if use_gpu else ""))
         return cpus
     fewer = next(
         (
             float(wish)
             for wish in range(int(max(node.cpus for node in nodes)), 0, -1)
-            if cluster.count_places(nodes, wish, float(use_gpu)) >= train.num_workers
+            if cluster.count_places(nodes, wish, float(use_gpu)) >= train.group_size
         ),
         share_workers(train, nodes, use_gpu),
     )
     if fewer is None:
-        waiting.say(f"{train.num_workers} workers, which the nodes that are left do not hold")
+        waiting.say(f"{train.group_size} workers, which the nodes that are left do not hold")
         return cpus
-    log.warning("warning: a node was lost: training goes on with %d workers of %g CPUs each", train.num_workers, fewer)
+    log.warning("warning: a node was lost: training goes on with %d workers of %g CPUs each", train.group_size, fewer)
     return fewer
+
+
+def _run_here(jobs: Sequence[Job], checkpoints: Checkpoints, cpus: float) -> None:
+    """Train in this process, on so many threads as there are CPUs: Ray Train's local mode."""
+    threads = torch.get_num_threads()
+    orders = Orders(_list_tasks(jobs, checkpoints), True, cpus, lambda message: _log_epochs([message]))
+    try:
+        _fit(orders, checkpoints, scaling_config=ScalingConfig(num_workers=0))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _run_group(jobs: Sequence[Job], checkpoints: Checkpoints, use_gpu: bool, cpus: float) -> None:
     train = jobs[0].config.train
-    tasks = tuple(Task(job.name, job.config, job.shared, checkpoints.result(job.name)) for job in jobs)
-    dealt = train.members is not None and 1 < train.num_workers <= len(jobs)
+    dealt = train.members is not None and 1 < train.group_size <= len(jobs)
     with cluster.Relay(_log_epochs, every_sec=1.0) as send:
-        # The types that Ray declares are those of its older Train, whose workers return nothing.
-        result: Any = Trainer(
-            functools.partial(train_worker, Orders(tasks, dealt, cpus, send)),  # type: ignore[arg-type]
+        _fit(
+            Orders(_list_tasks(jobs, checkpoints), dealt, cpus, send),
+            checkpoints,
             # Workers whose members take longer than those of others are waited for.
             torch_config=TorchConfig(backend="gloo", timeout_s=DEALT_SEC) if dealt else None,
-            scaling_config=ScalingConfig(num_workers=train.num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}),
+            scaling_config=ScalingConfig(num_workers=train.group_size, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}),
             run_config=RunConfig(
                 # A finished run's name would give back the old result: the name says what the result depends on.
                 name=checkpoints.name,
@@ -200,7 +212,17 @@ def _run_group(jobs: Sequence[Job], checkpoints: Checkpoints, use_gpu: bool, cpu
                 checkpoint_config=CheckpointConfig(num_to_keep=train.keep_checkpoints),
                 failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=0),  # type: ignore[call-arg]
             ),
-        ).fit()
+        )
+
+
+def _list_tasks(jobs: Sequence[Job], checkpoints: Checkpoints) -> tuple[Task, ...]:
+    return tuple(Task(job.name, job.config, job.shared, checkpoints.result(job.name)) for job in jobs)
+
+
+def _fit(orders: Orders, checkpoints: Checkpoints, **options: Any) -> None:
+    """Run the trainer, and raise what made its models end; the checkpoints lead nowhere then."""
+    # The type that Ray declares is that of its older Train, whose workers return nothing.
+    result: Any = Trainer(functools.partial(train_worker, orders), **options).fit()
     if result.return_value is not None:
         checkpoints.discard()
         raise result.return_value

@@ -1,4 +1,4 @@
-"""A Ray Train worker. Each is a process that imports this module before it can begin: what it does not need stays out."""
+"""A Ray Train worker. Most are processes that import this module before they can begin: what it does not need stays out."""
 
 from __future__ import annotations
 
@@ -83,6 +83,8 @@ def train_worker(orders: Orders) -> FloatingPointError | RequestError | None:
     if orders.dealt:
         context = ray.train.get_context()
         error = _train_each(orders.tasks[context.get_world_rank() :: context.get_world_size()], orders.send)
+        if not dist.is_initialized():
+            return error
         errors: list[FloatingPointError | RequestError | None] = [None] * context.get_world_size()
         dist.all_gather_object(errors, error)
         return next((error for error in errors if error is not None), None)
