@@ -26,7 +26,18 @@ from urgency_ray.config import load_config
 
 BIN = Path(sys.executable).parent
 STAGES = ("extract", "train", "tune", "predict", "evaluate", "report")
-QUICK = ["--train.epochs", "1", "--train.ablation", "false", "--tune.num_trials", "2", "--tune.grace_epochs", "1"]
+QUICK = {
+    "train.epochs": "1",
+    "train.ablation": "false",
+    "train.baselines": "false",
+    "train.members": "null",
+    "train.linear_member": "false",
+    "train.discriminant_member": "false",
+    "train.select_by": "urgency_macro_f1",
+    "tune.num_trials": "2",
+    "tune.grace_epochs": "1",
+    "tune.ensemble": "null",
+}
 
 
 def arguments_of(stage: str, calls: Path, run_dir: Path, config: str = str(ROOT / "configs" / "demo.yaml")) -> list[str]:
@@ -35,7 +46,8 @@ def arguments_of(stage: str, calls: Path, run_dir: Path, config: str = str(ROOT 
     if stage in ("evaluate", "report"):
         return ["--run-dir", str(run_dir)]
     source = ["--data.root", str(calls)] if stage == "extract" else []
-    return ["--config", config, "--run-dir", str(run_dir), *source, *QUICK]
+    quick = [text for field, value in QUICK.items() for text in (f"--{field}", value)]
+    return ["--config", config, "--run-dir", str(run_dir), *source, *quick]
 
 
 def check(stage: str, run_dir: Path, said: str) -> None:

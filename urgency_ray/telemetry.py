@@ -1,8 +1,8 @@
 """What Prometheus is told while a command works, through Ray: what became of calls, and what trials score.
 
 Ray sends the figures of a process to the agent of its node, which Prometheus asks. They are for a dashboard, and of this
-command alone: calls that an earlier one has done are not among them, and those of a node that was lost can be twice. Exact figures
-are in extract.json and tune/trials.parquet.
+command alone: calls that an earlier one has done are not among them, and those of a node that was lost can be twice. The exact
+figures are in extract.json and tune/trials.parquet.
 """
 
 from __future__ import annotations
