@@ -164,16 +164,6 @@ def submit(stage: str, arguments: list[str], head: Head) -> Any:
         time.sleep(2)
 
 
-@pytest.mark.slow
-def test_each_job_runs_under_ray_job_submit_and_tells_prometheus(calls: Path, tmp_path: Path, head: Head) -> None:
-    run_dir = tmp_path / "run"
-    for stage in STAGES:
-        result = submit(stage, arguments_of(stage, calls, run_dir, "configs/demo.yaml"), head)
-        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-        check(stage, run_dir, result.stdout)
-        wait_until_told(stage, run_dir, head)
-
-
 def wait_until_told(stage: str, run_dir: Path, head: Head) -> None:
     """A process tells the agent of its node what it has counted at its end, and the agent keeps a gauge for 20 s more."""
     expected, deadline = expected_of(stage, run_dir), time.monotonic() + 15
@@ -212,7 +202,17 @@ def scrape(stage: str, head: Head) -> dict[tuple[str, ...], float]:
 
 
 @pytest.mark.slow
-def test_a_failed_job_says_why_and_fails(tmp_path: Path, head: Head) -> None:
+def test_each_job_runs_under_ray_job_submit_and_tells_prometheus(calls: Path, tmp_path: Path, head: Head) -> None:
+    run_dir = tmp_path / "run"
+    for stage in STAGES:
+        result = submit(stage, arguments_of(stage, calls, run_dir, "configs/demo.yaml"), head)
+        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+        check(stage, run_dir, result.stdout)
+        wait_until_told(stage, run_dir, head)
+
+
+@pytest.mark.slow
+def test_a_failed_job_says_why_and_fails(tmp_path: Path, head: Any) -> None:
     result = submit("train", ["--run-dir", str(tmp_path / "nothing")], head)
     assert result.returncode != 0
     assert "holds no embeddings" in result.stdout + result.stderr
