@@ -161,7 +161,7 @@ def _check_encoders(config: Config, manifest: pa.Table, *, is_checked: bool) -> 
 
 
 def _embed(config: Config, embeddings: str, manifest: pa.Table, fingerprint: Fingerprint) -> None:
-    with cluster.Relay(Progress(len(manifest)), PROGRESS_SEC) as send:
+    with cluster.Relay(Progress(len(manifest), "extract"), PROGRESS_SEC) as send:
         rows = embed_calls(manifest, config, fingerprint, send)
         filesystem, path = storage.open_location(embeddings)
         rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})

@@ -89,7 +89,7 @@ def _classify(
     unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], kept.call_ids)))
     if len(kept.call_ids):
         log.info("%d of %d calls are embedded already: going on with the rest", len(kept.call_ids), len(manifest))
-    with cluster.Relay(Progress(len(unfinished)), PROGRESS_SEC) as send, cluster.Relay(cut.extend, 1.0) as send_cut:
+    with cluster.Relay(Progress(len(unfinished), "predict"), PROGRESS_SEC) as send, cluster.Relay(cut.extend, 1.0) as send_cut:
         rows = _embed(config, unfinished, kept, send) if len(unfinished) else None
         if model.takes_calls:
             # The utterances of a call can be spread over blocks; they meet here, where one that was lost cannot go unseen.

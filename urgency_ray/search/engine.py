@@ -43,6 +43,7 @@ from urgency_ray.search.trial import (
     TrialOrders,
 )
 from urgency_ray.search.waits import TrialWaits
+from urgency_ray.telemetry import TrialScores
 from urgency_ray.training.shared import SharedData
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class StudySearch(Searcher):
         self.last: dict[str, dict[str, Any]] = {}
         self.spent = study.user_attrs.get("seconds", 0.0)
         self.started = time.monotonic()
+        self.scores = TrialScores()
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The next point: that of a trial that was begun and not ended, else a new one."""
@@ -81,6 +83,7 @@ class StudySearch(Searcher):
         if "failed" in result or trial_id in self.ended:
             return
         self.epochs.setdefault(trial_id, {})[result["epoch"]] = result["val_macro_f1"]
+        self.scores.set(self.trials[trial_id].number, result[METRIC])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The reported value is ignored")
             self.trials[trial_id].report(result[METRIC], result["epoch"])
