@@ -35,7 +35,7 @@ from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.saved import SavedModel
 from urgency_ray.search.engine import rebuild_scheduler
 from urgency_ray.training.fit import _clip_in_step
-from urgency_ray.training.trainer import Trainer
+from urgency_ray.training.torch_trainer import Trainer
 
 PACKAGE = Path(urgency_ray.__file__).parent
 
@@ -50,8 +50,8 @@ class Hook:
 
 
 HOOKS = (
-    Hook("_create_default_callbacks", "training/trainer.py", "Ray Train has no switch for its PlacementGroupCleaner"),
-    Hook("PlacementGroupCleanerCallback", "training/trainer.py", "which of Ray Train's callbacks is left out"),
+    Hook("_create_default_callbacks", "training/torch_trainer.py", "Ray Train has no switch for its PlacementGroupCleaner"),
+    Hook("PlacementGroupCleanerCallback", "training/torch_trainer.py", "which of Ray Train's callbacks is left out"),
     Hook(
         "ControllerError",
         "cluster/connection.py",

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from ray.train import CheckpointConfig, ControllerError, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 from torch import Tensor
 
@@ -32,26 +32,12 @@ from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import build_model
 from urgency_ray.training.history import EpochRow
 from urgency_ray.training.shared import SharedData
+from urgency_ray.training.torch_trainer import Trainer
 from urgency_ray.training.worker import Orders, Task, read_result, train_worker
 
 log = logging.getLogger(__name__)
 
 DEALT_SEC = 7 * 24 * 3600
-
-
-class Trainer(TorchTrainer):
-    """TorchTrainer without its PlacementGroupCleaner.
-
-    That actor, a process of its own that starts with every training, frees the workers' placement group when the controller is
-    killed while the job lives on. It asks Ray's State API, which is the dashboard's: a cluster without one never answers, and a
-    note below /tmp/ray of another cluster, dead or somebody else's, sends it there (a training ended 12 s late). The group ends
-    with the job, and `engine.run_search` frees that of a lost trial.
-    """
-
-    def _create_default_callbacks(self) -> list[Any]:
-        # Ray has no switch for it. By its name: where Ray moves it, nothing is lost but the wait.
-        callbacks: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
-        return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
 
 
 STARTS = 3
