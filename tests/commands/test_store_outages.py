@@ -43,7 +43,7 @@ def go_away(server: Any) -> Any:
         ("train", ["--train.epochs", 200, "--train.num_workers", 2], lambda log: "epoch 10:" in log),
         (
             "tune",
-            ["--train.epochs", 3, "--tune.space", SPACE, "--tune.num_trials", 12, "--tune.grace_epochs", 3],
+            ["--train.epochs", 3, "--tune.space", SPACE, "--tune.num_trials", 40, "--tune.grace_epochs", 3],
             lambda log: "trial 2 of" in log,
         ),
     ],
@@ -58,6 +58,8 @@ def test_a_stage_rides_out_a_store_that_is_away(
         wait_until(lambda: is_under_way(log.read_text(encoding="utf-8")), process, log)
         again = go_away(server)
         wait_for_success(process, log)
-    assert "does not answer: trying again" in log.read_text(encoding="utf-8")
+    said = log.read_text(encoding="utf-8")
+    # Ours at once, of Ray Train's own files once they can be written again.
+    assert "does not answer: trying again" in said or "did not answer for a while: training goes on" in said
     assert json.loads(storage.read_text(f"{run_dir}/{'tune/' if command == 'tune' else ''}metrics.json"))
     again.stop()
