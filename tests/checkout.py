@@ -13,7 +13,7 @@ RUNTIME_ENV = ("--runtime-env", "configs/cluster/runtime_env.yaml")
 """What `ray job submit` is given in a checkout."""
 HEAVY = (".venv/lib/torch.so", "runs/sense/embeddings/0.parquet", "data/119/TS_서울.zip", ".git/objects/pack", "dist/a.whl")
 
-LEFT = re.compile(r"^(?:\.git|\.venv|\.hypothesis|runs|data|\.\w+_cache|\.coverage|[\w.]+\.egg-info|build|dist)(?:/|$)|__pycache__")
+LEFT = re.compile(r"^(?:\.(?:git|venv|hypothesis|coverage|\w+_cache)|runs|data|[\w.]+\.egg-info|build|dist)(?:/|$)|__pycache__")
 """What git does not keep."""
 
 
