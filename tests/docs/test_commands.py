@@ -46,7 +46,7 @@ def test_the_commands_are_found() -> None:
     found = {name: [words[0] for words in shown_commands(text)] for name, text in TEXTS.items()}
     steps = ["doctor", "extract", "train", "predict", "report", "tune", "predict", "evaluate", "extract", "train"]
     assert found["README.md"] == found["README.ko.md"] == steps
-    assert found["docs/data.md"] == ["extract", "extract", "predict", "import", "export"]
+    assert found["docs/data.md"] == ["doctor", "extract", "extract", "predict", "import", "export"]
     assert found["CONTRIBUTING.md"] == ["synthesize", "extract", "train"]
     assert found["docs/cluster.md"] == ["extract", "train", "tune", "predict", "evaluate", "report"]
 
