@@ -309,13 +309,13 @@ def test_a_disk_that_is_gone_ends_the_run_and_rejects_no_call(
     config.write_text(extracted[2].replace({"data.root": str(calls)}).to_yaml(), encoding="utf-8")
     arguments = ["extract", "--config", str(config), "--run-dir", str(run_dir)]
 
-    def plan_and_unmount(data: Any) -> Any:
-        manifest = plan_calls(data)
+    def unmount_and_embed(*arguments: Any) -> Any:
+        # Before it, the nodes were asked whether they see the calls.
         shutil.move(calls.parent, gone)
-        return manifest
+        return embed_calls(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("urgency_ray.commands.extract.plan_calls", plan_and_unmount)
+        patch.setattr("urgency_ray.commands.extract.embed_calls", unmount_and_embed)
         assert main(arguments) == 1
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")

@@ -82,7 +82,7 @@ def test_a_job_ships_code_and_no_more_than_ray_takes() -> None:
     assert sum((ROOT / name).stat().st_size for name in shipped) < 2 << 20 < MAX_SHIPPED_MIB << 20
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_its_steps_make_a_working_install_in_a_clean_folder(tmp_path: Path) -> None:
     """COPY and RUN as they stand there, but for Debian's packages; PyTorch comes from wherever this machine's pip has it."""
     context, image = copy_checkout(tmp_path / "context"), tmp_path / "image"
