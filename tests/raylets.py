@@ -1,8 +1,10 @@
 """A cluster of several real raylets on this machine: nodes join, are killed, or have their CPUs held by somebody else."""
 
 import contextlib
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,10 @@ import psutil
 from kills import kill_all
 
 KEEPER = """
+import os
+import subprocess
 import sys
+import time
 import ray
 from ray.cluster_utils import Cluster
 
@@ -23,6 +28,15 @@ class Holder:
         pass
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": float(sys.argv[1])})
+BLIND = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
+START = "start --num-cpus 1 --block --disable-usage-stats --min-worker-port 0 --max-worker-port 0".split()
+
+def join():
+    ray.is_initialized() or ray.init(cluster.address, log_to_driver=False)
+
+def count():
+    return sum(node["Alive"] for node in ray.nodes())
+
 nodes = [cluster.head_node, *(cluster.add_node(num_cpus=float(cpus)) for cpus in sys.argv[2:])]
 holders = []
 print(cluster.address, flush=True)
@@ -32,8 +46,18 @@ for line in sys.stdin:
         nodes.append(cluster.add_node(num_cpus=float(value)))
     elif order == "kill":
         cluster.remove_node(nodes[int(value)], allow_graceful=False)
+    elif order == "add_blind":
+        join()
+        number = count()
+        ray_command = [sys.executable, "-m", "ray.scripts.scripts", *START, "--address", cluster.address]
+        ray_command += ["--dashboard-agent-listen-port", "0"]
+        environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+        command = ["unshare", "--mount", "sh", "-c", BLIND, value, *ray_command]
+        blind = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
+        while count() == number and blind.poll() is None:
+            time.sleep(0.2)
     elif order == "hold":
-        ray.is_initialized() or ray.init(cluster.address, log_to_driver=False)
+        join()
         holders.append(ray.remote(num_cpus=float(value))(Holder).remote())
         ray.get(holders[-1].ready.remote())
     elif order == "free":
@@ -55,6 +79,10 @@ class Raylets:
         """A node joins."""
         self._order("add", cpus)
 
+    def add_blind(self, folder: Path) -> None:
+        """A node of one CPU joins to which the folder is another one, empty: it has its own mounts."""
+        self._order("add_blind", folder)
+
     def kill(self, index: int) -> None:
         """SIGKILL to all processes of a node's raylet."""
         self._order("kill", index)
@@ -69,19 +97,23 @@ class Raylets:
 
     def start(self, log: Path, *arguments: Any) -> Any:
         """A command on the cluster, its output in `log`, as a psutil.Process; it ends with the cluster at the latest."""
-        command = [sys.executable, "-m", "urgency_ray.cli", *map(str, arguments), "--ray.address", self.address]
-        with log.open("w") as output:
-            process = psutil.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=self.environment)
-        self.started.append(process)
-        return process
+        self.started.append(start(self.address, self.environment, log, *arguments))
+        return self.started[-1]
 
-    def _order(self, order: str, value: float) -> None:
+    def _order(self, order: str, value: float | Path) -> None:
         self.process.stdin.write(f"{order} {value}\n")
         self.process.stdin.flush()
         assert self._answer() == "done"
 
     def _answer(self) -> str:
         return str(self.process.stdout.readline()).strip()
+
+
+def start(address: str, environment: dict[str, str], log: Path, *arguments: Any) -> Any:
+    """A command on the cluster at an address, its output in `log`, as a psutil.Process."""
+    command = [sys.executable, "-m", "urgency_ray.cli", *map(str, arguments), "--ray.address", address]
+    with log.open("w") as output:
+        return psutil.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
 
 
 @contextlib.contextmanager
@@ -103,4 +135,32 @@ def raylets(cpus: Sequence[float]) -> Iterator[Raylets]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 below += parent.children(recursive=True)
         kill_all(below)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def autoscaled(cpus: float) -> Iterator[tuple[str, dict[str, str]]]:
+    """Address and environment of a cluster whose head has no CPU, and whose autoscaler starts a node of `cpus` if asked."""
+    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    head, node = "ray.head.default", {"resources": {"CPU": cpus}, "node_config": {}, "min_workers": 0, "max_workers": 1}
+    config = {
+        "cluster_name": "tests",
+        "max_workers": 1,
+        "provider": {"type": "fake_multinode"},
+        "head_node_type": head,
+        "available_node_types": {head: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}, "node": node},
+    }
+    (folder / "autoscaler.yaml").write_text(json.dumps(config), encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    fake = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_AUTH_MODE": "disabled"}
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= fake | {"RAY_TMPDIR": str(folder)}
+    options = ["--num-cpus", "0", "--port", str(port), "--autoscaling-config", str(folder / "autoscaler.yaml"), "--block"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", *options]
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    try:
+        yield f"127.0.0.1:{port}", environment
+    finally:
+        kill_all([process, *process.children(recursive=True)])
         shutil.rmtree(folder, ignore_errors=True)

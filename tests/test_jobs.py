@@ -12,29 +12,56 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
+from checkout import ROOT, RUNTIME_ENV, copy_checkout
+from prometheus_client.parser import text_string_to_metric_families
 from shared_runs import KnownCorpus
 
+from urgency_ray import telemetry
+from urgency_ray.accounts import ExtractAccounts
 from urgency_ray.config import load_config
 
-ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-QUICK = ["--train.epochs", "1", "--train.ablation", "false", "--tune.num_trials", "2", "--tune.grace_epochs", "1"]
+STAGES = ("extract", "train", "tune", "predict", "evaluate", "report")
+QUICK = {
+    "train.epochs": "1",
+    "train.ablation": "false",
+    "train.baselines": "false",
+    "train.members": "null",
+    "train.linear_member": "false",
+    "train.discriminant_member": "false",
+    "train.select_by": "urgency_macro_f1",
+    "tune.num_trials": "2",
+    "tune.grace_epochs": "1",
+    "tune.ensemble": "null",
+}
 
 
-def arguments_of(stage: str, calls: Path, run_dir: Path) -> Any:
+def arguments_of(stage: str, calls: Path, run_dir: Path, config: str = str(ROOT / "configs" / "demo.yaml")) -> list[str]:
     if stage == "predict":
         return ["--model", f"{run_dir}/model", "--data.root", str(calls), "--output", f"{run_dir}/new.parquet"]
+    if stage in ("evaluate", "report"):
+        return ["--run-dir", str(run_dir)]
     source = ["--data.root", str(calls)] if stage == "extract" else []
-    return ["--config", str(ROOT / "configs" / "demo.yaml"), "--run-dir", str(run_dir), *source, *QUICK]
+    quick = [text for field, value in QUICK.items() for text in (f"--{field}", value)]
+    return ["--config", config, "--run-dir", str(run_dir), *source, *quick]
 
 
-def check(stage: str, run_dir: Path) -> None:
-    made = {"extract": "extract.json", "train": "model/model.safetensors", "tune": "tune/best.yaml", "predict": "new.parquet"}
-    assert Path(run_dir, made[stage]).exists()
+def check(stage: str, run_dir: Path, said: str) -> None:
+    made = {
+        "extract": "extract.json",
+        "train": "model/model.safetensors",
+        "tune": "tune/best.yaml",
+        "predict": "new.parquet",
+        "report": "report.html",
+    }
+    if stage == "evaluate":
+        assert "urgency on test" in said
+    else:
+        assert Path(run_dir, made[stage]).exists()
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +70,37 @@ def calls(corpus: KnownCorpus) -> Path:
 
 
 def test_there_is_a_job_for_each_stage() -> None:
-    assert {path.stem for path in (ROOT / "jobs").glob("*.py")} == {"extract", "train", "tune", "predict"}
+    assert {path.stem for path in (ROOT / "jobs").glob("*.py")} == set(STAGES)
 
 
 @pytest.mark.slow
 def test_each_job_runs_alone(calls: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    for stage in ("extract", "train", "tune", "predict"):
+    for stage in STAGES:
         command = [sys.executable, str(ROOT / "jobs" / f"{stage}.py"), *arguments_of(stage, calls, run_dir)]
-        subprocess.run(command, check=True, cwd=tmp_path, timeout=300)
-        check(stage, run_dir)
+        done = subprocess.run(command, check=True, cwd=tmp_path, timeout=300, stdout=subprocess.PIPE, text=True)
+        check(stage, run_dir, done.stdout)
     assert len(pd.read_parquet(run_dir / "new.parquet")) == 100
     assert load_config(run_dir / "config.yaml").data.root == str(calls)
 
 
+class Head(NamedTuple):
+    """A Ray head: the address of its job server, the environment to reach it in, where its metrics are; a checkout."""
+
+    address: str
+    environment: dict[str, str]
+    metrics: str
+    checkout: Path
+
+
 @pytest.fixture(scope="module")
-def head() -> Iterator[Any]:
-    """(address, environment) of the job server of a Ray head on this machine, started and stopped here."""
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
-    port, dashboard_port, agent_port = free_ports(3)
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """One on this machine, started and stopped here, with token authentication."""
+    # What is ignored must be so by .rayignore: not everybody's checkout has git's.
+    environment = {**os.environ, "RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1"}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    port, dashboard_port, agent_port, metrics_port = free_ports(4)
+    checkout = copy_checkout(tmp_path_factory.mktemp("checkout"))
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         # A short folder: the paths of Ray's sockets below it may not exceed 107 bytes.
         command = [str(BIN / "ray"), "start", "--head", "--block", "--port", port, "--dashboard-port", dashboard_port]
@@ -69,6 +108,8 @@ def head() -> Iterator[Any]:
         command += [
             "--dashboard-agent-listen-port",
             agent_port,
+            "--metrics-export-port",
+            metrics_port,
             "--temp-dir",
             folder,
             "--num-cpus",
@@ -80,7 +121,7 @@ def head() -> Iterator[Any]:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
         address = f"http://127.0.0.1:{dashboard_port}"
         wait_for(address, process)
-        yield address, environment
+        yield Head(address, environment, f"http://127.0.0.1:{metrics_port}/metrics", checkout)
         process.terminate()
         process.wait(timeout=60)
 
@@ -108,26 +149,73 @@ def wait_for(address: Any, process: Any) -> None:
     raise TimeoutError(address)
 
 
-def submit(stage: str, arguments: Any, head: Any) -> Any:
-    address, environment = head
-    command = [str(BIN / "ray"), "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"]
+def submit(stage: str, arguments: list[str], head: Head) -> Any:
+    """A stage as docs/cluster.md says to submit it."""
+    command = [str(BIN / "ray"), "job", "submit", "--address", head.address, *RUNTIME_ENV, "--"]
     command += [sys.executable, f"jobs/{stage}.py", *arguments]
     deadline = time.monotonic() + 180
     while True:
-        result = subprocess.run(command, check=False, timeout=400, capture_output=True, text=True, env=environment)
+        result = subprocess.run(
+            command, check=False, timeout=400, capture_output=True, text=True, env=head.environment, cwd=head.checkout
+        )
         # The server answers before the agent that runs jobs has started.
         if "No available agent" not in result.stderr or time.monotonic() > deadline:
             return result
         time.sleep(2)
 
 
+def wait_until_told(stage: str, run_dir: Path, head: Head) -> None:
+    """A process tells the agent of its node what it has counted at its end, and the agent keeps a gauge for 20 s more."""
+    expected, deadline = expected_of(stage, run_dir), time.monotonic() + 15
+    while (told := scrape(stage, head)) != expected and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert told == expected
+
+
+def expected_of(stage: str, run_dir: Path) -> dict[tuple[str, ...], Any]:
+    """What a stage should have told: values by name and labels, in the order of `telemetry`."""
+    if stage == "tune":
+        history = pd.read_parquet(run_dir / "tune" / "history.parquet")
+        best = history.groupby("trial")["best_val_macro_f1"].max()
+        return {(telemetry.SCORE.exported, str(trial)): pytest.approx(score) for trial, score in best.items()}
+    if stage not in ("extract", "predict"):
+        return {}
+    counts = ExtractAccounts.read(str(run_dir)).counts()  # predict has read the same calls
+    return {
+        (telemetry.READ.exported, stage): counts.calls_read,
+        (telemetry.EMBEDDED.exported, stage): counts.calls_embedded,
+        (telemetry.AUDIO.exported, stage): pytest.approx(counts.audio_sec, rel=1e-4),
+    } | {(telemetry.REJECTED.exported, stage, reason): number for reason, number in counts.rejected_by_reason.items()}
+
+
+def scrape(stage: str, head: Head) -> dict[tuple[str, ...], float]:
+    """What the head says of a stage by this project's meters, as `expected_of` has it."""
+    labels = {meter.exported: meter.labels for meter in telemetry.METERS}
+    text = urllib.request.urlopen(head.metrics, timeout=5).read().decode()
+    told: dict[tuple[str, ...], float] = {}
+    for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
+        if sample.name.startswith("ray_urgency") and sample.labels.get("stage", "tune") == stage:
+            assert "SessionName" in sample.labels, "by which the dashboard tells clusters apart"
+            key = (sample.name, *(sample.labels[name] for name in labels[sample.name]))
+            told[key] = told.get(key, 0.0) + sample.value
+    return told
+
+
 @pytest.mark.slow
-def test_each_job_runs_under_ray_job_submit(calls: Path, tmp_path: Path, head: Any) -> None:
+def test_each_job_runs_under_ray_job_submit_and_tells_prometheus(calls: Path, tmp_path: Path, head: Head) -> None:
     run_dir = tmp_path / "run"
-    for stage in ("extract", "train", "tune", "predict"):
-        result = submit(stage, arguments_of(stage, calls, run_dir), head)
+    for stage in STAGES:
+        result = submit(stage, arguments_of(stage, calls, run_dir, "configs/demo.yaml"), head)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-        check(stage, run_dir)
+        check(stage, run_dir, result.stdout)
+        wait_until_told(stage, run_dir, head)
+
+
+@pytest.mark.slow
+def test_a_job_does_not_write_into_ray_s_copy_of_the_code(calls: Path, head: Any) -> None:
+    result = submit("extract", ["--run-dir", "runs/x", "--data.root", str(calls)], head)
+    assert result.returncode != 0
+    assert "error: --run-dir runs/x: in a submitted job, a relative path lies in Ray's copy" in result.stdout + result.stderr
 
 
 @pytest.mark.slow

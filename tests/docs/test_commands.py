@@ -1,4 +1,4 @@
-"""What README.md and CONTRIBUTING.md tell one to type, and where they say things are: commands, options, targets, modules."""
+"""What the documents tell one to type, and where they say things are: commands, options, targets, modules."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ from urgency_ray import cli
 from urgency_ray.config import iter_fields, load_config
 
 ROOT = Path(__file__).parents[2]
-TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")}
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "docs/cluster.md")}
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -47,6 +47,7 @@ def test_the_commands_are_found() -> None:
     )
     assert found["README.md"].count("extract") == 4  # on its own, of a manifest, with a transcriber, and as a job
     assert found["CONTRIBUTING.md"] == ["synthesize", "extract", "train"]
+    assert found["docs/cluster.md"] == ["extract", "train", "tune", "predict", "evaluate", "report"]
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -62,9 +63,9 @@ def test_each_make_target_that_is_named_exists() -> None:
 
 
 def test_each_module_that_is_named_is_there() -> None:
-    for name, text in TEXTS.items():
+    for name in ("README.md", "CONTRIBUTING.md"):
         # The package's own name is left out where its wings are meant.
-        paths = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+(?:\.py|\.yaml|/))`", FENCED.sub("", text)))
+        paths = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+(?:\.py|\.yaml|/))`", FENCED.sub("", TEXTS[name])))
         paths = {path for path in paths if not path.startswith(("tests/", "tune/")) and path != "config.yaml"}
         assert len(paths) > 9
         assert [path for path in paths if not ((ROOT / path).exists() or (ROOT / "urgency_ray" / path).exists())] == [], name

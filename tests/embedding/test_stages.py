@@ -14,6 +14,7 @@ import pytest
 
 from urgency_ray.calls.plan import plan_calls
 from urgency_ray.config import AudioEncoderConfig, DataConfig, TextEncoderConfig
+from urgency_ray.embedding.rows import Passed
 from urgency_ray.embedding.stages import EncodeAudio, EncodeText, decode_calls
 from urgency_ray.fingerprint import Fingerprint
 from urgency_ray.schema import ACOUSTIC_FEATURES
@@ -197,7 +198,7 @@ def test_encoding_keeps_rejects_and_gives_the_contract_s_columns(call: Any) -> N
     assert Fingerprint.of_schema(table.schema) == MADE_HERE
     assert [row is None for row in table["audio_embedding"].to_pylist()] == [False, True]
     assert [row is None for row in table["text_embedding"].to_pylist()] == [False, True]
-    assert sent == [(2.0, 3.0)]
+    assert sent == [Passed(2.0, 3.0, {table["reason"][1].as_py(): 1.0})]
 
 
 def test_an_embedding_that_is_not_finite_is_a_reject(call: Any, tmp_path: Path) -> None:

@@ -28,12 +28,14 @@ from urgency_ray.cluster import Node
 from urgency_ray.config import Config
 from urgency_ray.embedding.changes import digest_calls
 from urgency_ray.embedding.placement import Placement, follow_nodes
+from urgency_ray.embedding.rows import Passed
 from urgency_ray.embedding.stages import EncodeAudio, EncodeText, decode_calls
 from urgency_ray.embedding.transcription import Transcribe
 from urgency_ray.embedding.transform import encoders_on_gpus
 from urgency_ray.encoders.load import is_built_in
 from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Fingerprint
+from urgency_ray.telemetry import CallCounters, Stage
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +135,7 @@ def embed_calls(manifest: pa.Table, config: Config, fingerprint: Fingerprint, se
         manifest: rows of `schema.MANIFEST_SCHEMA`.
         config: its data, encoder and extract sections.
         fingerprint: kept in the schema of the rows.
-        send: told (calls, audio seconds) of every batch that is through.
+        send: told of every batch that is through, as `rows.Passed`.
     """
     nodes = cluster.nodes_by_id()
     pools = _plan_for(config, nodes.values(), on_gpus=cluster.num_gpus() > 0)
@@ -236,19 +238,22 @@ class Blocks(Sequence[pa.Table]):
 
 
 class Progress:
-    """Logs calls done, rate and time left from what the text encoders send: (calls, audio seconds) of each batch."""
+    """Logs calls done, rate and time left, and counts calls for Prometheus, from what the text encoders send of each batch."""
 
-    def __init__(self, num_calls: int) -> None:
+    def __init__(self, num_calls: int, stage: Stage) -> None:
         self.num_calls = num_calls
+        self.counters = CallCounters(stage)
         self.calls = 0.0
         self.audio_sec = 0.0
         self.started = time.monotonic()
 
-    def __call__(self, batches: list[tuple[float, float]]) -> None:
+    def __call__(self, batches: list[Passed]) -> None:
         """Count some batches and log one line."""
         # Batches that were under way on a node when it was lost come twice.
-        self.calls = min(self.num_calls, self.calls + sum(calls for calls, _ in batches))
-        self.audio_sec += sum(seconds for _, seconds in batches)
+        self.calls = min(self.num_calls, self.calls + sum(batch.calls for batch in batches))
+        self.audio_sec += sum(batch.audio_sec for batch in batches)
+        for batch in batches:
+            self.counters.add(batch.calls, batch.rejected, batch.audio_sec)
         elapsed = time.monotonic() - self.started
         left = elapsed * (self.num_calls - self.calls) / self.calls
         rate = f"{self.calls / elapsed:,.1f} calls/s, {self.audio_sec / elapsed:,.0f}x real time, {_duration(left)} left"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,31 @@ from urgency_ray.schema import ACOUSTIC_FEATURES, Status
 def embedded_rows(table: pa.Table) -> NDArray[np.int64]:
     """Positions of the rows that are not rejected, (K,)."""
     return np.flatnonzero(np.asarray(table["status"].to_pylist()) == Status.EMBEDDED)
+
+
+class Passed(NamedTuple):
+    """What some rows have come to.
+
+    Attributes:
+        calls: how many; where a call has several rows, each counts as its share of the call.
+        audio_sec: embedded audio, in seconds.
+        rejected: the calls that are rejected, by reason, counted likewise.
+    """
+
+    calls: float
+    audio_sec: float
+    rejected: dict[str, float]
+
+
+def count_passed(table: pa.Table) -> Passed:
+    """Count the rows of a table with `num_call_rows`, `duration_sec`, `status` and `reason`."""
+    shares = 1.0 / table["num_call_rows"].to_numpy()
+    rejected: dict[str, float] = {}
+    for share, reason in zip(shares.tolist(), table["reason"].to_pylist(), strict=True):
+        if reason is not None:
+            rejected[reason] = rejected.get(reason, 0.0) + share
+    seconds = table["duration_sec"].filter(pc.equal(table["status"], Status.EMBEDDED.value))
+    return Passed(float(shares.sum()), float(pc.sum(seconds, min_count=0).as_py()), rejected)
 
 
 def read_inputs(rows: pa.Table) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:

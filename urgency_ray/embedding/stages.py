@@ -19,7 +19,7 @@ from urgency_ray.calls.planned import read_label
 from urgency_ray.calls.transcript import clean, has_words, join_transcript, wanted_utterances
 from urgency_ray.config import AudioEncoderConfig, DataConfig, TextEncoderConfig
 from urgency_ray.embedding.recordings import Recording, Recordings, decode_recording
-from urgency_ray.embedding.rows import embedded_rows, finite_rows, reject_rows, scatter_counts, scatter_vectors
+from urgency_ray.embedding.rows import count_passed, embedded_rows, finite_rows, reject_rows, scatter_counts, scatter_vectors
 from urgency_ray.encoders.base import SAMPLE_RATE_HZ, AudioEmbeddings, TextEmbeddings
 from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text_encoder
 from urgency_ray.errors import Reason, Reject
@@ -235,8 +235,5 @@ class EncodeText:
         audio_dim = table.schema.field("audio_embedding").type.list_size
         made_with = None if self.fingerprint is None else self.fingerprint.model_dump()
         schema = embedding_schema(audio_dim, self.encoder.dim, made_with)
-        seconds = table["duration_sec"].combine_chunks().drop_null()
-        # The utterances of a call can come in several batches.
-        num_calls = float(np.sum(1.0 / table["num_call_rows"].to_numpy()))
-        self.send((num_calls, float(np.sum(seconds.to_numpy()))))
+        self.send(count_passed(table))
         return table.select(schema.names).cast(schema)

@@ -42,6 +42,8 @@ from urgency_ray.search.trial import (
     Trial,
     TrialOrders,
 )
+from urgency_ray.search.waits import TrialWaits
+from urgency_ray.telemetry import TrialScores
 from urgency_ray.training.shared import SharedData
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class StudySearch(Searcher):
         self.last: dict[str, dict[str, Any]] = {}
         self.spent = study.user_attrs.get("seconds", 0.0)
         self.started = time.monotonic()
+        self.scores = TrialScores()
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The next point: that of a trial that was begun and not ended, else a new one."""
@@ -80,6 +83,7 @@ class StudySearch(Searcher):
         if "failed" in result or trial_id in self.ended:
             return
         self.epochs.setdefault(trial_id, {})[result["epoch"]] = result["val_macro_f1"]
+        self.scores.set(self.trials[trial_id].number, result[METRIC])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The reported value is ignored")
             self.trials[trial_id].report(result[METRIC], result["epoch"])
@@ -230,6 +234,9 @@ def run_search(
 
     Returns:
         What Ray says of trials that failed for no reason of their own, a line each.
+
+    Raises:
+        WorkError: none found a place within `ray.wait_sec`.
     """
     tune = config.tune
     ended = ended_trials(study)
@@ -251,6 +258,7 @@ def run_search(
     # Its traceback of a lost process says less than the line of `_TrialLog`.
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     placements = PlacementGroups()
+    waits = TrialWaits(tune, config.ray.wait_sec, (lambda: bool(placements.groups)) if tune.workers_per_trial > 1 else None)
     relay: Any = cluster.Relay(placements.note, 0.2) if tune.workers_per_trial > 1 else contextlib.nullcontext()
     with tempfile.TemporaryDirectory() as scratch, contextlib.closing(placements), relay as send:
         results = ray.tune.Tuner(
@@ -269,7 +277,7 @@ def run_search(
                 failure_config=ray.tune.FailureConfig(max_failures=tune.max_failures),
                 # Trials leave no checkpoint: one that is lost begins anew.
                 checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[_TrialLog(len(ended), tune.num_trials), placements],
+                callbacks=[_TrialLog(len(ended), tune.num_trials), placements, waits],
                 verbose=0,
             ),
         ).fit()
