@@ -17,6 +17,7 @@ def spent_cpu_sec() -> float:
 
 def check_fault(capsys: pytest.CaptureFixture[str], named: str, *arguments: object, code: int = 2) -> str:
     """The command ends with this exit code and a line that holds `named`, after two others at most; returns the line."""
+    capsys.readouterr()  # what a test has made on the way here may have been told
     before = spent_cpu_sec()
     # A traceback would be an exception here.
     assert cli.main([str(argument) for argument in arguments]) == code

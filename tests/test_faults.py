@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from faults import check_fault
-from odd_checkpoints import LFS, ODD, WEIGHT, change, cut, drop, put, save_electra
+from odd_checkpoints import LFS, ODD, WEIGHT, change, cut, drop, no_change, put, save_electra, want_code
 from safetensors.torch import load_file, save_file
 from shared_runs import KnownCorpus
 
@@ -59,10 +59,24 @@ def test_extract_with_what_is_no_encoder(
     save(folder)
     damage(folder)
     arguments = ["--data.root", corpus[0], "--run-dir", run_dir, f"--{section}_encoder.name", folder]
-    capsys.readouterr()
     line = check_fault(capsys, str(folder), "extract", *arguments)
     assert re.search(said, line)
     assert not run_dir.exists(), "nothing is left of a request that was refused"
+
+
+@pytest.mark.parametrize("damage", [no_change, shutil.rmtree, want_code])
+def test_extract_and_predict_with_what_is_no_transcriber(
+    corpus: KnownCorpus, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Damage
+) -> None:
+    folder = tmp_path / "transcriber"
+    save_electra(folder)
+    damage(folder)
+    calls = ["--data.root", corpus[0], "--transcriber.name", folder]
+    for arguments in (
+        ["extract", "--run-dir", tmp_path / "run"],
+        ["predict", "--model", model, "--output", tmp_path / "o.csv"],
+    ):
+        check_fault(capsys, f"transcriber {folder}: ", *arguments, *calls)
 
 
 def save_model(folder: Path, config: Config, text_dim: int = 512) -> None:
@@ -160,10 +174,9 @@ def make_artefacts(folder: Path, audio: float = 1.0) -> Artefacts:
 
 
 @pytest.fixture
-def run_dir(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+def run_dir(tmp_path: Path) -> Path:
     """A run folder of embeddings that were imported."""
     assert cli.main(["import", *map(str, make_artefacts(tmp_path)), "--run-dir", str(tmp_path / "run")]) == 0
-    capsys.readouterr()
     return tmp_path / "run"
 
 
