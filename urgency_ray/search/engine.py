@@ -206,8 +206,9 @@ def num_concurrent(config: Config) -> int:
         )
     workers = cluster.count_places(nodes, tune.cpus_per_trial, tune.gpus_per_trial)
     if not workers:
+        num_gpus = sum(node.gpus for node in nodes)
         raise RequestError(
-            f"tune.gpus_per_trial: {tune.gpus_per_trial:g} GPUs, but the cluster has {cluster.num_gpus()}, and no node that "
+            f"tune.gpus_per_trial: {tune.gpus_per_trial:g} GPUs, but the cluster has {num_gpus:g}, and no node that "
             f"many beside {tune.cpus_per_trial:g} CPUs"
         )
     if workers < tune.workers_per_trial:
