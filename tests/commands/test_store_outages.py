@@ -16,6 +16,7 @@ from urgency_ray import storage
 pytestmark = pytest.mark.slow
 
 AWAY_SEC = 8.0
+MOST_AWAY_SEC = 40.0
 SMALL = ["--model.name", "concat", "--model.hidden_dim", 16, "--model.head_dim", 8, "--train.early_stop_epochs", "null"]
 SMALL += ["--train.checkpoint_epochs", 2, "--train.baselines", "false"]
 SPACE = "{train.learning_rate: {type: float, low: 0.0001, high: 0.01, log: true}}"
@@ -29,10 +30,13 @@ def store() -> Iterator[tuple[Any, str]]:
         yield server, location
 
 
-def go_away(server: Any) -> Any:
-    """Nobody answers for some seconds, and then the server that is returned, with all that was there."""
+def go_away(server: Any, log: Path) -> Any:
+    """Nobody answers for some seconds, and until that is noticed; then the server that is returned, with all that was there."""
     server.stop()
+    away = time.monotonic()
     time.sleep(AWAY_SEC)
+    while "does not answer" not in log.read_text(encoding="utf-8") and time.monotonic() < away + MOST_AWAY_SEC:
+        time.sleep(0.1)
     return serve(*server.get_host_and_port())
 
 
@@ -56,7 +60,7 @@ def test_a_stage_rides_out_a_store_that_is_away(
     run_dir, log = make_run(f"{location}/{tmp_path.name}", num_calls=1000), tmp_path / "log"
     with running(log, command, "--run-dir", run_dir, *SMALL, *options) as process:
         wait_until(lambda: is_under_way(log.read_text(encoding="utf-8")), process, log)
-        again = go_away(server)
+        again = go_away(server, log)
         wait_for_success(process, log)
     said = log.read_text(encoding="utf-8")
     # Ours at once, of Ray Train's own files once they can be written again.
