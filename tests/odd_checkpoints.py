@@ -66,6 +66,16 @@ def save_canine(folder: Path) -> None:
     tf.CanineTokenizer().save_pretrained(folder)
 
 
+def save_deberta(folder: Path) -> None:
+    """The weights of a DeBERTa, without a tokenizer: transformers makes one that has each mark twice, and no word."""
+    tf.DebertaV2Model(tf.DebertaV2Config(**SMALL, vocab_size=60, max_position_embeddings=66)).save_pretrained(folder)
+
+
+def save_sentencepiece(folder: Path) -> None:
+    tf.XLMRobertaModel(tf.XLMRobertaConfig(**SMALL, vocab_size=60, max_position_embeddings=66)).save_pretrained(folder)
+    (folder / "sentencepiece.bpe.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+
+
 def save_byt5(folder: Path) -> None:
     size = {"d_model": 24, "d_kv": 12, "d_ff": 24, "num_layers": 1, "num_heads": 2, "vocab_size": 384}
     tf.T5EncoderModel(tf.T5Config(**size)).save_pretrained(folder)
@@ -114,6 +124,14 @@ class Evil:
 def put_pickle(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Evil()))
+
+
+def cut_pickle(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    content = (folder / "pytorch_model.bin").read_bytes()
+    (folder / "pytorch_model.bin").write_bytes(content[: len(content) // 2])
 
 
 def lose_shard(folder: Path) -> None:
@@ -174,6 +192,10 @@ ODD: dict[str, Odd] = {
     "causal": Odd("text", save_causal, no_change, SAME),
     "causal that pads": Odd("text", save_qwen2, no_change, SAME),
     "canine": Odd("text", save_canine, no_change, "a canine model sees what a text is padded with"),
+    "no tokenizer, but its marks twice": Odd(
+        "text", save_deberta, no_change, "its tokenizer knows no words; copy its tokenizer files, too"
+    ),
+    "SentencePiece alone": Odd("text", save_sentencepiece, no_change, r"SentencePiece model alone \(pip install sentencepiece"),
     "no tokenizer": Odd("text", save_electra, drop("*token*"), "its tokenizer knows no words; copy its tokenizer files, too"),
     "head alone": Odd(
         "text", save_electra, lambda f: keep(f, lambda _: False), r"its weights lack .* and \d+ more; take a whole checkpoint"
@@ -187,16 +209,23 @@ ODD: dict[str, Odd] = {
         "text",
         save_electra,
         lambda f: change(f, "embeddings.word_embeddings.weight", lambda w: w[:7]),
-        "cannot be loaded",
+        r"other shapes than its weights have of embeddings\.word_embeddings\.weight; take both from one model",
     ),
     "cut": Odd("text", save_electra, cut, r"model\.safetensors is cut"),
     "cut audio": Odd("audio", save_wav2vec2, cut, r"model\.safetensors is cut"),
     "empty": Odd("audio", save_wav2vec2, put("model.safetensors", b""), r"model\.safetensors is empty"),
     "LFS pointer": Odd("text", save_electra, put("model.safetensors", LFS), r"model\.safetensors is a Git-LFS pointer"),
+    "LFS pointer of a tokenizer": Odd(
+        "text", save_electra, put("tokenizer.json", LFS), r"tokenizer\.json is a Git-LFS pointer"
+    ),
+    "cut preprocessor": Odd("audio", save_wav2vec2, put("preprocessor_config.json", b'{"feat'), r"_config\.json is no JSON"),
+    "empty config": Odd("text", save_electra, put("config.json", b""), r"config\.json is empty"),
     "web page": Odd("audio", save_wav2vec2, put("model.safetensors", b"<!DOCTYPE html>"), "is a web page, not the weights"),
     "shard missing": Odd("text", save_electra, lose_shard, r"model-00002-of-00002\.safetensors"),
     "code": Odd("text", save_electra, want_code, "it wants to run code of its own, which is never done here"),
-    "pickle that runs": Odd("text", save_electra, put_pickle, "cannot be loaded"),
+    "pickle that runs": Odd("text", save_electra, put_pickle, r"a pickle that could run code, .* \(take its safetensors\)"),
+    "cut pickle": Odd("text", save_electra, cut_pickle, r"pytorch_model\.bin is cut"),
+    "empty folder": Odd("text", Path.mkdir, no_change, "cannot be loaded: .*give the folder of a whole model"),
     "no config": Odd("text", save_electra, drop("config.json"), "cannot be loaded"),
     "no folder": Odd("text", save_electra, shutil.rmtree, "no such folder"),
 }

@@ -14,7 +14,10 @@ import psutil
 from kills import kill_all
 
 KEEPER = """
+import os
+import subprocess
 import sys
+import time
 import ray
 from ray.cluster_utils import Cluster
 
@@ -23,6 +26,15 @@ class Holder:
         pass
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": float(sys.argv[1])})
+BLIND = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
+START = "start --num-cpus 1 --block --disable-usage-stats --min-worker-port 0 --max-worker-port 0".split()
+
+def join():
+    ray.is_initialized() or ray.init(cluster.address, log_to_driver=False)
+
+def count():
+    return sum(node["Alive"] for node in ray.nodes())
+
 nodes = [cluster.head_node, *(cluster.add_node(num_cpus=float(cpus)) for cpus in sys.argv[2:])]
 holders = []
 print(cluster.address, flush=True)
@@ -32,8 +44,18 @@ for line in sys.stdin:
         nodes.append(cluster.add_node(num_cpus=float(value)))
     elif order == "kill":
         cluster.remove_node(nodes[int(value)], allow_graceful=False)
+    elif order == "add_blind":
+        join()
+        number = count()
+        ray_command = [sys.executable, "-m", "ray.scripts.scripts", *START, "--address", cluster.address]
+        ray_command += ["--dashboard-agent-listen-port", "0"]
+        environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+        command = ["unshare", "--mount", "sh", "-c", BLIND, value, *ray_command]
+        blind = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
+        while count() == number and blind.poll() is None:
+            time.sleep(0.2)
     elif order == "hold":
-        ray.is_initialized() or ray.init(cluster.address, log_to_driver=False)
+        join()
         holders.append(ray.remote(num_cpus=float(value))(Holder).remote())
         ray.get(holders[-1].ready.remote())
     elif order == "free":
@@ -55,6 +77,10 @@ class Raylets:
         """A node joins."""
         self._order("add", cpus)
 
+    def add_blind(self, folder: Path) -> None:
+        """A node of one CPU joins to which the folder is another one, empty: it has its own mounts."""
+        self._order("add_blind", folder)
+
     def kill(self, index: int) -> None:
         """SIGKILL to all processes of a node's raylet."""
         self._order("kill", index)
@@ -75,7 +101,7 @@ class Raylets:
         self.started.append(process)
         return process
 
-    def _order(self, order: str, value: float) -> None:
+    def _order(self, order: str, value: float | Path) -> None:
         self.process.stdin.write(f"{order} {value}\n")
         self.process.stdin.flush()
         assert self._answer() == "done"

@@ -45,7 +45,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> Any:
         (["train", "--run-dir", "r", "--config", "nowhere.yaml"], "--config nowhere.yaml: No such file"),
         (["train", "--run-dir", "no/such/run"], "--run-dir no/such/run: holds no embeddings"),
         (["tune", "--run-dir", "r"], "tune.space: is empty"),
-        (["tune", "--run-dir", "r", "--resume", "yes"], "yes"),
+        (["tune", "--run-dir", "r", "--resume", "yes"], "--resume: invalid choice: 'yes' (choose from"),
         (["train", "--run-dir", "r", "--resume"], "--resume: no such option"),
         (["predict", "--model", "m", "--output", "o.parquet", "--data.root", "."], "--model m: holds no model.safetensors"),
         (["report", "--run-dir", "no/such/run"], "no/such/run"),
@@ -208,10 +208,11 @@ def test_a_run_folder_s_own_config_is_the_default_and_gives_the_calls_to_a_recip
     assert (given.train.epochs, given.model.hidden_dim, given.data.root) == (3, 768, config.data.root)
 
 
-def test_a_resumed_search_takes_the_config_that_it_began_with(trained: Trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize("resume", [["--resume"], ["--resume", "auto"]])
+def test_a_resumed_search_takes_the_config_that_it_began_with(trained: Trained, tmp_path: Path, resume: list[str]) -> None:
     recipe = Path(tmp_path, "recipe.yaml")
     recipe.write_text("train: {epochs: 3}\n", encoding="utf-8")
-    arguments = ["tune", "--run-dir", str(tmp_path), "--resume", "--tune.num_trials", "9"]
+    arguments = ["tune", "--run-dir", str(tmp_path), *resume, "--tune.num_trials", "9"]
     searched = trained[2].replace({"train.epochs": 7})
     for folder, config in ((tmp_path, trained[2]), (tmp_path / "tune", searched)):
         folder.mkdir(exist_ok=True)
@@ -220,6 +221,12 @@ def test_a_resumed_search_takes_the_config_that_it_began_with(trained: Trained, 
     assert resolved == searched.replace({"tune.num_trials": 9})
     given = cli.resolve_config(cli.build_parser().parse_args([*arguments, "--config", str(recipe)]))
     assert (given.train.epochs, given.tune.num_trials) == (3, 9)
+
+
+def test_a_search_that_is_to_go_on_if_it_is_there_begins_with_the_run_s_config(trained: Trained) -> None:
+    options = cli.build_parser().parse_args(["tune", "--run-dir", trained[0], "--resume", "auto"])
+    assert cli.resolve_config(options) == trained[2]
+    assert options.resume == "auto"
 
 
 def test_report_writes_the_page(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:

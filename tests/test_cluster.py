@@ -1,8 +1,10 @@
 """What of Ray's environment is set and when, and the way of news from workers to the driver."""
 
 import dataclasses
+import http.server
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -12,9 +14,14 @@ from typing import Any
 
 import pytest
 import ray
+from shared_runs import Extracted
 
 from urgency_ray import cli, cluster
 from urgency_ray.cluster import Node, Relay, count_places
+from urgency_ray.cluster import address as address_module
+from urgency_ray.cluster.address import check_address
+from urgency_ray.cluster.connection import _without_notices
+from urgency_ray.errors import RequestError
 
 # What a user may have, all of it in the way.
 HOSTILE = {"RAY_TRAIN_V2_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "1"}
@@ -144,6 +151,56 @@ def is_gone(relay: Any) -> Any:
     return False
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("ray://head:10001", "a Ray client's address, and the work needs a driver inside the cluster: submit a job"),
+        (
+            "http://head:8265",
+            "takes HOST:PORT of the cluster's head, whose port is 6379 as a rule; where jobs are submitted to",
+        ),
+        ("head", "must be HOST:PORT of the cluster's head"),
+        ("head:ray", "must be HOST:PORT of the cluster's head"),
+    ],
+)
+def test_an_address_of_another_kind_is_one_line(
+    address: str,
+    said: str,
+    extracted: Extracted,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    for options, name in (([], "RAY_ADDRESS"), (["--ray.address", address], "ray.address")):
+        assert cli.main(["train", "--run-dir", extracted[0], *options]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {name} {address}: {said}")
+
+
+def test_a_dashboard_s_port_is_no_cluster_s_head() -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as dashboard:
+        threading.Thread(target=dashboard.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{dashboard.server_port}"
+        with pytest.raises(
+            RequestError, match=rf"^ray.address {address}: what answers there is no Ray cluster's head; it takes"
+        ):
+            check_address(address, "ray.address")
+        dashboard.shutdown()
+
+
+def test_a_port_where_nobody_answers_or_all_are_silent_is_an_error_of_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address_module, "ANSWER_SEC", 1.0)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ConnectionError, match=rf"^ray.address {address}: no Ray cluster answers there within 1 s$"):
+            check_address(address, "ray.address")
+    with pytest.raises(ConnectionError, match=rf"^ray.address {address}: no Ray cluster answers there \(Connection refused\)$"):
+        check_address(address, "ray.address")
+
+
 class Receiver:
     """A handler that keeps what it gets, and raises at the messages that it is told to."""
 
@@ -243,7 +300,7 @@ def test_a_mailbox_whose_process_is_lost_starts_again(ray_session: None, caplog:
 
 
 def test_what_ray_s_core_says_of_itself_is_held_back_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
-    with cluster._without_notices():
+    with _without_notices():
         os.write(2, b"[2026 I 1 1] logging.cc:303: Set ray log level from environment variable RAY_BACKEND_LOG_LEVEL to 3\n")
         os.write(2, "한국어, and what matters\n".encode())
     print("after", file=sys.stderr)

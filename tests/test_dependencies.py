@@ -1,9 +1,12 @@
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,3 +41,10 @@ def test_what_is_imported_is_declared() -> None:
 
 def test_what_is_declared_is_imported() -> None:
     assert declared() - imported() == set()
+
+
+@pytest.mark.parametrize("module", ["training.worker", "search.trial"])
+def test_a_process_that_trains_does_not_wait_for_imports_that_it_has_no_use_for(module: str) -> None:
+    heavy = {"librosa", "optuna", "scipy.optimize", "scipy.stats", "sklearn", "tensorboard", "transformers"}
+    code = f"import sys, urgency_ray.{module}; print(*({heavy!r} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split() == []

@@ -228,6 +228,13 @@ def test_each_job_runs_under_ray_job_submit_and_tells_prometheus(calls: Path, tm
 
 
 @pytest.mark.slow
+def test_a_job_does_not_write_into_ray_s_copy_of_the_code(calls: Path, head: Any) -> None:
+    result = submit("extract", ["--run-dir", "runs/x", "--data.root", str(calls)], head)
+    assert result.returncode != 0
+    assert "error: --run-dir runs/x: in a submitted job, a relative path lies in Ray's copy" in result.stdout + result.stderr
+
+
+@pytest.mark.slow
 def test_a_failed_job_says_why_and_fails(tmp_path: Path, head: Any) -> None:
     result = submit("train", ["--run-dir", str(tmp_path / "nothing")], head)
     assert result.returncode != 0

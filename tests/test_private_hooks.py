@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ from ray.train.torch import TorchTrainer
 from torch import nn
 
 import urgency_ray
-from urgency_ray import cli
+from urgency_ray import cli, cluster
+from urgency_ray.cluster.address import check_address
 from urgency_ray.config import Config, ModelConfig
 from urgency_ray.embedding.pipeline import Blocks
 from urgency_ray.encoders.cpu import Int8Linear, PackedLinear
@@ -33,7 +35,7 @@ from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.saved import SavedModel
 from urgency_ray.search.engine import rebuild_scheduler
 from urgency_ray.training.fit import _clip_in_step
-from urgency_ray.training.trainer import Trainer
+from urgency_ray.training.torch_trainer import Trainer
 
 PACKAGE = Path(urgency_ray.__file__).parent
 
@@ -48,14 +50,24 @@ class Hook:
 
 
 HOOKS = (
-    Hook("_create_default_callbacks", "training/trainer.py", "Ray Train has no switch for its PlacementGroupCleaner"),
-    Hook("PlacementGroupCleanerCallback", "training/trainer.py", "which of Ray Train's callbacks is left out"),
-    Hook("ControllerError", "cluster.py", "by its lack, a Ray Train that was imported as its older implementation is known"),
+    Hook("_create_default_callbacks", "training/torch_trainer.py", "Ray Train has no switch for its PlacementGroupCleaner"),
+    Hook("PlacementGroupCleanerCallback", "training/torch_trainer.py", "which of Ray Train's callbacks is left out"),
+    Hook(
+        "ControllerError",
+        "cluster/connection.py",
+        "by its lack, a Ray Train that was imported as its older implementation is known",
+    ),
     Hook("ray.tune.execution.tune_controller", "search/engine.py", "whose log has a traceback for each process that is lost"),
     Hook("scheduler.on_trial_add", "search/engine.py", "a search that goes on shows ASHA trials that Ray Tune has never seen"),
     Hook("optuna.Trial", "search/engine.py", "Optuna's ask gives new trials only; one that had begun goes on in its own place"),
     Hook("from_blocks", "embedding/pipeline.py", "takes a lazy sequence: Ray Data's public ways start a task for each block"),
-    Hook("raise_original_map_exception", "cluster.py", "a worker's RequestError reaches the user as one line"),
+    Hook("RAY_JOB_CONFIG_JSON_ENV_VAR", "cluster/connection.py", "whether `ray job submit` started a process"),
+    Hook(
+        "NodeInfoGcsService/GetClusterId",
+        "cluster/address.py",
+        "whether a cluster answers at an address, and takes the token, is known in seconds: Ray itself tries for minutes",
+    ),
+    Hook("raise_original_map_exception", "cluster/connection.py", "a worker's RequestError reaches the user as one line"),
     Hook("Failed to apply UDF transform after", "cli.py", "the advice that Ray Data adds to that line, which is cut off"),
     Hook("grad_scale", "training/fit.py", "PyTorch's fused AdamW then clips in the same pass over the gradients"),
     Hook("_save_pretrained", "model/saved.py", "huggingface_hub's place for what else belongs into a model's folder"),
@@ -105,8 +117,8 @@ def private_names() -> Iterator[Any]:
             if not isinstance(node, ast.Attribute) or not node.attr.startswith("_") or node.attr.startswith("__"):
                 continue
             inherited = isinstance(node.value, ast.Call) and getattr(node.value.func, "id", None) == "super"
-            # `_replace` is what the documentation of named tuples calls it.
-            if (inherited or node.attr not in own) and node.attr != "_replace":
+            # These are public, whatever they are called.
+            if (inherited or node.attr not in own) and node.attr not in {"_replace", "_exit"}:
                 yield file, node.attr
 
 
@@ -130,6 +142,30 @@ def test_only_the_newer_ray_train_has_the_name_that_it_is_known_by() -> None:
     )
     assert old.stdout.strip() == "False"
     assert hasattr(ray.train, "ControllerError")
+
+
+def test_the_variable_of_a_submitted_job_is_ray_s() -> None:
+    from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+
+    assert RAY_JOB_CONFIG_JSON_ENV_VAR == cluster.connection.JOB
+    # What the other end sets.
+    source = Path(ray.__file__).parent / "dashboard" / "modules" / "job" / "job_supervisor.py"
+    assert "RAY_JOB_CONFIG_JSON_ENV_VAR: json.dumps(" in source.read_text(encoding="utf-8")
+
+
+def test_a_cluster_s_head_answers_and_wants_its_token(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = ray.get_runtime_context().gcs_address
+    check_address(address, "ray.address")
+    # A private cluster makes itself a token, which this process has.
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)
+    with pytest.raises(
+        RequestError, match=rf"^ray.address {address}: the cluster refuses the token that is here: set RAY_AUTH"
+    ):
+        check_address(address, "ray.address")
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    with pytest.raises(RequestError, match=rf"^RAY_ADDRESS {address}: the cluster wants a token: set RAY_AUTH_MODE=token, and"):
+        check_address(address, "RAY_ADDRESS")
 
 
 def test_ray_tune_s_controller_logs_where_it_is_silenced() -> None:

@@ -15,6 +15,16 @@ def test_the_options_of_a_uri_stay_at_its_end() -> None:
     assert storage.join("runs/a", "model") == "runs/a/model"
 
 
+def test_the_folder_of_a_file_keeps_the_options_of_a_uri() -> None:
+    assert storage.folder_of("s3://b/out/new.csv?region=x") == "s3://b/out?region=x"
+    assert storage.folder_of("out/what?.csv") == "out"
+
+
+def test_uris_in_what_is_said_have_the_letters_of_names() -> None:
+    assert storage.readable("s3://b/%EC%8B%A0%EA%B3%A0%201.wav: gone, 100%20") == "s3://b/신고 1.wav: gone, 100%20"
+    assert storage.readable("s3://b/a%0Ab: gone") == "s3://b/a%0Ab: gone", "a line stays one"
+
+
 def test_local_paths_become_absolute_and_uris_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -9,6 +9,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from urgency_ray.errors import WorkError
 from urgency_ray.fingerprint import Fingerprint
 from urgency_ray.run_folder import RunFolder, read_json
 
@@ -172,3 +173,14 @@ class ExtractAccounts(ExtractCounts):
     def counts(self) -> ExtractCounts:
         """What is counted of the rows alone."""
         return ExtractCounts(**self.model_dump(include=set(ExtractCounts.model_fields)))
+
+    def refuse_empty(self, run_dir: str) -> Self:
+        """Those of a run that embedded something.
+
+        Raises:
+            WorkError: every call was rejected.
+        """
+        if not self.calls_embedded:
+            words = f"not one call could be embedded: {self.line()}"
+            raise WorkError(f"{run_dir}: {words}; its embeddings say of each call what is wrong")
+        return self

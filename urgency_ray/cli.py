@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from urgency_ray import __version__, cluster, storage
+from urgency_ray import __version__, cluster, secret, storage
 from urgency_ray.config import Config, describe, iter_fields, load_config, read_field
 from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.run_folder import RunFolder
@@ -41,7 +41,7 @@ RAY_LOSSES = (
 class Command:
     """What a command does, the options besides the config's fields (all paths, required), and the function behind it.
 
-    `extras` are options that may be left out, `switches` those without a value.
+    `extras` are options that may be left out, `switches` those that stand alone (True) or with `auto`.
     """
 
     summary: str
@@ -158,9 +158,11 @@ OPTIONS = {
     "confidence": "how sure to be of --recall-of-high (0.9 by default)",
     "cpus": "CPUs of another cluster, to estimate for (those that are here by default)",
     "gpus": "GPUs of another cluster, likewise",
-    "resume": "go on with the run folder's last search, with the config that it began with (tune.num_trials may grow)",
+    "resume": "go on with the run folder's last search, with the config that it began with (tune.num_trials may grow); "
+    "auto begins one where there is none: one command for a job that may be retried",
 }
 
+LOCATIONS = ("run_dir", "model", "output", "metadata", "embeddings")
 WHERE_CALLS_LIE = ("data.root", "data.manifest", "data.manifest_columns")
 
 COMMANDS = {
@@ -191,7 +193,7 @@ class _Terminal(logging.Handler):
     """Log lines as they are, on whatever stderr is at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        print(storage.readable(secret.blot(self.format(record))), file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -215,7 +217,7 @@ def build_parser() -> argparse.ArgumentParser:
                     "%(prog)s",
                     *(f"{flag} PATH" for flag in flags),
                     *(f"[{flag} VALUE]" for flag in extras),
-                    *(f"[{_flag(switch)}]" for switch in command.switches),
+                    *(f"[{_flag(switch)} [auto]]" for switch in command.switches),
                     "[--config FILE] [--section.field VALUE ...]",
                 ]
             ),
@@ -230,7 +232,7 @@ def build_parser() -> argparse.ArgumentParser:
         for option, flag in zip(command.extras, extras, strict=True):
             sub.add_argument(flag, metavar="VALUE", help=OPTIONS[option])
         for switch in command.switches:
-            sub.add_argument(_flag(switch), action="store_true", help=OPTIONS[switch])
+            sub.add_argument(_flag(switch), nargs="?", const=True, default=False, choices=["auto"], help=OPTIONS[switch])
         groups = {section: sub.add_argument_group(section) for section in Config.model_fields}
         defaults = Config().model_dump()
         for dotted, field in iter_fields():
@@ -273,6 +275,19 @@ def resolve_config(options: argparse.Namespace) -> Config:
     return load_config(None, overrides, base=tree)
 
 
+def _refuse_relative(options: argparse.Namespace, config: Config) -> None:
+    """Refuse, in a job, local paths below the folder that it runs in: that is Ray's copy of the code, and goes with the job."""
+    if not cluster.in_job():
+        return
+    places = {_flag(name): getattr(options, name, None) for name in ("run_dir", "output")} | {"--data.root": config.data.root}
+    for name, place in places.items():
+        if place is not None and "://" not in place and not place.startswith(("/", "~")):
+            raise RequestError(
+                f"{name} {place}: in a submitted job, a relative path lies in Ray's copy of the working directory, which goes "
+                "with the job: give an absolute path on a disk that all nodes share, or a URI"
+            )
+
+
 def _set_up_terminal() -> None:
     if not log.handlers:
         log.addHandler(_Terminal())
@@ -295,7 +310,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise RequestError(_unknown_option(unknown[0]))
         named = (*OPTIONS, *WHERE_CALLS_LIE)
         places += [value for name, value in vars(options).items() if name in named and isinstance(value, str)]
+        for name in ("config", *OPTIONS):
+            secret.refuse_secret(getattr(options, name, None), _flag(name))
+        for name in (name for name in LOCATIONS if getattr(options, name, None) is not None):
+            storage.refuse_missing_bucket(getattr(options, name), _flag(name))
         config = resolve_config(options)
+        _refuse_relative(options, config)
         # What the command imports includes Ray Train, which reads some of it then.
         cluster.set_environment()
         COMMANDS[options.command].run(config, options)
@@ -307,7 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = next((cause for cause in _causes(error) if isinstance(cause, KNOWN_FAULTS) or _is_loss(cause)), None)
         if known is None:
             raise
-        print(f"error: {_describe(known, places)}", file=sys.stderr)
+        print(f"error: {storage.readable(secret.blot(_describe(known, places)))}", file=sys.stderr)
         return 2 if isinstance(known, RequestError) else 1
     return 0
 

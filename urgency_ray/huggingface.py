@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,20 +35,57 @@ def load_pretrained(kind: str, name: str, load: Callable[[], Loaded]) -> Loaded:
         RequestError: there is no such model or folder, or transformers cannot read it, for whatever reason: it is in the files.
     """
     try:
-        return load()
+        with _unheard():
+            return load()
     except RequestError:
         raise
     except Exception as error:
-        advice = "give a local folder, or a name that can be downloaded here"
-        said = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())
-        if _means_a_folder(name) and not Path(name).is_dir():
-            said = "no such folder"
-        elif "trust_remote_code" in str(error):
-            said, advice = (
-                "it wants to run code of its own, which is never done here",
-                "give a model that transformers itself knows",
-            )
+        if damage := _find_damage(Path(name)):
+            raise RequestError(f"{kind} {name}: {damage}") from error
+        said, advice = _explain(name, str(error).strip() or type(error).__name__)
         raise RequestError(f"{kind} {name}: cannot be loaded: {said} ({advice})") from error
+
+
+def _find_damage(folder: Path) -> str | None:
+    """Which of a model's files that are JSON is none, and why; None where all are."""
+    for path in sorted(folder.glob("*.json")):
+        if damage := describe_damage(path):
+            return f"{path.name} {damage}"
+        try:
+            json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            return f"{path.name} is no JSON: cut, or another file; copy it again"
+    return None
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """What transformers warns of is not printed: what is wrong is said here in one line, and other reports concern nobody."""
+    from transformers.utils import logging
+
+    quiet: Any = logging
+    level = quiet.get_verbosity()
+    quiet.disable_progress_bar()
+    quiet.set_verbosity_error()
+    try:
+        yield
+    finally:
+        quiet.set_verbosity(level)
+
+
+def _explain(name: str, said: str) -> tuple[str, str]:
+    """What is wrong with a model that transformers cannot load, of what that says of it, and what to do."""
+    if "trust_remote_code" in said:
+        return "it wants to run code of its own, which is never done here", "give a model that transformers itself knows"
+    if "weights_only" in said:
+        return "its weights are a pickle that could run code, which is never done here", "take its safetensors"
+    # transformers takes a SentencePiece model for one of tiktoken's where it cannot read it.
+    if "tiktoken" in said and find_spec("sentencepiece") is None and any(Path(name).glob("*.model")):
+        return "its tokenizer is a SentencePiece model alone", "pip install sentencepiece, or copy its tokenizer.json, too"
+    first = " ".join(said.splitlines()[0].split())
+    if Path(name).is_dir():
+        return first, "give the folder of a whole model of this kind, with its configuration and its tokenizer or preprocessor"
+    return "no such folder" if _means_a_folder(name) else first, "give a local folder, or a name that can be downloaded here"
 
 
 def _means_a_folder(name: str) -> bool:
@@ -69,15 +109,14 @@ def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None, a
     """
     import torch
     from transformers import AutoModel
-    from transformers.utils import logging
 
-    quiet: Any = logging.disable_progress_bar
-    quiet()
     folder = Path(name)
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.suffix in (".safetensors", ".bin") and (damage := describe_damage(path)):
             raise RequestError(f"{kind} {name}: {path.name} {damage}")
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "trust_remote_code": False, "output_loading_info": True}
+    # Named below: transformers' own error points to a report.
+    options["ignore_mismatched_sizes"] = True
     make = architecture or AutoModel
     model, found = load_pretrained(kind, name, lambda: make.from_pretrained(name, **options))
     unused = UNUSED
@@ -91,6 +130,9 @@ def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None, a
     missing = [key for key in found["missing_keys"] if not unused.search(key) and any(key.endswith(name) for name in used)]
     if missing:
         raise RequestError(f"{kind} {name}: its weights lack {name_some(sorted(missing))}; take a whole checkpoint of it")
+    if others := sorted({key for key, *_ in found["mismatched_keys"] if any(key.endswith(name) for name in used)}):
+        words = f"its config.json describes other shapes than its weights have of {name_some(others)}"
+        raise RequestError(f"{kind} {name}: {words}; take both from one model")
     broken = [key for key, value in model.state_dict().items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if broken:
         raise RequestError(f"{kind} {name}: its weights hold NaN or infinite values in {name_some(broken)}")
@@ -118,22 +160,28 @@ def longest_input(tokenizer: Any, architecture: Any, wanted: int) -> int:
 
 
 def describe_damage(path: Path) -> str | None:
-    """What is wrong with a file of weights that can be seen without loading it, and the mend; None where nothing is."""
+    """What is wrong with a model's file that can be seen without loading it, and the mend; None where nothing is."""
     with path.open("rb") as stream:
         start = stream.read(64)
-    if not start:
-        return "is empty; copy it again"
-    safetensors = path.suffix == ".safetensors"
+    safetensors, what = path.suffix == ".safetensors", "the file" if path.suffix == ".json" else "the weights"
     # A header begins there. Its length, before it, may look like anything: 128 like a pickle, 15392 like a web page.
     if safetensors and start[8:9] == b"{":
         return _describe_safetensors(path, start)
+    if not start:
+        return "is empty; copy it again"
     if start.startswith(b"version https://git-lfs"):
-        return "is a Git-LFS pointer, not the weights; run `git lfs pull` where it came from, and copy it again"
+        return f"is a Git-LFS pointer, not {what}; run `git lfs pull` where it came from, and copy it again"
     if start.lstrip()[:1] == b"<":
-        return "is a web page, not the weights; download it again"
+        return f"is a web page, not {what}; download it again"
     if safetensors and start.startswith((b"PK", b"\x80")):
         return "is a pickle of PyTorch's, which can run code and is not loaded; save the model as safetensors"
-    return _describe_safetensors(path, start) if safetensors else None
+    return _describe_safetensors(path, start) if safetensors else _describe_zip(path, start)
+
+
+def _describe_zip(path: Path, start: bytes) -> str | None:
+    """The same of PyTorch's own format, a zip whose directory is at its end."""
+    is_cut = path.suffix == ".bin" and start.startswith(b"PK") and not zipfile.is_zipfile(path)
+    return "is cut: it has no end; copy it again" if is_cut else None
 
 
 def _describe_safetensors(path: Path, start: bytes) -> str | None:

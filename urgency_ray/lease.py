@@ -70,9 +70,11 @@ def hold(location: str, work: str) -> Iterator[None]:
     finally:
         ended.set()
         beating.join()
-        found = _read(location)
-        if found is not None and found.token == mine.token:
-            storage.remove_file(location)
+        # A store that is away keeps the lease, which is taken over, and must not hide why the block has ended.
+        with contextlib.suppress(OSError):
+            found = _read(location, patience_sec=0.0)
+            if found is not None and found.token == mine.token:
+                storage.remove_file(location, patience_sec=0.0)
 
 
 def _take(location: str, mine: Lease, work: str) -> None:
@@ -123,7 +125,7 @@ def _beat(location: str, lease: Lease, ended: threading.Event) -> None:
         lease = replace(lease, beat=lease.beat + 1)
         # A store that does not answer for a moment is the work's business, which has its own patience.
         with contextlib.suppress(OSError):
-            _write(location, lease)
+            _write(location, lease, patience_sec=0.0)
 
 
 def _host() -> str:
@@ -136,16 +138,16 @@ def _name(host: str) -> str:
     return host.partition(" ")[0]
 
 
-def _read(location: str) -> Lease | None:
+def _read(location: str, patience_sec: float | None = None) -> Lease | None:
     """The lease that is there; None where there is none, or what is left of one that was being written."""
     try:
-        return Lease(**json.loads(storage.read_text(location)))
+        return Lease(**json.loads(storage.read_text(location, patience_sec)))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
-def _write(location: str, lease: Lease) -> None:
-    storage.write_text(location, _to_json(lease))
+def _write(location: str, lease: Lease, patience_sec: float | None = None) -> None:
+    storage.write_text(location, _to_json(lease), patience_sec)
 
 
 def _to_json(lease: Lease) -> str:

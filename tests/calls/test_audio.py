@@ -311,7 +311,8 @@ def test_what_is_not_read_is_named_with_what_to_do(name: str, content: bytes, ki
     with pytest.raises(Reject) as caught:
         decode_audio(content, RATE_HZ, 100.0, name=name)
     assert caught.value.reason == Reason.NOT_AUDIO
-    assert caught.value.detail == f"{name}: {kind} is not read; convert it: ffmpeg -i '{name}' 'a b.wav'"
+    target = "a b.wav" if name != "a b.wav" else "a b.converted.wav"
+    assert caught.value.detail == f"{name}: {kind} is not read; convert it: ffmpeg -i '{name}' '{target}'"
 
 
 def test_too_long_is_told_from_the_header_and_the_limit_itself_passes() -> None:

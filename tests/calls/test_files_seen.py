@@ -17,6 +17,7 @@ from urgency_ray.calls import archives
 from urgency_ray.calls.files import read_file
 from urgency_ray.calls.plan import files_seen, plan_calls
 from urgency_ray.config import DataConfig
+from urgency_ray.embedding.stages import decode_calls
 from urgency_ray.errors import Reject, RequestError
 
 PAIR = {"c.wav": b"audio", "c.json": b"label"}
@@ -211,6 +212,36 @@ def test_what_is_named_a_zip_and_is_none_is_one_row_that_says_what_it_is(tmp_pat
     rows = plan(tmp_path)
     assert reasons(rows) == {"0": "missing_audio", "TS_a.zip": "unreadable_archive"}
     assert says in rows["TS_a.zip"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"\x1f\x8b\x08" + bytes(99), "no tar: a gzip file; unpack it first"), (b"what", "damaged or cut off")],
+)
+def test_what_is_named_a_tar_and_is_none_says_what_it_is(tmp_path: Path, content: bytes, says: str) -> None:
+    put(tmp_path / "TS_a.tar", content)
+    put(tmp_path / "0.json")
+    assert says in plan(tmp_path)["TS_a.tar"]["detail"]
+
+
+MISTAKEN = {
+    "a web page, perhaps of a login; download it again": b"\r\n<!DOCTYPE html>",
+    "a Git-LFS pointer; run `git lfs pull` where it came from, and copy it again": b"version https://git-lfs.github.com/spec/v1\n",
+    "a gzip file; unpack it first": b"\x1f\x8b\x08" + bytes(99),
+    "a zip file; unpack it first": zipped({"a.wav": b"audio"}),
+}
+
+
+@pytest.mark.parametrize("says", MISTAKEN)
+def test_what_is_named_a_recording_or_a_label_and_is_none_says_what_it_is(tmp_path: Path, says: str) -> None:
+    put(tmp_path / "a.wav", MISTAKEN[says])
+    put(tmp_path / "a.json", b'{"utterances": [{"text": "a"}], "urgencyLevel": "\xed\x95\x98"}')
+    put(tmp_path / "b.wav")
+    put(tmp_path / "b.json", MISTAKEN[says])
+    data = DataConfig(root=str(tmp_path))
+    recording, label = decode_calls(plan_calls(data), data).to_pylist()
+    assert (recording["reason"], recording["detail"]) == ("not_audio", f"a.wav: {says}")
+    assert (label["reason"], label["detail"]) == ("invalid_json", says)
 
 
 def test_parts_joined_in_another_order_lose_no_call_without_advice(tmp_path: Path) -> None:

@@ -51,13 +51,16 @@ def test_samples_without_a_header_want_their_rate(tmp_path: Path) -> None:
 def test_what_is_not_read_is_a_call_that_says_what_to_do(tmp_path: Path) -> None:
     write(tmp_path, "a.m4a", "FLAC")  # whatever its name says
     write(tmp_path, "b.m4a", "WAV")
-    (tmp_path / "b.m4a").write_bytes(b"\0\0\0 ftypM4A " + bytes(1000))
+    write(tmp_path, "c.wav", "WAV")
+    for name in ("b.m4a", "c.wav"):
+        (tmp_path / name).write_bytes(b"\0\0\0 ftypM4A " + bytes(1000))
     rows = decoded(tmp_path)
     assert rows["a"]["status"] == "embedded"
     assert (rows["b"]["reason"], rows["b"]["detail"]) == (
         "not_audio",
         "b.m4a: MPEG-4 (M4A) is not read; convert it: ffmpeg -i b.m4a b.wav",
     )
+    assert rows["c"]["detail"].endswith("ffmpeg -i c.wav c.converted.wav"), "nobody is told to write over the file"
 
 
 def test_of_copies_in_several_formats_the_wav_is_the_call(tmp_path: Path) -> None:

@@ -32,6 +32,17 @@ def test_recordings_without_a_label_are_told_of_one_file_for_all(content: str, e
     }
 
 
+def test_recordings_without_a_label_are_told_of_lists_of_calls(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.wav", "b.json"):
+        (tmp_path / name).write_bytes(b"RIFF")
+    (tmp_path / "Labels.CSV").write_text("file_id,text,urgency_y\na,네,0\n", encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("a", encoding="utf-8")
+    told = "no JSON has this stem; not read: Labels.CSV (a list of calls is given as --data.manifest)"
+    assert details(tmp_path) == {"a": told, "b": None}
+    (tmp_path / "Labels.CSV").unlink()
+    assert details(tmp_path) == {"a": "no JSON has this stem", "b": None}
+
+
 def test_a_label_of_one_call_is_no_collection(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"RIFF")
     (tmp_path / "b.json").write_text(json.dumps(LABEL), encoding="utf-8")

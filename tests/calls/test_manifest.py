@@ -89,6 +89,7 @@ def as_parquet(rows: Any) -> bytes:
         ("calls.jsonl", lambda row: lines(row).encode()),
         ("calls.json", lambda row: lines(row).encode()),
         ("list.json", lambda row: json.dumps([row]).encode()),
+        ("list.json", lambda row: json.dumps([row]).encode("utf-16")),
         ("calls.jsonl.gz", lambda row: gzip.compress(lines(row).encode())),
         ("calls.parquet", lambda row: as_parquet([row])),
     ],
@@ -168,6 +169,10 @@ def test_lines_that_are_no_rows_are_rejects_with_the_number_of_the_line(folder: 
     assert rows["b"]["detail"] == "line 3 of the manifest: has 2 fields, and the header 3"
 
 
+DAMAGED = "audio,text,urgency\nwavs/b.wav,불이,low\nwavs/a.wav,물이,high\n".encode().replace("물".encode(), b"\xeb\xac\xc8")
+"""UTF-8 with one wrong byte; as cp949, which it is too, both texts would be others."""
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -179,7 +184,10 @@ def test_lines_that_are_no_rows_are_rejects_with_the_number_of_the_line(folder: 
         ("calls.csv", "text,urgency\nx,상\n", "has no column for audio"),
         ("calls.csv", "audio,audio\nx,y\n", "its header has audio more than once"),
         ("calls.csv", 'audio,text,urgency\na.wav,"x,상\n', "no CSV: unexpected end of data"),
-        ("calls.csv", bytes(range(256)), "no text in UTF-8, UTF-16 or cp949"),
+        ("calls.csv", b"audio,text\n\xff\xff\xff,x\n", "line 2 column 1: neither UTF-8 nor another encoding that is read"),
+        ("calls.csv", "audio,text\n".encode("utf-16")[:-1], "UTF-16 that is damaged, or cut off; save it again as UTF-8"),
+        ("calls.csv", DAMAGED, "line 3 column 12: neither UTF-8 nor another encoding that is read (UTF-16, cp949)"),
+        ("calls.jsonl", b"\n" + DAMAGED, "line 4 column 12: neither UTF-8 nor"),
         ("calls.jsonl", "audio,text\n", "has no column for audio"),
         ("calls.json", "[1, ", "no JSON: "),
         ("calls.parquet", b"PAR1", "cannot be read: "),

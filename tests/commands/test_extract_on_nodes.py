@@ -1,5 +1,7 @@
 """Extracts on a cluster of several raylets that others use, too, and whose nodes come and go: the rows are always the same."""
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,28 @@ def test_a_wait_for_others_is_said_and_has_an_end(calls: Path, tmp_path: Path) -
     assert "waiting for 0.25 CPUs to decode calls on" in said
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "ray.wait_sec: waited" in error
+
+
+CAN_MOUNT = (
+    shutil.which("unshare") is not None
+    and not subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode
+)
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason="needs the right to mount")
+def test_a_folder_that_one_node_does_not_see_is_named_before_the_work(calls: Path, tmp_path: Path) -> None:
+    run_dir, log = tmp_path / "here" / "run", tmp_path / "log"
+    run_dir.parent.mkdir()
+    with raylets([1]) as cluster:
+        cluster.add_blind(run_dir.parent)
+        process = cluster.start(log, "extract", "--data.root", calls, "--run-dir", run_dir, *SMALL_BLOCKS)
+        code = process.wait(timeout=240)
+    said = log.read_text(encoding="utf-8")
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert error.startswith(f"error: --run-dir {run_dir}: node ")
+    assert "does not see what lies there" in error
+    assert code == 2 and "Traceback" not in said
+    assert not list(run_dir.rglob("*.parquet"))
 
 
 def encoders(cluster: Raylets) -> Any:

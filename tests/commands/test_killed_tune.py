@@ -73,8 +73,8 @@ def run_dir(extracted: Extracted, tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_a_search_whose_driver_is_killed_twice_ends_with_its_budget(run_dir: Path) -> None:
     kept: list[Any] = []
-    for number, options in ((1, ()), (3, ("--resume",))):
-        with running(*tune_command(run_dir, *options)) as process:
+    for number in (1, 3):
+        with running(*tune_command(run_dir, "--resume", "auto")) as process:
             wait_for(run_dir, process, begun_after(number))
             kill_all([process, *process.children(recursive=True)])
         now = ended(run_dir)

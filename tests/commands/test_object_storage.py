@@ -18,7 +18,7 @@ from object_store import bucket_of, serve
 from pyarrow import fs
 from shared_runs import Extracted, KnownCorpus
 
-from urgency_ray import lease, storage
+from urgency_ray import cli, lease, storage
 from urgency_ray.calls.plan import plan_calls
 from urgency_ray.config import DataConfig
 from urgency_ray.embedding.stages import decode_calls
@@ -136,12 +136,34 @@ def read_table(location: Any) -> Any:
     return pq.read_table(path, filesystem=filesystem)
 
 
-def test_a_bucket_that_is_not_there_is_one_line(bucket: Any) -> None:
-    command = [sys.executable, "-m", "urgency_ray.cli", "extract", "--run-dir", f"{bucket}/x", "--data.root", "s3://nowhere/x"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=os.environ)
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("error: --data.root s3://nowhere/x: no such folder")
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["extract", "--run-dir", "{bucket}/x", "--data.root", "s3://nowhere/x"], "--data.root s3://nowhere/x: no such folder"),
+        (
+            ["extract", "--run-dir", "s3://nowhere/x", "--data.root", "."],
+            "--run-dir s3://nowhere/x: there is no bucket nowhere",
+        ),
+        (
+            ["train", "--run-dir", "s3://nowhere/%EC%8B%A0%EA%B3%A0%20x"],
+            "--run-dir s3://nowhere/신고 x: there is no bucket nowhere",
+        ),
+        (
+            ["predict", "--model", "s3://nowhere/m", "--output", "{bucket}/o.csv", "--data.root", "."],
+            "--model s3://nowhere/m: there is no bucket nowhere",
+        ),
+        (
+            ["predict", "--model", "{bucket}/m", "--output", "s3://nowhere/o.csv", "--data.root", "."],
+            "--output s3://nowhere/o.csv: there is no bucket nowhere",
+        ),
+    ],
+)
+def test_a_bucket_that_is_not_there_is_one_line(
+    bucket: Any, command: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([part.format(bucket=bucket) for part in command]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"error: {said}")
 
 
 def test_a_lease_in_a_bucket_keeps_the_second_out_and_is_taken_over_from_the_dead(

@@ -20,7 +20,7 @@ from urgency_ray.cluster import Node
 from urgency_ray.commands.evaluate import evaluate_run
 from urgency_ray.commands.train import format_scores, train
 from urgency_ray.config import Config
-from urgency_ray.errors import RequestError
+from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.examples.dataset import load_examples
 from urgency_ray.examples.splits import fold_splits, split_examples, val_folds
 from urgency_ray.model.ensemble import UrgencyEnsemble
@@ -29,8 +29,9 @@ from urgency_ray.model.load import load_model
 from urgency_ray.report.page import write_report
 from urgency_ray.schema import METADATA_KEY, PREDICTION_SCHEMA
 from urgency_ray.scoring.blocks import ClassificationBlock, CrossValidation, Metrics
+from urgency_ray.training import trainer, worker
 from urgency_ray.training.data import TrainingData
-from urgency_ray.training.fit import build_model
+from urgency_ray.training.fit import build_model, fit
 from urgency_ray.training.run import open_run
 from urgency_ray.training.trainer import plan_workers
 
@@ -341,6 +342,38 @@ def test_members_are_dealt_out_to_the_workers_and_become_what_one_worker_makes_o
     (one, alone), (two, dealt) = runs
     assert alone == dealt
     assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_on_a_machine_of_one_s_own_the_command_itself_trains(
+    ray_session: None, extracted: Extracted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs: list[int] = []
+
+    def watch(*arguments: Any, **options: Any) -> None:
+        fit(*arguments, **options)
+        epochs.append(torch.get_num_threads())
+
+    # A worker's process would not know of this.
+    monkeypatch.setattr(worker, "fit", watch)
+    threads = torch.get_num_threads()
+    changes = {"train.epochs": 1, "train.cpus_per_worker": 1}
+    train(extracted[2].replace(changes), str(shutil.copytree(extracted[0], tmp_path / "run")))
+    assert epochs == [1]
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(("workers", "address"), [(1, ""), (None, "127.0.0.1:6379")])
+def test_where_workers_are_asked_for_and_on_clusters_others_train(
+    extracted: Extracted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None, address: str
+) -> None:
+    def start(*_: Any) -> None:
+        raise WorkError("a group of workers is started")
+
+    monkeypatch.setattr(trainer, "_run_workers", start)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(WorkError, match="a group of workers"):
+        train(extracted[2].replace({"train.num_workers": workers}), str(shutil.copytree(extracted[0], tmp_path / "run")))
 
 
 def test_embeddings_of_another_encoder_are_refused(extracted: Extracted) -> None:

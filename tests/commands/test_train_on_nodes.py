@@ -4,14 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 from kills import wait_until
 from raylets import Raylets, raylets
-
-from urgency_ray.commands.interchange import import_artefacts
-from urgency_ray.config import Config
+from whole_runs import make_run
 
 pytestmark = pytest.mark.slow
 
@@ -28,18 +24,7 @@ OPTIONS = {
 }
 
 
-def make_run(run_dir: Path) -> Path:
-    rng, folder = np.random.default_rng(0), run_dir.parent
-    urgency = rng.integers(0, 3, 4000)
-    frame = pd.DataFrame({"file_id": [f"call{row}" for row in range(len(urgency))], "text": "불이야", "urgency_y": urgency})
-    frame.to_csv(folder / "metadata.csv", index=False)
-    arrays: dict[str, Any] = {
-        name: (rng.standard_normal((3, 8))[urgency] + 4 * rng.standard_normal((len(urgency), 8))).astype(np.float32)
-        for name in ("audio", "text")
-    }
-    np.savez(folder / "embeddings.npz", **arrays)
-    import_artefacts(Config(), str(folder / "metadata.csv"), str(folder / "embeddings.npz"), str(run_dir))
-    return run_dir
+LONG = [text for name, value in (OPTIONS | {"train.epochs": 100_000}).items() for text in (f"--{name}", value)]
 
 
 def begin(cluster: Raylets, run_dir: Path) -> Any:
@@ -67,3 +52,18 @@ def test_the_node_that_is_left_trains_to_the_same_result(tmp_path: Path) -> None
     assert "training goes on with 2 workers of 0.5 CPUs each" in log
     found, wanted = (json.loads((run_dir / "metrics.json").read_text(encoding="utf-8")) for run_dir in folders)
     assert found == wanted
+
+
+def test_a_lost_head_is_said_before_ray_ends_the_process(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "run")
+    with raylets([0, 2]) as cluster:
+        process = cluster.start(Path(f"{run_dir}.log"), "train", "--run-dir", run_dir, *LONG)
+        wait_until(lambda: "epoch 4:" in read_log(run_dir), process, f"{run_dir}.log")
+        cluster.kill(0)
+        assert process.wait(timeout=120) == 1
+    log = read_log(run_dir)
+    assert "Traceback" not in log
+    assert f"warning: the cluster's head, {cluster.address}, does not answer" in log
+    assert log.splitlines()[-1].startswith(
+        f"error: the cluster's head, {cluster.address}, is lost; once there is a cluster again"
+    )

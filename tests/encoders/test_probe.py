@@ -1,6 +1,7 @@
 """What looks like an encoder and is none is one line before the work; what is one proves itself."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from odd_checkpoints import save_causal, save_qwen2
+from odd_checkpoints import save_byt5, save_causal, save_qwen2
 from tiny_checkpoints import SENTENCES, save_audio_checkpoint, save_text_checkpoint, tf
 
 from urgency_ray.config import AudioEncoderConfig, Config, TextEncoderConfig
@@ -121,6 +122,22 @@ def test_a_fault_in_an_encoder_s_own_code_is_a_fact_about_the_encoder(text: Path
     with pytest.raises(RequestError, match=r"text encoder .*: cannot be used: KeyError: .*; choose another") as caught:
         probe_text_encoder(TextEncoderConfig(name=str(text)))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_transformers_reports_of_a_model_that_is_whole_is_not_printed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_byt5(tmp_path)
+    root = logging.getLogger("transformers")
+    root.addHandler(caplog.handler)
+    try:
+        tf.AutoModel.from_pretrained(tmp_path)
+        assert "decoder" in caplog.text, "its decoder, which nobody asks for, is missing"
+        caplog.clear()
+        probe_text_encoder(TextEncoderConfig(name=str(tmp_path)))
+    finally:
+        root.removeHandler(caplog.handler)
+    assert not caplog.text
 
 
 def test_a_tokenizer_that_pads_on_the_left_does_not_move_the_text(text: Path) -> None:

@@ -121,6 +121,7 @@ def test_what_cannot_be_used_has_a_reason_and_disturbs_no_other(
         ({"audio": b"a", "text": "a", "label": "b"}, "text and label: give one of them"),
         ({"audio": np.zeros(9), "text": "a"}, "sampling_rate: must be given with samples"),
         ({"audio": 3, "text": "a"}, "audio: must be a path"),
+        ({"audio": "s3://k:s@b/a.wav", "text": "a"}, r"audio: holds a key and its secret, .* give s3://\*\*\*@b/a.wav without"),
     ],
 )
 def test_a_call_that_is_none_is_refused(pipeline: UrgencyPipeline, call: dict[str, Any], said: str) -> None:

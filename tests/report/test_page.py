@@ -378,6 +378,33 @@ def test_calls_that_do_not_add_up_are_pointed_out(full_run: Any, tmp_path: Path)
     assert "The calls do not add up. 3,352 embedded and 69 rejected are not 3,422 read." in render(run).text
 
 
+FILES = {
+    "seen": 6950,
+    "read": 6842,
+    "not_read": {".csv": 90, ".txt": 11, "hidden": 7},
+    "calls_by_split": {"training": 2900, "validation": 521},
+    "copies": 1200,
+    "near_misses": {},
+}
+
+
+def test_the_files_seen_add_up_and_are_named_and_counted(full_run: Any, full_text: Any, tmp_path: Path) -> None:
+    assert "files seen" not in full_text, "of an import, or of an older version, they are not known"
+    run = keep_only(full_run, tmp_path, "extract.json")
+    rewrite(run, "extract.json", load(run, "extract.json") | {"files": FILES})
+    text = render(run).text
+    assert "6,950 files seen = 6,842 read + 108 not read (90 .csv, 11 .txt, 7 hidden)." in text
+    assert "Calls that can be read, by the provider’s split: 2,900 training, 521 validation." in text
+    assert "1,200 of the rejects are copies of these calls" in text
+    assert "do not add up" not in text
+
+
+def test_files_that_do_not_add_up_are_pointed_out(full_run: Any, tmp_path: Path) -> None:
+    run = keep_only(full_run, tmp_path, "extract.json")
+    rewrite(run, "extract.json", load(run, "extract.json") | {"files": FILES | {"seen": 6951, "not_read": {}}})
+    assert "The files do not add up. 6,842 read and 0 not read are not 6,951 seen." in render(run).text
+
+
 def test_rows_that_are_utterances_are_called_so_and_counted(full_run: Any, tmp_path: Path) -> None:
     run = keep_only(full_run, tmp_path, "extract.json")
     storage.write_text(str(run / "config.yaml"), "data: {unit: utterance}\n")

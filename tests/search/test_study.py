@@ -104,6 +104,13 @@ def test_a_search_that_has_ended_leaves_room_for_another_beside_it(tmp_path: Pat
         begin(tmp_path, resume=False)
 
 
+def test_one_word_begins_a_search_and_goes_on_with_it(tmp_path: Path) -> None:
+    first = begin(tmp_path, resume="auto")
+    assert begin(tmp_path, resume="auto").study_name == first.study_name
+    first.set_user_attr("ended", True)
+    assert begin(tmp_path, resume="auto").study_name == first.study_name
+
+
 def test_a_search_of_an_older_version_goes_on_and_one_of_a_newer_does_not(tmp_path: Path) -> None:
     study = begin(tmp_path, resume=False)
     settings = dict(study.user_attrs["settings"])

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from urgency_ray.calls.foreign import HEAD_BYTES, describe_head
 from urgency_ray.errors import Reason, Reject
 
 Fault = tuple[Reason, str] | None
@@ -33,15 +34,8 @@ _JOIN_AGAIN = "a part is missing, or parts were not joined by their numbers; joi
 _DRIVE = re.compile("[A-Za-z]:")
 _METHODS = {1: "Shrink", 6: "Implode", 9: "Deflate64", 12: "bzip2", 14: "LZMA", 20: "Zstandard", 93: "Zstandard", 95: "XZ"}
 _METHODS |= {98: "PPMd", 99: "AES encryption"}
-# What a file that is named .zip may be instead.
-_HEADS = (
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
-    (b"Rar!", "a RAR archive; unpack it first"),
-    (b"EGGA", "an EGG archive; unpack it first"),
-    (b"ALZ\x01", "an ALZ archive; unpack it first"),
-    (b"\x1f\x8b", "a gzip file; unpack it first"),
-    (b"BZh", "a bzip2 file; unpack it first"),
-    (b"\xfd7zXZ", "an xz file; unpack it first"),
+# What of a zip a file may be that is no whole one.
+_PARTS = (
     (b"PK\x07\x08", "the first part of a split zip; join the parts: zip -s 0 NAME.zip --out WHOLE.zip"),
     (b"PK\x03\x04", "a zip without its end: a download cut off, or one part of several; download it again, or join the parts"),
 )
@@ -113,8 +107,7 @@ def open_archive(
     try:
         return ZipArchive(file, start, size)
     except zipfile.BadZipFile as error:
-        page = "a web page, perhaps of a login; download it again" if head.lstrip()[:1] == b"<" else None
-        known = next((words for magic, words in _HEADS if head.startswith(magic)), page)
+        known = next((words for magic, words in _PARTS if head.startswith(magic)), None) or describe_head(head)
         raise Reject(Reason.UNREADABLE_ARCHIVE, f"no whole zip file ({error})" + (f": {known}" if known else "")) from None
 
 
@@ -214,7 +207,9 @@ class TarArchive:
             with tarfile.open(fileobj=buffered, mode="r:", encoding="iso-8859-1") as archive:
                 self._infos = {info.name: info for info in archive if not info.isdir()}
         except tarfile.TarError as error:
-            raise Reject(Reason.UNREADABLE_ARCHIVE, f"a tar that is damaged or cut off ({error}); download it again") from None
+            known = describe_head(file.read_at(min(HEAD_BYTES, size), start))
+            words = f"no tar: {known}" if known else f"a tar that is damaged or cut off ({error}); download it again"
+            raise Reject(Reason.UNREADABLE_ARCHIVE, words) from None
 
     def check(self) -> None:
         """Nothing that opening it has not shown."""

@@ -1,4 +1,4 @@
-"""Files that are not read, told by their names: parts of archives, archives of other kinds, downloads that did not finish."""
+"""Files that are not read: parts of archives, archives of other kinds, downloads that did not finish or were something else."""
 
 from __future__ import annotations
 
@@ -39,6 +39,20 @@ _ARCHIVE_SUFFIXES = frozenset(
         ".zipx",
     }
 )
+# What a file may be instead of what its name says.
+_HEADS = (
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
+    (b"Rar!", "a RAR archive; unpack it first"),
+    (b"EGGA", "an EGG archive; unpack it first"),
+    (b"ALZ\x01", "an ALZ archive; unpack it first"),
+    (b"PK\x03\x04", "a zip file; unpack it first"),
+    (b"\x1f\x8b", "a gzip file; unpack it first"),
+    (b"BZh", "a bzip2 file; unpack it first"),
+    (b"\xfd7zXZ", "an xz file; unpack it first"),
+    (b"version https://git-lfs", "a Git-LFS pointer; run `git lfs pull` where it came from, and copy it again"),
+)
+HEAD_BYTES = 64
+"""Of a file tell what it is."""
 _ORDINARY_SUFFIX = re.compile(r"\.[a-z0-9+~_-]{1,12}")
 
 
@@ -72,6 +86,14 @@ def suffix_of(filename: str) -> str:
     if not suffix:
         return "without suffix"
     return suffix if _ORDINARY_SUFFIX.fullmatch(suffix) else "other"
+
+
+def describe_head(content: bytes) -> str | None:
+    """What a file is that is not what its name says, by its first `HEAD_BYTES`, and what to do; None where they do not tell."""
+    head = content[:HEAD_BYTES]
+    if head.lstrip()[:1] == b"<":
+        return "a web page, perhaps of a login; download it again"
+    return next((words for magic, words in _HEADS if head.startswith(magic)), None)
 
 
 def missing_part(sizes: dict[str, int]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import shlex
 
+from urgency_ray.calls.foreign import describe_head
 from urgency_ray.errors import Reason, Reject
 
 LABEL_SUFFIX = ".json"
@@ -65,7 +66,8 @@ def refuse_unknown(content: bytes, name: str) -> Reject:
         name: its name, which the advice shows.
     """
     stem, suffix = posixpath.splitext(name)
-    advice = f"is not read; convert it: ffmpeg -i {shlex.quote(name)} {shlex.quote(f'{stem}.wav')}"
+    target = f"{stem}.converted.wav" if suffix.lower() == ".wav" else f"{stem}.wav"
+    advice = f"is not read; convert it: ffmpeg -i {shlex.quote(name)} {shlex.quote(target)}"
     known = next((kind for mark, kind in _UNREAD.items() if content.startswith(mark)), None)
     if content[4:8] == b"ftyp":
         known = "MPEG-4 (M4A)"
@@ -75,6 +77,8 @@ def refuse_unknown(content: bytes, name: str) -> Reject:
         return Reject(Reason.NOT_AUDIO, f"{name}: {known} {advice}")
     if suffix.lower() in HEADERLESS_SUFFIXES:
         return Reject(Reason.NOT_AUDIO, f"{name}: has no header; set data.pcm_rate_hz to its sample rate")
+    if mistaken := describe_head(content):
+        return Reject(Reason.NOT_AUDIO, f"{name}: {mistaken}")
     if suffix.lower() in _UNREAD_SUFFIXES:
         return Reject(Reason.NOT_AUDIO, f"{name}: {suffix} {advice}")
     what = "no RIFF/WAVE header, nor that of FLAC, OGG, MP3, AIFF, AU or W64"

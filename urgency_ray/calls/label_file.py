@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, FailFast, Field, TypeAdapter, ValidationError
 
+from urgency_ray.calls.encodings import EncodingError, to_utf8
+from urgency_ray.calls.foreign import describe_head
 from urgency_ray.errors import Reason, Reject
 
-_ASCII = bytes(range(128))
 # Ten turns a second of the longest call.
 _MAX_TURNS = 72_000
 _MAX_WRAPPED_BYTES = 1 << 20
@@ -98,7 +98,8 @@ def _read_otherwise(content: bytes, error: ValidationError) -> LabelFile:
             return LabelFile.model_validate_json(spaced)
         except ValidationError as again:
             if _first_fault(again)["type"] == "json_invalid":
-                raise Reject(Reason.INVALID_JSON, _describe_json(fault["msg"])) from None
+                known = describe_head(content)
+                raise Reject(Reason.INVALID_JSON, known or _describe_json(fault["msg"])) from None
             fault = _first_fault(again)
     if not fault["loc"] or (fault["loc"] == ("utterances",) and fault["type"] == "missing"):
         return _unwrap(spaced, fault)
@@ -148,40 +149,15 @@ def _describe_json(message: str) -> str:
     found = re.fullmatch(r"(?:Invalid JSON: )?(.*?) at (line \d+ column \d+)", message)
     if found is None:
         return ""
-    what = {
-        "trailing characters": "more than one JSON value; one label a file is read",
-        "invalid unicode code point": "neither UTF-8 nor another encoding that is read (UTF-16, cp949)",
-    }
-    return f"{found[2]}: {what.get(found[1], found[1])}"
+    several = "more than one JSON value; one label a file is read"
+    return f"{found[2]}: {several if found[1] == 'trailing characters' else found[1]}"
 
 
 def _to_utf8(content: bytes) -> bytes:
-    encoding = json.detect_encoding(content)
-    if not encoding.startswith("utf-8"):
-        try:
-            return content.decode(encoding).lstrip("\ufeff").encode()
-        except UnicodeError:
-            raise Reject(Reason.INVALID_JSON, f"{encoding.upper()} that is damaged, or cut off") from None
-    while content.startswith(codecs.BOM_UTF8):
-        content = content[len(codecs.BOM_UTF8) :]
     try:
-        content.decode()
-    except UnicodeDecodeError:
-        return content if _is_damaged_utf8(content) else _from_cp949(content)
-    return content
-
-
-def _is_damaged_utf8(content: bytes) -> bool:
-    """Whether most of what is not ASCII is UTF-8: taken for cp949, it would be other, wrong words."""
-    whole = content.decode("utf-8", "ignore").encode()
-    return 2 * len(whole.translate(None, _ASCII)) > len(content.translate(None, _ASCII))
-
-
-def _from_cp949(content: bytes) -> bytes:
-    try:
-        return content.decode("cp949").encode()
-    except UnicodeDecodeError:
-        return content
+        return to_utf8(content)
+    except EncodingError as error:
+        raise Reject(Reason.INVALID_JSON, describe_head(content) or str(error)) from None
 
 
 def _refuse_repeated(content: bytes) -> None:

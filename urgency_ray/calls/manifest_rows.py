@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from urgency_ray import storage
+from urgency_ray.calls.encodings import EncodingError, to_utf8
 from urgency_ray.calls.label import MAX_LABEL_BYTES
 from urgency_ray.errors import RequestError
 
 _PACKED = (".gz", ".bz2", ".zst")
 _DELIMITERS = ",\t;"
-_ENCODINGS = ("utf-8-sig", "cp949")
 
 
 class Row(NamedTuple):
@@ -41,14 +40,7 @@ def read_rows(location: str) -> Iterator[Row]:
     name = posixpath.basename(storage.without_options(location)).lower()
     stem, packing = posixpath.splitext(name)
     suffix = posixpath.splitext(stem)[1] if packing in _PACKED else packing
-    reader = {
-        ".csv": _csv_rows,
-        ".tsv": _csv_rows,
-        ".json": _json_rows,
-        ".jsonl": _json_rows,
-        ".ndjson": _json_rows,
-        ".parquet": _parquet_rows,
-    }.get(suffix)
+    reader = READERS.get(suffix)
     if reader is None:
         raise RequestError(f"--data.manifest {location}: must end in .csv, .tsv, .jsonl, .json or .parquet")
     try:
@@ -62,15 +54,12 @@ def read_rows(location: str) -> Iterator[Row]:
 
 
 def _open_text(content: bytes) -> io.TextIOWrapper:
-    """The text of a file in UTF-8, UTF-16 with a mark, or cp949, with its line ends as they are."""
-    encodings = ("utf-16",) if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else _ENCODINGS
-    for encoding in encodings:
-        try:
-            content.decode(encoding)
-        except UnicodeError:
-            continue
-        return io.TextIOWrapper(io.BytesIO(content), encoding=encoding, newline="\n")
-    raise RequestError("no text in UTF-8, UTF-16 or cp949")
+    """The text of a file, with its line ends as they are."""
+    try:
+        content = to_utf8(content)
+    except EncodingError as error:
+        raise RequestError(f"{error}; save it again as UTF-8") from None
+    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="\n")
 
 
 def _csv_rows(content: bytes) -> Iterator[Row]:
@@ -98,7 +87,9 @@ def _refuse_repeated(header: list[str]) -> None:
 
 def _json_rows(content: bytes) -> Iterator[Row]:
     stream = _open_text(content)
-    if content.lstrip(codecs.BOM_UTF8)[:64].lstrip()[:1] == b"[":
+    is_list = stream.read(64).lstrip()[:1] == "["
+    stream.seek(0)
+    if is_list:
         try:
             whole = json.load(stream, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
@@ -139,6 +130,17 @@ def _parquet_rows(content: bytes) -> Iterator[Row]:
         for cells in batch.to_pylist():
             number += 1
             yield Row(f"row {number}", cells)
+
+
+READERS: dict[str, Callable[[bytes], Iterator[Row]]] = {
+    ".csv": _csv_rows,
+    ".tsv": _csv_rows,
+    ".json": _json_rows,
+    ".jsonl": _json_rows,
+    ".ndjson": _json_rows,
+    ".parquet": _parquet_rows,
+}
+"""What reads a file's content, by the suffix of its name."""
 
 
 def find_cell(cells: dict[str, Any], column: str) -> Any:

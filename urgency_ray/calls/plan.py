@@ -23,6 +23,7 @@ from urgency_ray.calls.formats import AUDIO_SUFFIXES
 from urgency_ray.calls.label import MAX_LABEL_BYTES
 from urgency_ray.calls.label_collections import name_collections
 from urgency_ray.calls.manifest import plan_listed
+from urgency_ray.calls.manifest_rows import READERS
 from urgency_ray.calls.near_misses import find_near_misses
 from urgency_ray.calls.pairing import Call, File, pair_stems
 from urgency_ray.calls.places import place_of
@@ -62,7 +63,7 @@ def plan_calls(data: DataConfig) -> pa.Table:
         raise RequestError(f"--data.root {data.root}: {found.nothing()}")
     calls = _name_calls(found, _Missing(found, is_label_needed=data.require_text or data.unit == "utterance"))
     rows = (_row(call_id, calls.pop(call_id)) for call_id in sorted(calls))
-    table = name_collections(to_table(rows, MANIFEST_SCHEMA))
+    table = name_collections(to_table(rows, MANIFEST_SCHEMA), found.tables)
     usable = table.filter(pc.is_null(table["reason"]))["provider_split"]
     splits = Counter({count["values"]: count["counts"] for count in pc.value_counts(usable).to_pylist()})
     num_copies = pc.sum(pc.equal(table["reason"], Reason.DUPLICATE_STEM.value), min_count=0).as_py()
@@ -88,12 +89,14 @@ class _Found:
     Attributes:
         by_stem: WAVs and labels.
         rows: what is a row though it is neither.
+        tables: names of some files that are not read, and may list calls.
         near_misses: how many pairs of stems are one but for their spelling, by how they differ.
     """
 
     def __init__(self, data: DataConfig) -> None:
         self.by_stem: dict[str, list[File]] = {}
         self.rows: list[Call] = []
+        self.tables: list[str] = []
         self._num_foreign = 0
         self.near_misses: dict[str, int] = {}
         self._not_read: Counter[str] = Counter()
@@ -125,6 +128,8 @@ class _Found:
 
     def _pass_over(self, entry: Entry) -> None:
         self._not_read[suffix_of(entry.filename)] += 1
+        if posixpath.splitext(entry.filename)[1].lower() in READERS and len(self.tables) < _SHOWN:
+            self.tables.append(entry.filename)
         if entry.is_row or (entry.fault and is_archive_name(entry.filename)):
             self._archives.add((entry.folder, entry.filename.lower()))
             self._add_row(entry, entry.filename, entry.fault)

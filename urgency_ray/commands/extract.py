@@ -17,13 +17,15 @@ from urgency_ray.calls.sample import sample_transcripts
 from urgency_ray.config import Config
 from urgency_ray.embedding import ledger, recovery
 from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, digest_planned, embed_calls
-from urgency_ray.embedding.transform import make_fingerprint, open_arithmetic, pin_arithmetic, pin_revisions
+from urgency_ray.embedding.transform import make_fingerprint, open_arithmetic, pin_arithmetic, pin_revisions, places_read
 from urgency_ray.encoders.load import is_built_in
 from urgency_ray.encoders.probe import check_vocabulary, probe_encoders
 from urgency_ray.encoders.settings import pin_settings
-from urgency_ray.errors import RequestError, WorkError
+from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Fingerprint, refuse_other
+from urgency_ray.patience import patiently
 from urgency_ray.run_folder import RunFolder, write_json
+from urgency_ray.secret import refuse_listed_secrets
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +42,8 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
     with its calls, and a finished one of the same calls, encoders and settings is left as it is.
 
     Raises:
-        RequestError: no calls there, an encoder cannot be loaded, embedded calls are there no more, or the run folder holds
-            something else or is among the calls.
+        RequestError: no calls there, an encoder cannot be loaded, embedded calls are there no more, the run folder holds
+            something else or is among the calls, or a node does not see it, the calls or an encoder.
         UnreachableError: a file of a call cannot be reached; what is done is kept.
         WorkError: every call was rejected.
     """
@@ -55,19 +57,20 @@ def extract(config: Config, run_dir: str) -> ExtractAccounts:
     is_finished = storage.exists(folder.extract)
     if not is_finished:
         probe_encoders(config)
+    manifest = plan_calls(config.reading)
+    refuse_listed_secrets(manifest, "--data.manifest")
+    for line in describe_plan(manifest):
+        log.info(line)
     if open_arithmetic(config):
         cluster.connect(config.ray)
         config = pin_arithmetic(config, cluster.num_gpus(), cluster.ask_nodes)
     fingerprint = make_fingerprint(config)
-    manifest = plan_calls(config.reading)
-    for line in describe_plan(manifest):
-        log.info(line)
     planned, former = _digest(manifest), None
     if is_finished:
         former = ExtractAccounts.read(run_dir)
         refuse_other(run_dir, former.fingerprint, fingerprint)
         if _is_done(run_dir, manifest, former, planned):
-            return _refuse_empty(run_dir, former)
+            return former.refuse_empty(run_dir)
     with lease.hold(folder.lease("extract"), f"extract into {run_dir}"):
         return _go_on(config, run_dir, manifest, fingerprint, former, planned=planned, started=started)
 
@@ -101,15 +104,17 @@ def _go_on(
 ) -> ExtractAccounts:
     """Make the rows that the run folder lacks, and its accounts; `former` are those of a finished run."""
     folder, embeddings = RunFolder(run_dir), RunFolder(run_dir).embeddings
-    left = recovery.Left(embeddings, manifest)
+    left = patiently(embeddings, lambda: recovery.Left(embeddings, manifest))
     left.refuse_other(run_dir, fingerprint)
     kept = _find_kept(left, manifest, config)
     unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], kept)))
     if former is not None and former.manifest_sha256 == planned and not len(unfinished) and left.is_settled(kept):
         log.info(NOTHING_TO_DO, run_dir)
-        return _refuse_empty(run_dir, former)
+        return former.refuse_empty(run_dir)
     if len(unfinished):
         _check_encoders(config, manifest, is_checked=former is None)
+        cluster.connect(config.ray)
+        cluster.check_reach({"--run-dir": run_dir}, places_read(config))
     if len(kept):
         log.info(
             "%d of %d calls have their rows already: going on with the rest", len(manifest) - len(unfinished), len(manifest)
@@ -120,7 +125,8 @@ def _go_on(
     left.keep(kept)
     if len(unfinished):
         _embed(config, embeddings, unfinished, fingerprint)
-    counts, wall_sec = ledger.account(embeddings, manifest), round(time.monotonic() - started, 3)
+    counts = patiently(embeddings, lambda: ledger.account(embeddings, manifest))
+    wall_sec = round(time.monotonic() - started, 3)
     files = files_seen(manifest)
     accounts = ExtractAccounts.of(counts, wall_sec=wall_sec, fingerprint=fingerprint, manifest_sha256=planned, files=files)
     write_json(folder.extract, accounts, indent=2)
@@ -131,7 +137,7 @@ def _go_on(
         log.warning("warning: %d embedded rows say in their detail what is odd about recording or label", accounts.rows_noted)
     if former is not None and storage.exists(folder.metrics):
         log.warning("warning: the model in %s was trained on what it held before: train again", run_dir)
-    return _refuse_empty(run_dir, accounts)
+    return accounts.refuse_empty(run_dir)
 
 
 def _find_kept(left: recovery.Left, manifest: pa.Table, config: Config) -> pa.Array:
@@ -155,19 +161,10 @@ def _check_encoders(config: Config, manifest: pa.Table, *, is_checked: bool) -> 
 
 
 def _embed(config: Config, embeddings: str, manifest: pa.Table, fingerprint: Fingerprint) -> None:
-    cluster.connect(config.ray)
     with cluster.Relay(Progress(len(manifest), "extract"), PROGRESS_SEC) as send:
         rows = embed_calls(manifest, config, fingerprint, send)
         filesystem, path = storage.open_location(embeddings)
         rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
-
-
-def _refuse_empty(run_dir: str, accounts: ExtractAccounts) -> ExtractAccounts:
-    """The accounts of a run that embedded something."""
-    if not accounts.calls_embedded:
-        words = f"not one call could be embedded: {accounts.line()}"
-        raise WorkError(f"{run_dir}: {words}; its embeddings say of each call what is wrong")
-    return accounts
 
 
 def _is_below(location: str, root: str) -> bool:

@@ -196,6 +196,7 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
     Raises:
         RequestError: a file cannot be read, a column or an array is missing, values or shapes do not fit, the text encoder
             cannot be loaded, or the run folder holds embeddings.
+        WorkError: every row was rejected.
     """
     started, folder = time.monotonic(), RunFolder(run_dir)
     for there in (folder.embeddings, folder.extract):
@@ -242,7 +243,7 @@ def import_artefacts(config: Config, metadata: str, embeddings: str, run_dir: st
     )
     write_json(folder.extract, accounts, indent=2)
     log.info(accounts.line())
-    return accounts
+    return accounts.refuse_empty(run_dir)
 
 
 def _write_rows(table: pa.Table, folder: RunFolder, file: str) -> pa.Table:

@@ -19,15 +19,17 @@ from urgency_ray.calls.plan import describe_plan, plan_calls
 from urgency_ray.config import Config
 from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
 from urgency_ray.embedding.placement import ACTOR_CPUS
-from urgency_ray.embedding.transform import make_fingerprint
+from urgency_ray.embedding.transform import make_fingerprint, places_read
 from urgency_ray.errors import WorkError
 from urgency_ray.examples.tokens import describe_cut
 from urgency_ray.model.load import Model, load_model
+from urgency_ray.patience import patiently
 from urgency_ray.prediction.by_call import CALL_OUTPUT_SCHEMA, classify_calls, whole_calls
 from urgency_ray.prediction.by_row import OUTPUT_SCHEMA, Classify
 from urgency_ray.prediction.kept import KeptRows, keep_rows
 from urgency_ray.prediction.output import check_output, describe_counts, write_predictions
 from urgency_ray.prediction.prepare import prepare, repeat_arithmetic
+from urgency_ray.secret import refuse_listed_secrets
 
 log = logging.getLogger(__name__)
 
@@ -50,20 +52,23 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
         label key); of a hierarchical model also utterances and utterances_rejected.
 
     Raises:
-        RequestError: no model, no calls, an output that cannot be written, or a transform that cannot be repeated here.
+        RequestError: no model, no calls, an output that cannot be written, here or from a node, or a transform that cannot be
+            repeated here.
         WorkError: every call was rejected; the output says why.
     """
     check_output(output)
     model = load_model(model_location)
     config = prepare(model, config)
     manifest = plan_calls(config.reading)
+    refuse_listed_secrets(manifest, "--data.manifest")
     for line in describe_plan(manifest):
         log.info(line)
     cluster.connect(config.ray)
+    cluster.check_reach({"--output": storage.folder_of(output)}, places_read(config))
     config = repeat_arithmetic(model, config, cluster.num_gpus(), cluster.ask_nodes)
     cut: list[NDArray[np.int64]] = []
     with lease.hold(storage.add_suffix(output, ".lease"), f"predict into {output}"):
-        kept = KeptRows(output, make_fingerprint(config), manifest)
+        kept = patiently(output, lambda: KeptRows(output, make_fingerprint(config), manifest))
         counts = _classify(model, config, manifest, kept, output=output, cut=cut)
         kept.discard()
     log.info("%s", describe_counts(counts))

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from urgency_ray import lease, storage
+from urgency_ray import cluster, lease, storage
 from urgency_ray.config import Config
 from urgency_ray.examples.dataset import NUM_CLASSES, Examples, Splits, label_counts
 from urgency_ray.examples.splits import fold_splits
@@ -26,7 +26,7 @@ from urgency_ray.scoring.suspicions import describe_absent, describe_gap
 from urgency_ray.training.baselines import compare, fit_baselines, format_against, penalty
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.history import EpochRow
-from urgency_ray.training.run import check_examples, open_run, read_transcripts
+from urgency_ray.training.run import check_examples, open_run, places_read, read_transcripts
 from urgency_ray.training.shared import SharedInputs
 from urgency_ray.training.tensorboard import write_events
 from urgency_ray.training.trainer import Job, Trained, train_models
@@ -49,7 +49,7 @@ def train(config: Config, run_dir: str) -> Metrics:
         The content of metrics.json.
 
     Raises:
-        RequestError: the run folder cannot be trained on, or the workers do not fit the cluster.
+        RequestError: the run folder cannot be trained on, or not from every node, or the workers do not fit the cluster.
         FloatingPointError: the loss is not finite.
     """
     folder, inputs = RunFolder(run_dir), SharedInputs(config.ray)
@@ -59,6 +59,7 @@ def train(config: Config, run_dir: str) -> Metrics:
     folds = fold_splits(examples, config.split, config.train.folds) if config.train.folds is not None else []
     examples = read_transcripts(examples, run_dir, load_tokenizer(config.model), inputs.keep)
     warnings = check_examples(config, examples, splits)
+    cluster.check_reach({"--run-dir": run_dir}, places_read(config))
     with lease.hold(folder.lease("train"), f"train in {run_dir}"):
         return _train(config, folder, examples, splits, folds=folds, inputs=inputs, warnings=warnings)
 

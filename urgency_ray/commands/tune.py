@@ -29,24 +29,25 @@ from urgency_ray.scoring.blocks import Difference, Metrics, SearchSummary
 from urgency_ray.search.engine import num_concurrent, run_search
 from urgency_ray.search.journal import Journal, open_journal
 from urgency_ray.search.space import check_space
-from urgency_ray.search.study import begin_study, ended_trials, history_table, trials_table
+from urgency_ray.search.study import Resume, begin_study, ended_trials, history_table, trials_table
 from urgency_ray.training.baselines import format_against
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.finalists import Finalists, train_finalists
-from urgency_ray.training.run import check_examples, open_run, read_transcripts
+from urgency_ray.training.run import check_examples, open_run, places_read, read_transcripts
 from urgency_ray.training.shared import SharedInputs
 from urgency_ray.training.whole import member_folds
 
 log = logging.getLogger(__name__)
 
 
-def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary:
+def tune(config: Config, run_dir: str, *, resume: Resume = False) -> SearchSummary:
     """Search `config.tune.space`; write `<run_dir>/tune/`; return the content of `tune/metrics.json`.
 
     Args:
         config: the base of the search; its own values are the first trial.
         run_dir: run folder with embeddings.
-        resume: go on with the run folder's last search: to its end, or, where it has ended, up to more trials.
+        resume: go on with the run folder's last search: to its end, or, where it has ended, up to more trials; `auto`
+            begins one where there is none.
 
     Raises:
         RequestError: the space or the run folder cannot be used, or a search there stands in the way.
@@ -63,6 +64,7 @@ def tune(config: Config, run_dir: str, *, resume: bool = False) -> SearchSummary
     cluster.connect(config.ray)
     num_concurrent(config)
     warnings = check_examples(config, examples, splits)
+    cluster.check_reach({"--run-dir": run_dir}, places_read(config))
     data, folder = TrainingData.from_examples(examples, splits), RunFolder(run_dir).search
     shared = inputs.share(data)
     with lease.hold(RunFolder(run_dir).lease("tune"), f"tune in {run_dir}"), open_journal(folder) as journal:

@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 
 from urgency_ray import __version__
 from urgency_ray.errors import RequestError
+from urgency_ray.secret import refuse_secret
 
 VERSION_LINE = "# urgency_ray {}\n"
 """First line of a config that this program has written; the first versions wrote none."""
@@ -148,6 +149,10 @@ def parse(root: type[Root], tree: Any, source: str = "config") -> Root:
     """
     if not isinstance(tree, dict):
         raise RequestError(f"{source}: must be a mapping of sections but got {type(tree).__name__}")
+    try:
+        refuse_secret(tree, "")
+    except RequestError as error:
+        raise RequestError(f"{source}: {error}") from None
     try:
         return root.model_validate(tree)
     except ValidationError as error:

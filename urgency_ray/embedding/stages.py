@@ -5,7 +5,6 @@ A call that cannot be used flows on as a row with `status=rejected`, a reason an
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -13,20 +12,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from urgency_ray.calls.audio import Heard, acoustic_features, cut, cut_call, decode_audio
-from urgency_ray.calls.channels import Turn, is_silent
-from urgency_ray.calls.files import max_audio_bytes, read_file
+from urgency_ray.calls.audio import Heard, acoustic_features, cut, cut_call
+from urgency_ray.calls.channels import is_silent
 from urgency_ray.calls.label import Label, Utterance
 from urgency_ray.calls.planned import read_label
 from urgency_ray.calls.transcript import clean, has_words, join_transcript, wanted_utterances
 from urgency_ray.config import AudioEncoderConfig, DataConfig, TextEncoderConfig
+from urgency_ray.embedding.recordings import Recording, Recordings, decode_recording
 from urgency_ray.embedding.rows import count_passed, embedded_rows, finite_rows, reject_rows, scatter_counts, scatter_vectors
 from urgency_ray.encoders.base import SAMPLE_RATE_HZ, AudioEmbeddings, TextEmbeddings
 from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text_encoder
 from urgency_ray.errors import Reason, Reject
 from urgency_ray.fingerprint import Fingerprint
-from urgency_ray.schema import CALLER, OUTCOME_FIELDS, ROW_FIELDS, WORD_ERROR_FIELDS, Status, TextSource, embedding_schema
-from urgency_ray.storage import suffix
+from urgency_ray.schema import OUTCOME_FIELDS, ROW_FIELDS, WORD_ERROR_FIELDS, Status, TextSource, embedding_schema
 
 Row = dict[str, Any]
 """A row of a table, or what is known of one so far: values by column."""
@@ -45,7 +43,8 @@ def decode_calls(manifest: pa.Table, data: DataConfig, transcribes: Transcribes 
         data: as `Config.reading` has it.
         transcribes: see `TranscriberConfig.used_for`.
     """
-    calls = [_decode_call(call, data) for call in manifest.to_pylist()]
+    recordings = Recordings(data)
+    calls = [_decode_call(call, data, recordings) for call in manifest.to_pylist()]
     rows = [row | {"num_call_rows": len(call)} for call in calls for row in call]
     return to_decoded(rows, transcribes)
 
@@ -64,7 +63,7 @@ def _source(row: Row, transcribes: Transcribes) -> TextSource | None:
     return TextSource.LABEL if is_said else None
 
 
-def _decode_call(call: Row, data: DataConfig) -> list[Row]:
+def _decode_call(call: Row, data: DataConfig, recordings: Recordings) -> list[Row]:
     row = {key: call[key] for key in ("call_id", "provider_split", "region")}
     row |= {"example_id": call["call_id"], "source_version": call["version"]}
     row |= {key: call.get(key) for key in ("speaker_id", "group_id")}
@@ -73,20 +72,17 @@ def _decode_call(call: Row, data: DataConfig) -> list[Row]:
             raise Reject(Reason(call["reason"]), call["detail"] or "")
         label = read_label(call, data)
         row |= _labelled(label)
-        content = read_file(call["audio_container"], call["audio_member"], max_audio_bytes(data))
+        recording = recordings.decode(call, label)
     except Reject as reject:
         return [rejected(row, reject)]
-    name = call["call_id"] + suffix(call["audio_member"] or call["audio_container"])
-    return decode_content(content, name, row, label, data, span_ms=(call.get("start_ms") or 0, call.get("end_ms")))
+    return _to_rows(recording, row, label, data, span_ms=(call.get("start_ms") or 0, call.get("end_ms")))
 
 
 def _labelled(label: Label) -> Row:
     return {name: getattr(label, name) for name in ("urgency", "sentiment", "disaster_large", "disaster_medium")}
 
 
-def decode_content(
-    content: bytes, name: str, row: Row, label: Label, data: DataConfig, *, span_ms: tuple[int, int | None] = (0, None)
-) -> list[Row]:
+def decode_content(content: bytes, name: str, row: Row, label: Label, data: DataConfig) -> list[Row]:
     """The rows of a call, but for `num_call_rows`: one, or one an utterance.
 
     Args:
@@ -95,33 +91,23 @@ def decode_content(
         row: what is known of the call.
         label: who says what, and when.
         data: what makes a row.
-        span_ms: where in the recording the call starts and ends; None is its end.
     """
     try:
-        heard = _decode(content, name, label, data, span_ms)
-        row = row | {"audio_sha256": hashlib.sha256(content).hexdigest()}
+        recording = decode_recording(content, name, label, data)
+    except Reject as reject:
+        return [rejected(row, reject)]
+    return _to_rows(recording, row, label, data, span_ms=(0, None))
+
+
+def _to_rows(recording: Recording, row: Row, label: Label, data: DataConfig, *, span_ms: tuple[int, int | None]) -> list[Row]:
+    """The rows of a call, which is `span_ms` of the recording; None is its end."""
+    heard = recording.heard
+    try:
+        heard = heard._replace(waveform=cut_call(heard.waveform, SAMPLE_RATE_HZ, *span_ms))
+        row = row | {"audio_sha256": recording.sha256}
         return [_call_row(row, label, heard, data)] if data.unit == "call" else _utterance_rows(row, label, heard, data)
     except Reject as reject:
         return [rejected(row, reject)]
-
-
-def _decode(content: bytes, name: str, label: Label, data: DataConfig, span_ms: tuple[int, int | None]) -> Heard:
-    start_ms, end_ms = span_ms
-    turns = [
-        Turn(start_ms + turn.start_ms, start_ms + turn.end_ms, turn.speaker == CALLER)
-        for turn in label.utterances
-        if turn.start_ms is not None and turn.end_ms is not None and turn.speaker is not None
-    ]
-    heard = decode_audio(
-        content,
-        SAMPLE_RATE_HZ,
-        data.max_call_sec,
-        name=name,
-        channel=data.channel,
-        turns=turns,
-        pcm_rate_hz=data.pcm_rate_hz,
-    )
-    return heard._replace(waveform=cut_call(heard.waveform, SAMPLE_RATE_HZ, start_ms, end_ms))
 
 
 def rejected(row: Row, reject: Reject) -> Row:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from urgency_ray import __version__
+from urgency_ray import __version__, storage
 from urgency_ray.config import ENCODER_SECTIONS, Config
 from urgency_ray.encoders.load import has_weights, is_built_in, resolve_weights
 from urgency_ray.errors import RequestError
@@ -35,12 +35,23 @@ def pin_revisions(config: Config) -> Config:
     """`config` with the commits that its models' names stand for today, so that every actor, and `predict`, loads the same.
 
     Raises:
-        RequestError: a name stands for nothing that can be loaded.
+        RequestError: a name stands for nothing that can be loaded, or for a folder, and a revision is named.
     """
     sections = {key: getattr(config, key) for key in config.making_sections}
-    weights = {key: resolve_weights(section) for key, section in sections.items() if not Path(section.name).is_dir()}
+    # A folder is its content, which is read later, but for one that is asked for a revision.
+    asked = [key for key, section in sections.items() if section.revision is not None or not Path(section.name).is_dir()]
+    weights = {key: resolve_weights(sections[key]) for key in asked}
     commits = {f"{key}.revision": value for key, value in weights.items() if COMMIT.fullmatch(value)}
     return config.replace(commits) if commits else config
+
+
+def places_read(config: Config) -> dict[str, str]:
+    """The calls, and the encoders that lie in folders, by the option that says where: what each process reads that embeds."""
+    calls = {"--data.root": config.data.root, "--data.manifest": config.data.manifest}
+    places = {name: storage.absolute(place) for name, place in calls.items() if place is not None}
+    names = {f"--{key}.name": getattr(config, key).name for key in config.making_sections}
+    # As it is written: a process looks for it where it works.
+    return places | {option: name for option, name in names.items() if Path(name).is_dir()}
 
 
 def open_arithmetic(config: Config) -> list[str]:

@@ -40,7 +40,7 @@ def load_tokenizer(config: TextEncoderConfig) -> Any:
     """
     source: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
     tokenizer = load_pretrained("text encoder", config.name, lambda: AutoTokenizer.from_pretrained(config.name, **source))
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
+    if not _knows_words(tokenizer):
         raise RequestError(f"text encoder {config.name}: its tokenizer knows no words; copy its tokenizer files, too")
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
@@ -48,6 +48,12 @@ def load_tokenizer(config: TextEncoderConfig) -> Any:
         tokenizer.pad_token = tokenizer.eos_token  # behind the mask, any token serves
     tokenizer.padding_side = tokenizer.truncation_side = "right"
     return tokenizer
+
+
+def _knows_words(tokenizer: Any) -> bool:
+    special = set(tokenizer.all_special_tokens)
+    # One that was made without its files knows these alone, and each twice at most.
+    return len(tokenizer) > 2 * len(special) or bool(set(tokenizer.get_vocab()) - special)
 
 
 def cut_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int, *, overflow: bool) -> Windows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from urgency_ray import storage
 from urgency_ray.embedding.ledger import list_files
 from urgency_ray.embedding.recovery import Left
 from urgency_ray.fingerprint import Fingerprint
+from urgency_ray.patience import patiently
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,8 @@ class KeptRows:
     def tables(self) -> Iterator[pa.Table]:
         """The rows, file by file."""
         for file in self._files:
-            yield pq.read_table(file, filesystem=self._filesystem, partitioning=None)
+            read = functools.partial(pq.read_table, file, filesystem=self._filesystem, partitioning=None)
+            yield patiently(self.location, read)
 
     def discard(self) -> None:
         """Remove them, and what has been kept since."""

@@ -22,6 +22,7 @@ from pyarrow import fs
 from urgency_ray import storage
 from urgency_ray.embedding.ledger import number_ids
 from urgency_ray.errors import RequestError
+from urgency_ray.patience import patiently
 from urgency_ray.schema import URGENCY_KEYS
 
 ROWS_AT_ONCE = 2**17
@@ -37,7 +38,7 @@ def check_output(output: str) -> None:
     if storage.suffix(output) not in (".parquet", ".csv"):
         raise RequestError(f"--output {output}: must end in .parquet or .csv")
     filesystem, path = storage.open_location(output)
-    if filesystem.get_file_info(path).type == fs.FileType.Directory:
+    if patiently(output, lambda: filesystem.get_file_info(path).type) == fs.FileType.Directory:
         raise RequestError(f"--output {output}: is a folder; name a file in it")
     if isinstance(filesystem, fs.LocalFileSystem):
         nearest = next(folder for folder in Path(path).parents if folder.exists())
@@ -46,9 +47,7 @@ def check_output(output: str) -> None:
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise RequestError(f"--output {output}: the folder {nearest} cannot be written to")
         return
-    bucket = path.partition("/")[0]
-    if bucket and filesystem.get_file_info(bucket).type == fs.FileType.NotFound:
-        raise RequestError(f"--output {output}: there is no bucket {bucket}")
+    storage.refuse_missing_bucket(output, "--output")
 
 
 def write_predictions(tables: Iterable[pa.Table], schema: pa.Schema, manifest: pa.Table, output: str) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def write_predictions(tables: Iterable[pa.Table], schema: pa.Schema, manifest: p
 def _whole_file(output: str) -> Iterator[pa.NativeFile]:
     """A stream to what becomes `output` when the block ends well; else that is as it was, and nothing is left beside it."""
     filesystem, path = storage.open_location(output)
-    filesystem.create_dir(posixpath.dirname(path), recursive=True)
+    patiently(output, lambda: filesystem.create_dir(posixpath.dirname(path), recursive=True))
     local = fs.LocalFileSystem()
     with contextlib.ExitStack() as cleanup:
         if isinstance(filesystem, fs.LocalFileSystem):
@@ -98,7 +97,7 @@ def _whole_file(output: str) -> Iterator[pa.NativeFile]:
         if isinstance(filesystem, fs.LocalFileSystem):
             local.move(partial, path)
         else:
-            _upload(partial, filesystem, path)
+            patiently(output, lambda: _upload(partial, filesystem, path))
 
 
 def _upload(source: str, filesystem: fs.FileSystem, path: str) -> None:

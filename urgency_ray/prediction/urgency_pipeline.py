@@ -26,6 +26,7 @@ from urgency_ray.prediction.by_call import HEARD_FIELDS, classify_calls
 from urgency_ray.prediction.by_row import Classify
 from urgency_ray.prediction.prepare import prepare
 from urgency_ray.schema import CALLER, URGENCY_KEYS, URGENCY_LABELS
+from urgency_ray.secret import refuse_secret
 
 _FIELDS = ("audio", "sampling_rate", "text", "utterances", "label")
 
@@ -140,6 +141,9 @@ def _as_it_is(table: pa.Table) -> pa.Table:
 def _decode(call_id: str, call: Mapping[str, Any], data: DataConfig) -> list[Row]:
     if unknown := sorted(set(call) - set(_FIELDS)):
         raise RequestError(f"{unknown[0]}: no such key of a call; it takes {', '.join(_FIELDS)}")
+    for key in ("audio", "label"):
+        if isinstance(call.get(key), str):
+            refuse_secret(call[key], key)
     row = {"call_id": call_id, "example_id": call_id, "provider_split": "unknown", "source_version": ""}
     try:
         label = _read_label(call, data)

@@ -96,7 +96,7 @@ def _extract_view(accounts: ExtractAccounts | None) -> View:
         return {}
     made_with = accounts.fingerprint.model_dump()
     encoders = {name: made_with.pop(name) for name in (*ENCODER_SECTIONS, "transcriber") if name in made_with}
-    return {"extract": accounts, "encoders": encoders, "transform": made_with}
+    return {"extract": accounts, "files": accounts.files, "encoders": encoders, "transform": made_with}
 
 
 def _result_view(metrics: Metrics | None, ceiling: Mapping[str, float] | None) -> View:

@@ -10,6 +10,9 @@ from urgency_ray.scoring.blocks import ClassificationBlock
 OPTIMISM = 0.03
 """What the choice of the best epoch flatters val by, at most, on some hundred rows."""
 
+LEAST_ROWS = 30
+"""A bootstrap of fewer rows is narrower than chance: that of one row has no width."""
+
 
 def describe_absent(block: ClassificationBlock, split: str) -> Iterator[str]:
     """Says of a `classification_block` which classes have no rows, where there are such."""
@@ -22,8 +25,10 @@ def describe_gap(val: ClassificationBlock, test: ClassificationBlock) -> Iterato
     """Says where val and test differ by more than chance and the choice of the best epoch on val explain.
 
     Their intervals, of different calls, give the standard error of the difference (as of independent normal figures); its 95 %
-    interval must stay clear of 0 by `OPTIMISM`.
+    interval must stay clear of 0 by `OPTIMISM`. Of fewer than `LEAST_ROWS` nothing is said.
     """
+    if min(val.num_rows, test.num_rows) < LEAST_ROWS:
+        return
     difference = val.macro_f1 - test.macro_f1
     variance = sum(((high - low) / 2 / 1.96) ** 2 for low, high in (val.macro_f1_interval, test.macro_f1_interval))
     if abs(difference) - 1.96 * math.sqrt(variance) > OPTIMISM:

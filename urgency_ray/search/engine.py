@@ -42,6 +42,7 @@ from urgency_ray.search.trial import (
     Trial,
     TrialOrders,
 )
+from urgency_ray.search.waits import TrialWaits
 from urgency_ray.telemetry import TrialScores
 from urgency_ray.training.shared import SharedData
 
@@ -233,6 +234,9 @@ def run_search(
 
     Returns:
         What Ray says of trials that failed for no reason of their own, a line each.
+
+    Raises:
+        WorkError: none found a place within `ray.wait_sec`.
     """
     tune = config.tune
     ended = ended_trials(study)
@@ -254,6 +258,7 @@ def run_search(
     # Its traceback of a lost process says less than the line of `_TrialLog`.
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     placements = PlacementGroups()
+    waits = TrialWaits(tune, config.ray.wait_sec, (lambda: bool(placements.groups)) if tune.workers_per_trial > 1 else None)
     relay: Any = cluster.Relay(placements.note, 0.2) if tune.workers_per_trial > 1 else contextlib.nullcontext()
     with tempfile.TemporaryDirectory() as scratch, contextlib.closing(placements), relay as send:
         results = ray.tune.Tuner(
@@ -272,7 +277,7 @@ def run_search(
                 failure_config=ray.tune.FailureConfig(max_failures=tune.max_failures),
                 # Trials leave no checkpoint: one that is lost begins anew.
                 checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[_TrialLog(len(ended), tune.num_trials), placements],
+                callbacks=[_TrialLog(len(ended), tune.num_trials), placements, waits],
                 verbose=0,
             ),
         ).fit()

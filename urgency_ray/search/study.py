@@ -6,7 +6,7 @@ import json
 import math
 import uuid
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import pandas as pd
@@ -18,10 +18,13 @@ from urgency_ray.config import Config, Role, fields_of, iter_fields, read_field,
 from urgency_ray.errors import RequestError
 from urgency_ray.search.journal import Journal
 
+Resume = bool | Literal["auto"]
+"""Whether to go on with the last search; `auto` does where there is one."""
+
 STATES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
 
 
-def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: bool, run_dir: str) -> optuna.Study:
+def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: Resume, run_dir: str) -> optuna.Study:
     """A new study, or the last one of the journal where it is to be resumed.
 
     Raises:
@@ -31,6 +34,8 @@ def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: b
     ours = [study for study in optuna.get_all_study_summaries(journal.storage) if "settings" in study.user_attrs]
     last = ours[-1] if ours else None
     settings = _settings(config)
+    if resume == "auto":
+        resume = last is not None
     if not resume:
         if last is not None and not last.user_attrs.get("ended"):
             raise RequestError(
@@ -43,7 +48,7 @@ def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: b
         study.set_user_attr("data", data_digest)
         return study
     if last is None:
-        raise RequestError(f"--resume: {run_dir} holds no search; start one without --resume")
+        raise RequestError(f"--resume: {run_dir} holds no search; start one without --resume, or by --resume auto")
     # What a newer version notes of a trial need not mean the same here.
     if Version(version := last.user_attrs.get("version", "0.2.0")) > Version(__version__):
         raise RequestError(f"--resume: urgency_ray {version} began this search, this is {__version__}: update")

@@ -31,7 +31,7 @@ from urgency_ray.errors import RequestError
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import Epoch, epochs
 from urgency_ray.training.shared import SharedData
-from urgency_ray.training.trainer import Trainer
+from urgency_ray.training.torch_trainer import Trainer
 
 METRIC = "best_val_macro_f1"
 # Workers that are asked to end wait for just that, and Ray Train takes them down within seconds: after a minute they hang.

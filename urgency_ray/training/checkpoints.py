@@ -99,6 +99,10 @@ class Checkpoints:
             if former is not None and not Checkpoints(self.root, former).is_ended():
                 why = self.identity.describe_change(former)
                 log.warning("warning: an interrupted training cannot be gone on with (%s): training starts over", why)
+        self.note()
+
+    def note(self) -> None:
+        """Write down what the training is of."""
         storage.write_text(storage.join(self.location, IDENTITY_FILE), self.identity.model_dump_json())
 
     def is_ended(self) -> bool:

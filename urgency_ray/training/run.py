@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from urgency_ray.config import ENCODER_SECTIONS, Config, Role, fields_of
@@ -15,6 +16,7 @@ from urgency_ray.examples.splits import split_examples
 from urgency_ray.examples.tokens import describe_cut, tokenize
 from urgency_ray.examples.warnings import embedding_warnings
 from urgency_ray.fingerprint import Fingerprint
+from urgency_ray.patience import patiently
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,8 @@ def open_run(config: Config, run_dir: str, keep: Keep | None = None) -> tuple[Co
     Raises:
         RequestError: no usable embeddings, or those of other encoders than the config's.
     """
-    examples = load_examples(run_dir, by_call=config.model.name == "hierarchical", keep=keep, group_by=config.split.group_by)
+    by_call, group_by = config.model.name == "hierarchical", config.split.group_by
+    examples = patiently(run_dir, lambda: load_examples(run_dir, by_call=by_call, keep=keep, group_by=group_by))
     if examples.fingerprint is not None:
         config = _take_over(config, examples.fingerprint, run_dir)
     else:  # imported rows are vectors, whatever the config says that encoders make
@@ -74,6 +77,12 @@ def _is_open(section: dict[str, Any], field: str) -> bool:
     return field == "layers" and section["layers"] == "all"
 
 
+def places_read(config: Config) -> dict[str, str]:
+    """What each process reads that trains, by the option that says where: a text encoder that lies in a folder."""
+    name = config.model.text_encoder
+    return {"--model.text_encoder": name} if name is not None and Path(name).is_dir() else {}
+
+
 def check_examples(config: Config, examples: Examples, splits: Splits) -> list[str]:
     """What is suspicious about the rows and their splits, a line each, said in the log as well.
 
@@ -90,6 +99,6 @@ def read_transcripts(examples: Examples, run_dir: str, tokenizer: Any, keep: Kee
     """The examples of a run with the tokens of their transcripts (kept by `keep`), or as they are without a tokenizer."""
     if tokenizer is None:
         return examples
-    tokens, num_cut = tokenize(tokenizer, load_transcripts(run_dir))
+    tokens, num_cut = tokenize(tokenizer, patiently(run_dir, lambda: load_transcripts(run_dir)))
     log.info("%s", describe_cut(num_cut))
     return replace(examples, tokens=tokens if keep is None else keep("tokens", tokens))

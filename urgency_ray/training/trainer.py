@@ -10,20 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from ray.train import CheckpointConfig, ControllerError, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train import CheckpointConfig, ControllerError, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 from torch import Tensor
 
 from urgency_ray import cluster, storage
 from urgency_ray.cluster import Waiting
 from urgency_ray.config import Config, TrainConfig
-from urgency_ray.errors import RequestError
+from urgency_ray.errors import RequestError, UnreachableError
 from urgency_ray.fingerprint import Transform
 from urgency_ray.model.batch import inference_batches
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.inference import scoring_device
 from urgency_ray.model.saved import TASKS
+from urgency_ray.patience import GIVEN_UP, is_outage
 from urgency_ray.run_folder import RunFolder
 from urgency_ray.scoring.calibration import fit_temperature
 from urgency_ray.training.checkpoints import Checkpoints, identify
@@ -31,6 +32,7 @@ from urgency_ray.training.data import TrainingData
 from urgency_ray.training.fit import build_model
 from urgency_ray.training.history import EpochRow
 from urgency_ray.training.shared import SharedData
+from urgency_ray.training.torch_trainer import Trainer
 from urgency_ray.training.worker import Orders, Task, read_result, train_worker
 
 log = logging.getLogger(__name__)
@@ -38,23 +40,10 @@ log = logging.getLogger(__name__)
 DEALT_SEC = 7 * 24 * 3600
 
 
-class Trainer(TorchTrainer):
-    """TorchTrainer without its PlacementGroupCleaner.
-
-    That actor, a process of its own that starts with every training, frees the workers' placement group when the controller is
-    killed while the job lives on. It asks Ray's State API, which is the dashboard's: a cluster without one never answers, and a
-    note below /tmp/ray of another cluster, dead or somebody else's, sends it there (a training ended 12 s late). The group ends
-    with the job, and `engine.run_search` frees that of a lost trial.
-    """
-
-    def _create_default_callbacks(self) -> list[Any]:
-        # Ray has no switch for it. By its name: where Ray moves it, nothing is lost but the wait.
-        callbacks: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
-        return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
-
-
 STARTS = 3
 """Times that a group whose workers are lost while they start is started."""
+OUTAGES = 10
+"""Times that a training goes on after its store has not answered for a while."""
 
 
 def share_workers(train: TrainConfig, nodes: Sequence[cluster.Node], use_gpu: bool) -> float | None:
@@ -153,16 +142,31 @@ def train_models(jobs: Sequence[Job], run_dir: str, transform: Transform) -> lis
 
 def _run_workers(jobs: Sequence[Job], checkpoints: Checkpoints, use_gpu: bool, cpus: float) -> None:
     """Train on workers of `cpus` CPUs, or of what the nodes that are left hold, once the group finds no place any more."""
-    started, waiting = 0, Waiting(jobs[0].config.ray.wait_sec)
+    started, outages, waiting = 0, 0, Waiting(jobs[0].config.ray.wait_sec)
     while True:
         try:
             return _run_group(jobs, checkpoints, use_gpu, cpus)
-        except ControllerError as error:
+        except (TrainingFailedError, OSError) as error:
+            if is_outage(error) and (outages := outages + 1) <= OUTAGES:
+                _await_store(checkpoints, error)
+                continue
+            if not isinstance(error, ControllerError):
+                raise
             if isinstance(error.controller_failure, WorkerGroupStartupFailedError) and (started := started + 1) < STARTS:
                 log.warning("warning: workers were lost while they started: starting them again")
             elif not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
                 raise
         cpus = _plan_again(jobs[0].config.train, use_gpu, cpus, waiting)
+
+
+def _await_store(checkpoints: Checkpoints, error: Exception) -> None:
+    """Wait until what Ray Train could not read or write can be: it tries once, workers of ours for a minute."""
+    if GIVEN_UP in str(error):
+        raise UnreachableError(
+            f"{checkpoints.location}: {GIVEN_UP} a while; what is done is kept: run the command again"
+        ) from None
+    checkpoints.note()
+    log.warning("warning: %s did not answer for a while: training goes on from its last checkpoint", checkpoints.root)
 
 
 def _plan_again(train: TrainConfig, use_gpu: bool, cpus: float, waiting: Waiting) -> float:
@@ -222,7 +226,7 @@ def _list_tasks(jobs: Sequence[Job], checkpoints: Checkpoints) -> tuple[Task, ..
 def _fit(orders: Orders, checkpoints: Checkpoints, **options: Any) -> None:
     """Run the trainer, and raise what made its models end; the checkpoints lead nowhere then."""
     # The type that Ray declares is that of its older Train, whose workers return nothing.
-    result: Any = Trainer(functools.partial(train_worker, orders), **options).fit()
+    result: Any = Trainer(functools.partial(train_worker, orders), **options).fit()  # type: ignore[arg-type]
     if result.return_value is not None:
         checkpoints.discard()
         raise result.return_value
