@@ -213,7 +213,8 @@ def listening(head: Head) -> Iterator[dict[tuple[str, ...], float]]:
 
 @pytest.mark.slow
 def test_each_job_runs_under_ray_job_submit_and_tells_prometheus(calls: Path, tmp_path: Path, head: Head) -> None:
-    run_dir, expected = tmp_path / "run", {}
+    run_dir = tmp_path / "run"
+    expected: dict[tuple[str, ...], Any] = {}
     with listening(head) as told:
         for stage in STAGES:
             result = submit(stage, arguments_of(stage, calls, run_dir, "configs/demo.yaml"), head)
