@@ -1,4 +1,4 @@
-"""The names of a run folder are those that README lists, and its JSON files are read whole or refused in one line."""
+"""The names of a run folder are those that docs/results.md lists, and its JSON files are read whole or refused in one line."""
 
 import json
 import posixpath
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from urgency_ray.errors import RequestError
 from urgency_ray.run_folder import RunFolder, SearchFolder, read_json, write_json
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 
 
 def names(folder: Any) -> Any:
@@ -23,7 +23,7 @@ def names(folder: Any) -> Any:
 
 
 def test_the_names_are_those_of_the_readme_s_listing() -> None:
-    block = re.search(r"## A run folder\n\n```\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    block = re.search(r"# What a run folder holds\n\n```\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert block is not None
     listed = re.findall(r"^(\S+?)/? {2,}", block.group(1), re.MULTILINE)
     assert set(listed) == names(RunFolder("s3://bucket/run"))

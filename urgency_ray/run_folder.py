@@ -1,4 +1,4 @@
-"""The names in a run folder, each written down once: README's listing as code. Reading and writing its JSON files."""
+"""The names in a run folder, each written down once: docs/results.md's listing as code. Reading and writing its JSON files."""
 
 from __future__ import annotations
 

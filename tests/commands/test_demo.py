@@ -48,8 +48,8 @@ def test_the_demo_shows_that_fusing_beats_both_and_leaves_the_run_folder(
 
 
 def check_the_example_in_python(run_dir: Path) -> None:
-    """README's lines, on this run folder, give predictions.parquet's probabilities."""
-    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    """The lines of docs/results.md, on this run folder, give predictions.parquet's probabilities."""
+    example = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "results.md").read_text(encoding="utf-8"), re.DOTALL)
     assert example is not None
     lines = example.group(1)
     assert "runs/demo/" in lines

@@ -12,7 +12,9 @@ from urgency_ray import cli
 from urgency_ray.config import iter_fields, load_config
 
 ROOT = Path(__file__).parents[2]
-TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "docs/cluster.md")}
+DOCS = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
+PAGES = ("README.md", "README.ko.md", "CONTRIBUTING.md", *DOCS)
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -42,10 +44,9 @@ def test_a_command_that_is_shown_can_be_given(words: Any) -> None:
 
 def test_the_commands_are_found() -> None:
     found = {name: [words[0] for words in shown_commands(text)] for name, text in TEXTS.items()}
-    assert {"doctor", "extract", "train", "tune", "predict", "report", "import", "export", "evaluate"} == set(
-        found["README.md"]
-    )
-    assert found["README.md"].count("extract") == 4  # on its own, of a manifest, with a transcriber, and as a job
+    steps = ["doctor", "extract", "train", "predict", "report", "tune", "predict", "evaluate", "extract", "train"]
+    assert found["README.md"] == found["README.ko.md"] == steps
+    assert found["docs/data.md"] == ["extract", "extract", "predict", "import", "export"]
     assert found["CONTRIBUTING.md"] == ["synthesize", "extract", "train"]
     assert found["docs/cluster.md"] == ["extract", "train", "tune", "predict", "evaluate", "report"]
 
@@ -63,17 +64,42 @@ def test_each_make_target_that_is_named_exists() -> None:
 
 
 def test_each_module_that_is_named_is_there() -> None:
-    for name in ("README.md", "CONTRIBUTING.md"):
+    for name in ("README.md", "README.ko.md", "CONTRIBUTING.md"):
         # The package's own name is left out where its wings are meant.
         paths = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+(?:\.py|\.yaml|/))`", FENCED.sub("", TEXTS[name])))
         paths = {path for path in paths if not path.startswith(("tests/", "tune/")) and path != "config.yaml"}
-        assert len(paths) > 9
+        assert len(paths) > 8
         assert [path for path in paths if not ((ROOT / path).exists() or (ROOT / "urgency_ray" / path).exists())] == [], name
 
 
-def test_the_plan_in_the_readme_is_that_of_the_package() -> None:
-    (plan,) = (block for _, block in FENCED.findall(TEXTS["README.md"]) if block.startswith("urgency_ray/"))
+def test_the_plan_that_is_told_is_that_of_the_package() -> None:
+    (plan,) = (block for _, block in FENCED.findall(TEXTS["CONTRIBUTING.md"]) if block.startswith("urgency_ray/"))
     named = {entry for line in plan.splitlines()[1:] for entry in re.findall(r"(?:^|(?<=  ))[a-z_]+(?:\.py|/)", line)}
     package = ROOT / "urgency_ray"
     wings = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
     assert named == wings | {path.name for path in package.glob("*.py")} - {"__init__.py"}
+
+
+LINK = re.compile(r"\[[^\]]+\]\(([^)#\s]+)\)")
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_each_link_leads_to_a_file(name: str) -> None:
+    links = [link for link in LINK.findall(TEXTS[name]) if "://" not in link]
+    assert [link for link in links if not (ROOT / name).parent.joinpath(link).exists()] == []
+
+
+def test_each_page_of_docs_is_linked_from_the_readme() -> None:
+    assert set(DOCS) <= set(LINK.findall(TEXTS["README.md"]))
+
+
+def test_both_readmes_say_the_same() -> None:
+    english, korean = TEXTS["README.md"], TEXTS["README.ko.md"]
+    blocks = [[(kind, re.sub("#.*", "", block)) for kind, block in FENCED.findall(text)] for text in (english, korean)]
+    assert blocks[0] == blocks[1]
+    prose = [FENCED.sub("", text) for text in (english, korean)]
+    for pattern in (r"\d+(?:\.\d+)*", r"`[^`]+`", LINK, r"(?m)^#+ ", r"(?m)^- ", r"(?m)^\|"):
+        found = [sorted(re.findall(pattern, text)) for text in prose]
+        if pattern is LINK:
+            found = [[link for link in links if not link.startswith("README")] for links in found]
+        assert found[0] == found[1]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from urgency_ray.cluster.address import check_address
 from urgency_ray.cluster.head import watch_head
+from urgency_ray.cluster.scaling import await_nodes
 from urgency_ray.config import RayConfig
 from urgency_ray.errors import RequestError
 
@@ -70,12 +71,14 @@ def set_environment() -> None:
 def connect(config: RayConfig) -> None:
     """Join `config.address`, else RAY_ADDRESS, else start a private cluster on this machine; see also `set_environment`.
 
-    Where Ray is connected already, the environment is all that it sets.
+    Where Ray is connected already, the environment is all that it sets. A cluster that lacks the CPUs or GPUs which the work
+    is to begin with is waited for.
 
     Raises:
         ConnectionError: there is no cluster at the address.
         RequestError: the address is of another kind, the cluster wants a token, or the environment has turned off, too late to
             mend it, what is needed of Ray.
+        WorkError: too few nodes have joined it within `ray.wait_sec`.
     """
     import ray
 
@@ -111,6 +114,8 @@ def connect(config: RayConfig) -> None:
     context.print_on_execution_start = False
     # Wrapped, as is its default, what a user can mend loses its type on the way to the driver, and with it the one line.
     context.raise_original_map_exception = True
+    if not local:
+        await_nodes(config)
 
 
 def is_private(config: RayConfig) -> bool:

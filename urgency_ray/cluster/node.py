@@ -30,19 +30,25 @@ def _gpu_places(node: Node, share: float) -> int:
     return int(node.gpus) * int(1 / share) if share <= 1 else int(node.gpus // share)
 
 
+def living_nodes() -> dict[str, Node]:
+    """The living nodes that have CPUs, by Ray's id; there may be none."""
+    import ray
+
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    having = {node["NodeID"]: node["Resources"] for node in found if node["Alive"] and node["Resources"].get("CPU")}
+    return {name: Node(float(each["CPU"]), float(each.get("GPU", 0.0))) for name, each in having.items()}
+
+
 def nodes_by_id() -> dict[str, Node]:
     """The living nodes that have CPUs, by Ray's id.
 
     Raises:
         RequestError: there are none.
     """
-    import ray
-
-    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    having = {node["NodeID"]: node["Resources"] for node in found if node["Alive"] and node["Resources"].get("CPU")}
-    if not having:
-        raise RequestError("ray.address: no node with CPUs has joined the cluster yet; start its workers first")
-    return {name: Node(float(each["CPU"]), float(each.get("GPU", 0.0))) for name, each in having.items()}
+    found = living_nodes()
+    if not found:
+        raise RequestError("ray.address: no node of the cluster has CPUs; start its workers first")
+    return found
 
 
 def nodes() -> list[Node]:

@@ -132,7 +132,13 @@ class RayConfig(Section):
     num_cpus: Annotated[PositiveInt | None, Role.SPEED] = None
     """Logical CPUs of the private local cluster; null is what the machine has."""
     wait_sec: Annotated[PositiveFloat | None, Role.SPEED] = None
-    """Longest wait, in seconds, for CPUs or GPUs that others hold or that are lost; null waits on, and says so each minute."""
+    """Longest wait, in seconds, for CPUs or GPUs that others hold, or that are not there (any more); null waits on, and says so
+    each minute."""
+    min_cpus: Annotated[PositiveInt, Role.SPEED] = 1
+    """Logical CPUs that a cluster must have before the work is planned: its autoscaler is asked for them, and they are waited
+    for."""
+    min_gpus: Annotated[int, Field(ge=0), Role.SPEED] = 0
+    """Likewise GPUs, lest a cluster whose GPU nodes still start be planned for CPUs."""
 
 
 class SynthesizeConfig(Section, role=Role.CORPUS):
