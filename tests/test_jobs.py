@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,14 +166,6 @@ def submit(stage: str, arguments: list[str], head: Head) -> Any:
         time.sleep(2)
 
 
-def wait_until_told(stage: str, run_dir: Path, head: Head) -> None:
-    """A process tells the agent of its node what it has counted at its end, and the agent keeps a gauge for 20 s more."""
-    expected, deadline = expected_of(stage, run_dir), time.monotonic() + 15
-    while (told := scrape(stage, head)) != expected and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert told == expected
-
-
 def expected_of(stage: str, run_dir: Path) -> dict[tuple[str, ...], Any]:
     """What a stage should have told: values by name and labels, in the order of `telemetry`."""
     if stage == "tune":
@@ -188,27 +182,50 @@ def expected_of(stage: str, run_dir: Path) -> dict[tuple[str, ...], Any]:
     } | {(telemetry.REJECTED.exported, stage, reason): number for reason, number in counts.rejected_by_reason.items()}
 
 
-def scrape(stage: str, head: Head) -> dict[tuple[str, ...], float]:
-    """What the head says of a stage by this project's meters, as `expected_of` has it."""
+@contextlib.contextmanager
+def listening(head: Head) -> Iterator[dict[tuple[str, ...], float]]:
+    """What the head has said last by each of this project's meters, asked every second, as Prometheus would."""
     labels = {meter.exported: meter.labels for meter in telemetry.METERS}
-    text = urllib.request.urlopen(head.metrics, timeout=5).read().decode()
     told: dict[tuple[str, ...], float] = {}
-    for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
-        if sample.name.startswith("ray_urgency") and sample.labels.get("stage", "tune") == stage:
-            assert "SessionName" in sample.labels, "by which the dashboard tells clusters apart"
-            key = (sample.name, *(sample.labels[name] for name in labels[sample.name]))
-            told[key] = told.get(key, 0.0) + sample.value
-    return told
+    done = threading.Event()
+
+    def listen() -> None:
+        while not done.wait(1.0):
+            try:
+                text = urllib.request.urlopen(head.metrics, timeout=30).read().decode()
+            except OSError:
+                continue  # the agent starts after the server of jobs
+            now: dict[tuple[str, ...], float] = {}
+            for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
+                if sample.name.startswith("ray_urgency") and "SessionName" in sample.labels:
+                    key = (sample.name, *(sample.labels[name] for name in labels[sample.name]))
+                    now[key] = now.get(key, 0.0) + sample.value
+            told.update(now)
+
+    with ThreadPoolExecutor() as pool:
+        listener = pool.submit(listen)
+        try:
+            yield told
+        finally:
+            done.set()
+        listener.result()
 
 
 @pytest.mark.slow
 def test_each_job_runs_under_ray_job_submit_and_tells_prometheus(calls: Path, tmp_path: Path, head: Head) -> None:
     run_dir = tmp_path / "run"
-    for stage in STAGES:
-        result = submit(stage, arguments_of(stage, calls, run_dir, "configs/demo.yaml"), head)
-        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-        check(stage, run_dir, result.stdout)
-        wait_until_told(stage, run_dir, head)
+    expected: dict[tuple[str, ...], Any] = {}
+    with listening(head) as told:
+        for stage in STAGES:
+            result = submit(stage, arguments_of(stage, calls, run_dir, "configs/demo.yaml"), head)
+            assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+            check(stage, run_dir, result.stdout)
+            expected |= expected_of(stage, run_dir)
+        # A process tells the agent of its node what it has counted every ten seconds, and at its end.
+        deadline = time.monotonic() + 15
+        while told != expected and time.monotonic() < deadline:
+            time.sleep(0.5)
+    assert told == expected
 
 
 @pytest.mark.slow

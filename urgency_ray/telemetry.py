@@ -65,11 +65,15 @@ class TrialScores:
 
     def __init__(self) -> None:
         self.gauge = _open(SCORE)
+        self.scores: dict[int, float] = {}
 
     def set(self, trial: int, score: float) -> None:
         """The best validation macro-F1 so far of the trial of that number; one that is no number is not shown."""
         if math.isfinite(score):
-            self.gauge.set(score, {"trial": str(trial)})
+            self.scores[trial] = score
+        # Ray forgets a gauge that is not set again for 20 s: with the news of one, all are.
+        for number, known in self.scores.items():
+            self.gauge.set(known, {"trial": str(number)})
 
 
 def _open(meter: Meter) -> Any:

@@ -125,7 +125,7 @@ def test_the_workers_of_the_training_fit_its_nodes() -> None:
     options = cli.build_parser().parse_args(["train", *rest])
     (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     gpus = int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
-    # A group of fewer nodes would be planned for CPUs, or refused.
+    assert vars(options)["ray.min_gpus"] == vars(options)["train.num_workers"]
     assert int(vars(options)["train.num_workers"]) == group["minReplicas"] * gpus == group["maxReplicas"] * gpus
 
 
@@ -138,6 +138,13 @@ def test_nodes_come_and_go_within_bounds(stage: str) -> None:
     assert bool(workers) == cluster["enableInTreeAutoscaling"] == (stage not in ("evaluate", "report"))
     for group in workers:
         assert 0 < group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_with_gpu_nodes_waits_for_them_lest_it_be_planned_for_cpus(stage: str) -> None:
+    job = render(stage)["RayJob"]
+    limits = [group["template"]["spec"]["containers"][0]["resources"]["limits"] for group in groups(job)]
+    assert any("nvidia.com/gpu" in each for each in limits) == ("--ray.min_gpus" in job["spec"]["entrypoint"])
 
 
 @pytest.mark.parametrize("stage", STAGES)
