@@ -156,7 +156,9 @@ def autoscaled(cpus: float) -> Iterator[tuple[str, dict[str, str]]]:
     fake = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_AUTH_MODE": "disabled"}
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment |= fake | {"RAY_TMPDIR": str(folder)}
-    options = ["--num-cpus", "0", "--port", str(port), "--autoscaling-config", str(folder / "autoscaler.yaml"), "--block"]
+    options = ["--num-cpus", "0", "--port", str(port), "--autoscaling-config", str(folder / "autoscaler.yaml")]
+    # Nothing on a port of Ray's own choice, which another cluster of this machine may have.
+    options += ["--include-dashboard", "false", "--dashboard-agent-listen-port", "0", "--disable-usage-stats", "--block"]
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", *options]
     process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     try:
