@@ -1,6 +1,7 @@
 """Faults at random points of every stage: each ends in a right result or in one line, and the same command makes it right.
 
-`make nightly` goes on for ten minutes with a seed of its own, which it prints; the slow tests take one kill of each stage.
+All of it is `make nightly`'s: a kill and a store that drops out in each stage, then ten minutes of faults of all kinds, with a seed of its
+own, which it prints. What CI kills is in `commands/test_killed_*.py`.
 """
 
 import dataclasses
@@ -185,7 +186,7 @@ def run_again(unbroken: Unbroken, stage: str, place: str, log: Path) -> None:
 FAULTS: list[Callable[[Unbroken, str, Path, random.Random], None]] = [kill, fill_the_disk, break_a_file]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_kill_at_a_random_moment_leaves_whole_files_and_a_run_that_goes_on(
     unbroken: Unbroken, stage: str, tmp_path: Path

@@ -75,7 +75,7 @@ def test_there_is_a_job_for_each_stage() -> None:
     assert {path.stem for path in (ROOT / "jobs").glob("*.py")} == set(STAGES)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_each_job_runs_alone(calls: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     for stage in STAGES:

@@ -6,13 +6,11 @@ import pytest
 from raylets import raylets
 from whole_runs import make_run
 
-pytestmark = pytest.mark.slow
-
 SPACE = "{train.learning_rate: {type: float, low: 0.0001, high: 0.01, log: true}}"
 QUICK = ["--model.name", "concat", "--train.epochs", 2, "--tune.num_trials", 1, "--tune.space", SPACE]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.nightly)])
 def test_a_search_says_what_it_waits_for(workers: int, tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "run", num_calls=300)
     log = tmp_path / "log"
