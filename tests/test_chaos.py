@@ -1,7 +1,7 @@
 """Faults at random points of every stage: each ends in a right result or in one line, and the same command makes it right.
 
-All of it is `make nightly`'s: a kill and a store that drops out in each stage, then ten minutes of faults of all kinds, with a seed of its
-own, which it prints. What CI kills is in `commands/test_killed_*.py`.
+All of it is `make nightly`'s: a kill and a store that drops out in each stage, then ten minutes of faults of all kinds, with a
+seed of its own, which it prints. What CI kills is in `commands/test_killed_*.py`.
 """
 
 import dataclasses
