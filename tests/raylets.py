@@ -53,9 +53,13 @@ for line in sys.stdin:
         ray_command += ["--dashboard-agent-listen-port", "0"]
         environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
         command = ["unshare", "--mount", "sh", "-c", BLIND, value, *ray_command]
-        blind = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
-        while count() == number and blind.poll() is None:
-            time.sleep(0.2)
+        # Ray gives a node half a minute to start, which on a busy machine may be too little.
+        for _ in range(4):
+            if count() > number:
+                break
+            blind = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
+            while count() == number and blind.poll() is None:
+                time.sleep(0.2)
     elif order == "hold":
         join()
         holders.append(ray.remote(num_cpus=float(value))(Holder).remote())
