@@ -17,7 +17,7 @@ from urgency_ray.synthesize.corpus import synthesize
 
 pytestmark = pytest.mark.slow
 
-NUM_CALLS = 480
+NUM_CALLS = 320
 # Files of four calls: a kill finds some of them written, some on their way and some not begun.
 SMALL_BLOCKS = ["--extract.rows_per_block", "4", "--extract.batch_size", "4", "--text_encoder.batch_size", "4"]
 
@@ -70,7 +70,7 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_like_an_unbroken_one(
     for _ in range(2):
         before = whole_files(run_dir)
         with running(*extract(calls, run_dir)) as process:
-            wait_for_files(run_dir, len(before) + draw.randint(1, 45), process)
+            wait_for_files(run_dir, len(before) + draw.randint(1, 30), process)
             kill_driver(process)
         assert before.items() <= whole_files(run_dir).items()
         assert not (run_dir / "extract.json").exists()
