@@ -21,7 +21,8 @@ from urgency_ray.cluster import Node, Relay, count_places
 from urgency_ray.cluster import address as address_module
 from urgency_ray.cluster.address import check_address
 from urgency_ray.cluster.connection import _without_notices
-from urgency_ray.errors import RequestError
+from urgency_ray.config import RayConfig
+from urgency_ray.errors import RequestError, WorkError
 
 # What a user may have, all of it in the way.
 HOSTILE = {"RAY_TRAIN_V2_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "1"}
@@ -61,6 +62,16 @@ def test_what_is_needed_is_set_whatever_the_user_s_is_and_what_is_wished_only_wh
     assert os.environ["RAY_BACKEND_LOG_LEVEL"] == "info"
 
 
+def test_a_machine_that_is_too_busy_for_ray_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(**_: Any) -> None:
+        raise Exception("The current node timed out during startup. This could happen because the GCS has become overloaded.")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", start)
+    with pytest.raises(WorkError, match="Ray did not start within half a minute: this machine is too busy"):
+        cluster.connect(RayConfig())
+
+
 def test_the_command_line_sets_it_before_the_command_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "0")
     seen = []
@@ -74,7 +85,7 @@ def test_an_older_ray_train_that_has_been_imported_is_refused() -> None:
     code = """
 import ray.train
 from urgency_ray import cluster
-from urgency_ray.errors import RequestError
+from urgency_ray.errors import RequestError, WorkError
 try:
     cluster.set_environment()
 except RequestError as error:

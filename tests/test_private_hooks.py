@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib.util
+import inspect
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from torch import nn
 import urgency_ray
 from urgency_ray import cli, cluster
 from urgency_ray.cluster.address import check_address
+from urgency_ray.cluster.connection import LATE
 from urgency_ray.config import Config, ModelConfig
 from urgency_ray.embedding.pipeline import Blocks
 from urgency_ray.encoders.cpu import Int8Linear, PackedLinear
@@ -67,6 +69,7 @@ HOOKS = (
         "cluster/address.py",
         "whether a cluster answers at an address, and takes the token, is known in seconds: Ray itself tries for minutes",
     ),
+    Hook("timed out during startup", "cluster/connection.py", "Ray has no type for it, and a busy machine is nobody's bug"),
     Hook("raise_original_map_exception", "cluster/connection.py", "a worker's RequestError reaches the user as one line"),
     Hook("Failed to apply UDF transform after", "cli.py", "the advice that Ray Data adds to that line, which is cut off"),
     Hook("grad_scale", "training/fit.py", "PyTorch's fused AdamW then clips in the same pass over the gradients"),
@@ -142,6 +145,10 @@ def test_only_the_newer_ray_train_has_the_name_that_it_is_known_by() -> None:
     )
     assert old.stdout.strip() == "False"
     assert hasattr(ray.train, "ControllerError")
+
+
+def test_a_ray_that_starts_too_slowly_says_so_in_these_words() -> None:
+    assert LATE in inspect.getsource(importlib.import_module("ray._private.node"))
 
 
 def test_the_variable_of_a_submitted_job_is_ray_s() -> None:

@@ -16,10 +16,11 @@ from urgency_ray.cluster.address import check_address
 from urgency_ray.cluster.head import watch_head
 from urgency_ray.cluster.scaling import await_nodes
 from urgency_ray.config import RayConfig
-from urgency_ray.errors import RequestError
+from urgency_ray.errors import RequestError, WorkError
 
 STDERR = 2
 NOTICE = b"Set ray log level from environment variable"
+LATE = "timed out during startup"
 
 NEEDED = {
     # Ray Train's older implementation wants another CPU for the training itself, and waits for it for ever.
@@ -78,7 +79,7 @@ def connect(config: RayConfig) -> None:
         ConnectionError: there is no cluster at the address.
         RequestError: the address is of another kind, the cluster wants a token, or the environment has turned off, too late to
             mend it, what is needed of Ray.
-        WorkError: too few nodes have joined it within `ray.wait_sec`.
+        WorkError: too few nodes have joined it within `ray.wait_sec`, or a private one does not start.
     """
     import ray
 
@@ -107,6 +108,12 @@ def connect(config: RayConfig) -> None:
             )
     except ray.exceptions.AuthenticationError as error:
         raise RequestError(f"RAY_AUTH_MODE: {error}") from None
+    except Exception as error:
+        if LATE not in str(error):
+            raise
+        raise WorkError(
+            "Ray did not start within half a minute: this machine is too busy; run the command again later"
+        ) from None
     head = ray.get_runtime_context().gcs_address
     watch_head(head, lambda: ray.is_initialized() and ray.get_runtime_context().gcs_address == head)
     context = ray.data.DataContext.get_current()
