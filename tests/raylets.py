@@ -1,10 +1,8 @@
 """A cluster of several real raylets on this machine: nodes join, are killed, or have their CPUs held by somebody else."""
 
 import contextlib
-import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -101,8 +99,11 @@ class Raylets:
 
     def start(self, log: Path, *arguments: Any) -> Any:
         """A command on the cluster, its output in `log`, as a psutil.Process; it ends with the cluster at the latest."""
-        self.started.append(start(self.address, self.environment, log, *arguments))
-        return self.started[-1]
+        command = [sys.executable, "-m", "urgency_ray.cli", *map(str, arguments), "--ray.address", self.address]
+        with log.open("w") as output:
+            process = psutil.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=self.environment)
+        self.started.append(process)
+        return process
 
     def _order(self, order: str, value: float | Path) -> None:
         self.process.stdin.write(f"{order} {value}\n")
@@ -111,13 +112,6 @@ class Raylets:
 
     def _answer(self) -> str:
         return str(self.process.stdout.readline()).strip()
-
-
-def start(address: str, environment: dict[str, str], log: Path, *arguments: Any) -> Any:
-    """A command on the cluster at an address, its output in `log`, as a psutil.Process."""
-    command = [sys.executable, "-m", "urgency_ray.cli", *map(str, arguments), "--ray.address", address]
-    with log.open("w") as output:
-        return psutil.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
 
 
 @contextlib.contextmanager
@@ -139,34 +133,4 @@ def raylets(cpus: Sequence[float]) -> Iterator[Raylets]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 below += parent.children(recursive=True)
         kill_all(below)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def autoscaled(cpus: float) -> Iterator[tuple[str, dict[str, str]]]:
-    """Address and environment of a cluster whose head has no CPU, and whose autoscaler starts a node of `cpus` if asked."""
-    folder = Path(tempfile.mkdtemp(prefix="ray"))
-    head, node = "ray.head.default", {"resources": {"CPU": cpus}, "node_config": {}, "min_workers": 0, "max_workers": 1}
-    config = {
-        "cluster_name": "tests",
-        "max_workers": 1,
-        "provider": {"type": "fake_multinode"},
-        "head_node_type": head,
-        "available_node_types": {head: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}, "node": node},
-    }
-    (folder / "autoscaler.yaml").write_text(json.dumps(config), encoding="utf-8")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    fake = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_AUTH_MODE": "disabled"}
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment |= fake | {"RAY_TMPDIR": str(folder)}
-    options = ["--num-cpus", "0", "--port", str(port), "--autoscaling-config", str(folder / "autoscaler.yaml")]
-    # Nothing on a port of Ray's own choice, which another cluster of this machine may have.
-    options += ["--include-dashboard", "false", "--dashboard-agent-listen-port", "0", "--disable-usage-stats", "--block"]
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", *options]
-    process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    try:
-        yield f"127.0.0.1:{port}", environment
-    finally:
-        kill_all([process, *process.children(recursive=True)])
         shutil.rmtree(folder, ignore_errors=True)

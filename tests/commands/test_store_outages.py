@@ -13,8 +13,6 @@ from whole_runs import make_run
 
 from urgency_ray import storage
 
-pytestmark = pytest.mark.slow
-
 AWAY_SEC = 8.0
 MOST_AWAY_SEC = 40.0
 SMALL = ["--model.name", "concat", "--model.hidden_dim", 16, "--model.head_dim", 8, "--train.early_stop_epochs", "null"]
@@ -43,12 +41,18 @@ def go_away(server: Any, log: Path) -> Any:
 @pytest.mark.parametrize(
     ("command", "options", "is_under_way"),
     [
-        ("train", ["--train.epochs", 200], lambda log: "epoch 10:" in log),
-        ("train", ["--train.epochs", 200, "--train.num_workers", 2], lambda log: "epoch 10:" in log),
-        (
+        pytest.param("train", ["--train.epochs", 200], lambda log: "epoch 10:" in log, marks=pytest.mark.slow),
+        pytest.param(
+            "train",
+            ["--train.epochs", 200, "--train.num_workers", 2],
+            lambda log: "epoch 10:" in log,
+            marks=pytest.mark.nightly,
+        ),
+        pytest.param(
             "tune",
             ["--train.epochs", 3, "--tune.space", SPACE, "--tune.num_trials", 40, "--tune.grace_epochs", 3],
             lambda log: "trial 2 of" in log,
+            marks=pytest.mark.slow,
         ),
     ],
 )
