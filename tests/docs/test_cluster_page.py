@@ -13,7 +13,7 @@ from urgency_ray.telemetry import METERS
 TEXT = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 SHOWN = [line for block in re.findall(r"^```bash\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE) for line in block.splitlines()]
 RUN = {
-    "job python jobs/": "tests/test_jobs.py::test_each_job_runs_under_ray_job_submit_and_tells_prometheus",
+    "job python jobs/": "tests/test_jobs.py::test_each_job_runs_under_ray_job_submit",
     "kubectl kustomize ": "tests/deploy/test_manifests.py::test_kubectl_makes_of_it_what_is_tested_here",
 }
 """Beginnings of commands that a test gives as they stand there, but for the places."""
