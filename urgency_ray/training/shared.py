@@ -54,8 +54,9 @@ class SharedInputs:
 
     def keep(self, name: str, value: T) -> T:
         """Put a field of `TrainingData` into the store; returns it as it lies there, and the caller drops the original."""
-        if not self.refs:
-            # PyTorch's first optimizer imports its compiler, which takes as long as Ray's processes need to start.
+        if not self.refs and cluster.is_private(self.config):
+            # PyTorch's first optimizer imports its compiler, which takes as long as Ray's processes need to start; on a
+            # cluster, whose processes are there already, others train.
             threading.Thread(target=importlib.import_module, args=("torch._dynamo",)).start()
         cluster.connect(self.config)
         self.digests[name] = digest(value)
