@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +51,16 @@ def share_workers(train: TrainConfig, nodes: Sequence[cluster.Node], use_gpu: bo
 
     As many workers as before, of less each: so many rows a step, and so the weights, are those of an unbroken training.
     """
-    shares = (math.floor(1000 / parts) / 1000 for parts in range(1, train.group_size + 1))
-    return next((share for share in shares if cluster.count_places(nodes, share, float(use_gpu)) >= train.group_size), None)
+    return _first_fit(train, nodes, use_gpu, (math.floor(1000 / parts) / 1000 for parts in range(1, train.group_size + 1)))
+
+
+def _first_fit(
+    train: TrainConfig, nodes: Sequence[cluster.Node], use_gpu: bool, wishes: Iterable[float] | None = None
+) -> float | None:
+    """The first of some CPUs of a worker, else of whole ones down from the largest node, of which all workers fit the nodes."""
+    if wishes is None:
+        wishes = range(int(max(node.cpus for node in nodes)), 0, -1)
+    return next((wish for wish in wishes if cluster.count_places(nodes, wish, float(use_gpu)) >= train.group_size), None)
 
 
 def plan_workers(train: TrainConfig, nodes: Sequence[cluster.Node]) -> tuple[bool, float]:
@@ -66,8 +74,7 @@ def plan_workers(train: TrainConfig, nodes: Sequence[cluster.Node]) -> tuple[boo
     num_gpus = sum(node.gpus for node in nodes)
     if use_gpu and num_gpus < workers:
         raise RequestError(f"train.use_gpu: true with {workers} workers, but the cluster has {num_gpus:g} GPUs")
-    wishes = [train.cpus_per_worker] if train.cpus_per_worker else range(int(max(node.cpus for node in nodes)), 0, -1)
-    cpus = next((wish for wish in wishes if cluster.count_places(nodes, wish, float(use_gpu)) >= workers), None)
+    cpus = _first_fit(train, nodes, use_gpu, [train.cpus_per_worker] if train.cpus_per_worker else None)
     if cpus is None:
         held = ", ".join((f"{node.gpus:g} GPUs + " if use_gpu else "") + f"{node.cpus:g}" for node in nodes)
         each = f"{least:g} CPUs" + (" and a GPU" if use_gpu else "")
@@ -174,14 +181,7 @@ def _plan_again(train: TrainConfig, use_gpu: bool, cpus: float, waiting: Waiting
     if cluster.count_places(nodes, cpus, float(use_gpu)) >= train.group_size:
         waiting.say(f"{train.group_size} workers of {cpus:g} CPUs" + (" and a GPU" if use_gpu else ""))
         return cpus
-    fewer = next(
-        (
-            float(wish)
-            for wish in range(int(max(node.cpus for node in nodes)), 0, -1)
-            if cluster.count_places(nodes, wish, float(use_gpu)) >= train.group_size
-        ),
-        share_workers(train, nodes, use_gpu),
-    )
+    fewer = _first_fit(train, nodes, use_gpu) or share_workers(train, nodes, use_gpu)
     if fewer is None:
         waiting.say(f"{train.group_size} workers, which the nodes that are left do not hold")
         return cpus
