@@ -20,6 +20,7 @@ import sys
 import time
 import ray
 from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 class Holder:
     def ready(self):
@@ -32,8 +33,15 @@ START = "start --num-cpus 1 --block --disable-usage-stats --min-worker-port 0 --
 def join():
     ray.is_initialized() or ray.init(cluster.address, log_to_driver=False)
 
-def count():
-    return sum(node["Alive"] for node in ray.nodes())
+def find():
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+def works(node):
+    try:
+        place = NodeAffinitySchedulingStrategy(node, soft=False)
+        return ray.get(ray.remote(num_cpus=0)(lambda: True).options(scheduling_strategy=place).remote(), timeout=60)
+    except ray.exceptions.RayError:
+        return False
 
 nodes = [cluster.head_node, *(cluster.add_node(num_cpus=float(cpus)) for cpus in sys.argv[2:])]
 holders = []
@@ -46,18 +54,20 @@ for line in sys.stdin:
         cluster.remove_node(nodes[int(value)], allow_graceful=False)
     elif order == "add_blind":
         join()
-        number = count()
+        before = find()
         ray_command = [sys.executable, "-m", "ray.scripts.scripts", *START, "--address", cluster.address]
         ray_command += ["--dashboard-agent-listen-port", "0"]
         environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
         command = ["unshare", "--mount", "sh", "-c", BLIND, value, *ray_command]
-        # Ray gives a node half a minute to start, which on a busy machine may be too little.
-        for _ in range(4):
-            if count() > number:
-                break
+        # Ray gives a node half a minute to start, which on a busy machine may be too little; some start and end at once.
+        for _ in range(6):
             blind = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
-            while count() == number and blind.poll() is None:
+            while not find() - before and blind.poll() is None:
                 time.sleep(0.2)
+            if any(works(node) for node in find() - before):
+                break
+        else:
+            sys.exit("no blind node joined")
     elif order == "hold":
         join()
         holders.append(ray.remote(num_cpus=float(value))(Holder).remote())

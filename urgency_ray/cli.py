@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from urgency_ray import __version__, cluster, secret, storage
 from urgency_ray.config import Config, describe, iter_fields, load_config, read_field
-from urgency_ray.errors import RequestError, WorkError
+from urgency_ray.errors import RequestError, UnreachableError, WorkError
 from urgency_ray.run_folder import RunFolder
 
 log = logging.getLogger("urgency_ray")
@@ -325,6 +325,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         # What a user can mend is one line, also when it happened in a worker; anything else is a bug and keeps its traceback.
         known = next((cause for cause in _causes(error) if isinstance(cause, KNOWN_FAULTS) or _is_loss(cause)), None)
+        # Of what follows from a lost head, Ray reports now this and now that.
+        if (known is None or _is_loss(known)) and (lost := cluster.find_lost_head()):
+            known = UnreachableError(lost)
         if known is None:
             raise
         print(f"error: {storage.readable(secret.blot(_describe(known, places)))}", file=sys.stderr)

@@ -4,6 +4,7 @@ Ray is imported where it is used: `set_environment` must come before the first i
 """
 
 from urgency_ray.cluster.connection import NEEDED, WISHED, connect, in_job, is_private, set_environment
+from urgency_ray.cluster.head import find_lost_head
 from urgency_ray.cluster.node import Node, ask_nodes, count_places, nodes, nodes_by_id, num_gpus
 from urgency_ray.cluster.reach import check_reach
 from urgency_ray.cluster.relay import Relay, Send
@@ -20,6 +21,7 @@ __all__ = [
     "check_reach",
     "connect",
     "count_places",
+    "find_lost_head",
     "in_job",
     "is_private",
     "nodes",

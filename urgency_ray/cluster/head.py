@@ -42,17 +42,31 @@ def _watch(address: str, is_joined: Callable[[], bool], end: Callable[[int], obj
                 "warning: the cluster's head, %s, does not answer: without it, this ends within %g s", address, most_sec
             )
         if gone_sec >= most_sec:
-            print(
-                f"error: the cluster's head, {address}, is lost; once there is a cluster again, run the same command: what is "
-                "done is kept",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f"error: {_describe_loss(address)}", file=sys.stderr, flush=True)
             sys.stdout.flush()
             # As Ray's core would: what waits for the cluster hears of nothing else.
             end(1)
             return
         time.sleep(LOOK_SEC)
+
+
+def find_lost_head() -> str | None:
+    """What there is to say where the head of the cluster that this process has joined does not answer; None where it does.
+
+    For what to make of an error: Ray may report one of the many others that follow from that before the watch ends the process.
+    """
+    if "ray" not in sys.modules:
+        return None
+    import ray
+
+    if not ray.is_initialized():
+        return None
+    address = ray.get_runtime_context().gcs_address
+    return None if _answers(address) else _describe_loss(address)
+
+
+def _describe_loss(address: str) -> str:
+    return f"the cluster's head, {address}, is lost; once there is a cluster again, run the same command: what is done is kept"
 
 
 def _answers(address: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
@@ -72,6 +71,7 @@ def ask_nodes(question: Callable[[], Answer], *, on_gpu: bool = False) -> list[A
 
     Raises:
         UnreachableError: no answer within `ASK_SEC`, of one node or of all.
+        RayError: a node that lives cannot answer, for lack of memory, say.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -84,9 +84,14 @@ def ask_nodes(question: Callable[[], Answer], *, on_gpu: bool = False) -> list[A
     asked = [ask.options(scheduling_strategy=place).remote(question) for place in places]
     ready, waiting = ray.wait(asked, num_returns=len(asked), timeout=ASK_SEC)
     answers = []
-    for each in ready:
-        with contextlib.suppress(ray.exceptions.RayError):
+    for node, each in zip(found, asked, strict=True):
+        if each not in ready:
+            continue
+        try:
             answers.append(ray.get(each))
+        except ray.exceptions.RayError:
+            if node in living_nodes():
+                raise
     if waiting or not answers:
         raise UnreachableError(
             f"{len(asked) - len(answers)} of {len(asked)} nodes gave no answer within {ASK_SEC:g} s"
