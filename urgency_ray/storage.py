@@ -25,6 +25,8 @@ from urgency_ray.secret import blot, refuse_secret
 
 PARTIAL = ".partial-"
 """Where a copy that is not whole yet lies, beside its place; a kill can leave it, and nothing reads it."""
+AT_ONCE = 16
+"""So many files at once hide most of the time that a store takes to answer."""
 _URI = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"]+")
 FULL_BYTES = 1 << 20
 """A disk with less left is full for any file of a run folder but the smallest."""

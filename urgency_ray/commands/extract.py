@@ -16,6 +16,7 @@ from urgency_ray.calls.plan import describe_plan, files_seen, plan_calls
 from urgency_ray.calls.sample import sample_transcripts
 from urgency_ray.config import Config
 from urgency_ray.embedding import ledger, recovery
+from urgency_ray.embedding.compaction import compact
 from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, digest_planned, embed_calls
 from urgency_ray.embedding.transform import make_fingerprint, open_arithmetic, pin_arithmetic, pin_revisions, places_read
 from urgency_ray.encoders.load import is_built_in
@@ -125,6 +126,7 @@ def _go_on(
     left.keep(kept)
     if len(unfinished):
         _embed(config, embeddings, unfinished, fingerprint)
+        patiently(embeddings, lambda: compact(embeddings))
     counts = patiently(embeddings, lambda: ledger.account(embeddings, manifest))
     wall_sec = round(time.monotonic() - started, 3)
     files = files_seen(manifest)

@@ -108,13 +108,13 @@ def _embed(config: Config, manifest: pa.Table, kept: KeptRows, send: Callable[[A
 
 
 def _classify_rows(rows: Dataset, model: Model, send_cut: Callable[[Any], None]) -> Dataset:
-    """Rows of `OUTPUT_SCHEMA`, from embedding rows."""
+    """Rows of `OUTPUT_SCHEMA`, from embedding rows; a classifier a node is enough for the encoders that it has."""
     return rows.map_batches(
         Classify,
         fn_constructor_args=(model, send_cut),
         batch_format="pyarrow",
         batch_size=1024,
-        compute=ActorPoolStrategy(size=1),
+        compute=ActorPoolStrategy(size=len(cluster.nodes())),
         num_cpus=ACTOR_CPUS,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import posixpath
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 import numpy as np
@@ -24,7 +25,7 @@ MENDED = (Reason.UNREADABLE_FILE, Reason.UNREADABLE_ARCHIVE, Reason.DUPLICATE_ST
 """Reasons that may hold no more though no file of the call has changed: its permissions have, or what lies beside it."""
 _GONE = (Reason.MISSING_AUDIO, Reason.MISSING_LABEL, Reason.UNREADABLE_FILE)
 """Why planning rejects a call whose files are not all there."""
-_COLUMNS = ["call_id", "num_call_rows", *PLANNED_COLUMNS, "reason", "detail"]
+_COLUMNS = ["example_id", "call_id", "num_call_rows", *PLANNED_COLUMNS, "reason", "detail"]
 
 
 class Left:
@@ -45,11 +46,13 @@ class Left:
         self._parts: dict[str, slice] = {}
         self._fingerprints: list[Fingerprint | None] = []
         tables, start = [], 0
-        for file in list_files(self._filesystem, path, allow_not_found=True):
-            if (table := self._read(file)) is not None:
-                self._fingerprints.append(Fingerprint.of_schema(table.schema))
-                self._parts[file] = slice(start, start := start + len(table))
-                tables.append(table.replace_schema_metadata())
+        files = list_files(self._filesystem, path, allow_not_found=True)
+        with ThreadPoolExecutor(storage.AT_ONCE) as pool:
+            for file, table in zip(files, pool.map(self._read, files), strict=True):
+                if table is not None:
+                    self._fingerprints.append(Fingerprint.of_schema(table.schema))
+                    self._parts[file] = slice(start, start := start + len(table))
+                    tables.append(table.replace_schema_metadata())
         self._rows = pa.concat_tables(tables) if tables else None
 
     @property
@@ -66,7 +69,19 @@ class Left:
     def _judged(self) -> tuple[pa.Array, pa.Array]:
         if self._rows is None:
             return pa.array([], pa.string()), pa.array([], pa.string())
-        return _judge(self._rows, _planned(self._rows, self._manifest))
+        rows = self._rows.filter(pa.array(self._is_first))
+        return _judge(rows, _planned(rows, self._manifest))
+
+    @cached_property
+    def _is_first(self) -> NDArray[np.bool_]:
+        """Which rows are no second copy of one: of two extracts at once, or of a kill between a merged file and its parts."""
+        assert self._rows is not None
+        ids = self._rows["example_id"]
+        is_first = np.full(len(ids), pc.count_distinct(ids).as_py() == len(ids))
+        if not is_first.all():
+            numbered = pa.table({"id": ids, "number": np.arange(len(ids))})
+            is_first[numbered.group_by("id").aggregate([("number", "min")])["number_min"].to_numpy()] = True
+        return is_first
 
     def is_by(self, fingerprint: Fingerprint) -> bool:
         """Whether all rows were made by what would make the next ones."""
@@ -88,7 +103,7 @@ class Left:
     def unchanged(self, digests: pa.Table) -> pa.Array:
         """Ids of the doubtful calls whose rows are what `changes.digest_calls` makes of them now."""
         assert self._rows is not None
-        parts, is_doubtful = [], _are_in(self._rows, self.doubtful)
+        parts, is_doubtful = [], self._is_first & _are_in(self._rows, self.doubtful)
         for file, part in self._parts.items():
             if is_doubtful[part].any():
                 rows = self._read_compared(file)
@@ -109,13 +124,13 @@ class Left:
         """Whether `keep` has nothing to do."""
         if self._rows is None:
             return True
-        return bool((_are_in(self._rows, kept) & _are_equal(self._rows, self._renewed)).all())
+        return bool((self._are_of(kept) & _are_equal(self._rows, self._renewed)).all())
 
     def keep(self, kept: pa.Array) -> None:
         """Leave the rows of some calls as they are, but for what the plan says of them now, and remove those of all others."""
         if self._rows is None:
             return
-        is_kept, is_new = _are_in(self._rows, kept), _are_equal(self._rows, self._renewed)
+        is_kept, is_new = self._are_of(kept), _are_equal(self._rows, self._renewed)
         for file, part in self._parts.items():
             if not (is_kept[part] & is_new[part]).all():
                 rows = pq.read_table(file, filesystem=self._filesystem, partitioning=None)
@@ -127,11 +142,17 @@ class Left:
                 pq.write_table(rows.filter(pa.array(is_kept[part])), partial, filesystem=self._filesystem)
                 self._filesystem.move(partial, file)
 
+    def _are_of(self, kept: pa.Array) -> NDArray[np.bool_]:
+        """Which rows stay where some calls do."""
+        assert self._rows is not None
+        return self._is_first & _are_in(self._rows, kept)
+
     def _read(self, file: str) -> pa.Table | None:
         try:
             if posixpath.basename(file).startswith(storage.PARTIAL):
                 raise pa.ArrowInvalid("never put into its place")
-            return pq.read_table(file, filesystem=self._filesystem, columns=_COLUMNS, partitioning=None)
+            with self._filesystem.open_input_file(file) as source:
+                return pq.ParquetFile(source).read(_COLUMNS, use_threads=False)
         except pa.ArrowInvalid:
             log.info("removing a file that was not written to its end: %s", posixpath.basename(file))
             self._filesystem.delete_file(file)

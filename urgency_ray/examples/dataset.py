@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 from unicodedata import normalize
@@ -184,7 +185,9 @@ def load_transcripts(run_dir: str) -> pa.ChunkedArray:
 
 
 def _only_fingerprint(run_dir: str, dataset: pads.Dataset) -> Fingerprint | None:
-    found = {(fragment.physical_schema.metadata or {}).get(METADATA_KEY) for fragment in dataset.get_fragments()}
+    with ThreadPoolExecutor(storage.AT_ONCE) as pool:
+        schemas = pool.map(lambda fragment: fragment.physical_schema, dataset.get_fragments())
+    found = {(schema.metadata or {}).get(METADATA_KEY) for schema in schemas}
     if len(found) > 1:
         raise RequestError(
             f"--run-dir {run_dir}: its embeddings were made with {len(found)} different settings; extract afresh"
