@@ -9,9 +9,11 @@ CONSTRAINTS ?= constraints.txt
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # Of this package's lines that the tests' own processes run, not Ray's workers; below the floor in pyproject.toml the tests fail.
 COVERAGE := --cov --cov-report=term
+# It warns of MkDocs 2 otherwise, whatever the pins.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: demo ci test check slow nightly format clean
+.PHONY: demo ci test check slow nightly docs format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/urgency-ray demo --config configs/demo.yaml --run-dir runs/demo
@@ -30,6 +32,10 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MKDOCS) --site-dir $$(mktemp -d)
+
+docs: $(VENV)/.installed
+	$(MKDOCS)
 
 slow: $(VENV)/.installed
 	$(PYTEST) -m slow
@@ -42,7 +48,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) runs/demo runs/demo-corpus
+	rm -rf $(VENV) site runs/demo runs/demo-corpus
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed; {sys.executable} is {v.major}.{v.minor}: set PYTHON=python3.12, say")'

@@ -137,7 +137,7 @@ def _describe(annotation: Any, metadata: list[Any]) -> str:
     for bound in metadata:
         for sign, kind in ((">=", "ge"), (">", "gt"), ("<=", "le"), ("<", "lt")):
             if isinstance(bound, getattr(annotated_types, kind.capitalize())):
-                bounds.append(f"{sign} {getattr(bound, kind):g}")
+                bounds.append(f"{sign} {getattr(bound, kind):.12g}")
     return " ".join([words.get(annotation, "a mapping"), " and ".join(bounds)]).strip()
 
 
