@@ -26,7 +26,7 @@ class Holder:
     def ready(self):
         pass
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": float(sys.argv[1])})
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": float(sys.argv[1]), "include_dashboard": False})
 BLIND = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
 START = "start --num-cpus 1 --block --disable-usage-stats --min-worker-port 0 --max-worker-port 0".split()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+TRACKERS = ("mlflow", "wandb")
 
 
 def normalise(name: str) -> str:
@@ -16,8 +17,10 @@ def normalise(name: str) -> str:
 
 
 def declared() -> set[str]:
+    """What an installation has, and what its extras for tracking bring, which are imported where they are asked for."""
     with (ROOT / "pyproject.toml").open("rb") as stream:
-        requirements = tomllib.load(stream)["project"]["dependencies"]
+        project = tomllib.load(stream)["project"]
+    requirements = [*project["dependencies"], *(line for name in TRACKERS for line in project["optional-dependencies"][name])]
     return {normalise(re.split(r"[^\w.-]", requirement)[0]) for requirement in requirements}
 
 
@@ -45,6 +48,6 @@ def test_what_is_declared_is_imported() -> None:
 
 @pytest.mark.parametrize("module", ["training.worker", "search.trial"])
 def test_a_process_that_trains_does_not_wait_for_imports_that_it_has_no_use_for(module: str) -> None:
-    heavy = {"librosa", "optuna", "scipy.optimize", "scipy.stats", "sklearn", "tensorboard", "transformers"}
+    heavy = {"librosa", "mlflow", "optuna", "scipy.optimize", "scipy.stats", "sklearn", "tensorboard", "transformers"}
     code = f"import sys, urgency_ray.{module}; print(*({heavy!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split() == []

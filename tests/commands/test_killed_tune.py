@@ -149,7 +149,7 @@ from optuna.storages.journal import JournalFileBackend
 from ray.cluster_utils import Cluster
 from urgency_ray.cli import main
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 node = cluster.add_node(num_cpus=1)
 
 def lose():

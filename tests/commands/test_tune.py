@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from fitting import run
+from mlflow import MlflowClient
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from shared_runs import Extracted, Searched, Share, Trained
@@ -42,7 +43,7 @@ from urgency_ray.training.fit import Epoch, build_model, fit
 from urgency_ray.training.history import EpochRow
 from urgency_ray.training.run import open_run
 from urgency_ray.training.shared import SharedInputs
-from urgency_ray.training.trainer import Job, calibrate
+from urgency_ray.training.trainer import Job, Told, calibrate
 from urgency_ray.training.trainer import Trained as TrainedModel
 
 
@@ -50,12 +51,16 @@ from urgency_ray.training.trainer import Trained as TrainedModel
 def searched(ray_session: None, extracted: Extracted, share: Share) -> Searched:
     """(run folder, summary, config) of a search on a copy of `extracted`; read only."""
     config = extracted[2].replace({"tune.num_trials": 5, "tune.grace_epochs": 1, "tune.startup_trials": 2})
-    run_dir, summary = share("searched", tune, lambda run_dir: tune(config, run_dir), copy_of=extracted[0])
+
+    def search(run_dir: str) -> SearchSummary:
+        return tune(config.replace({"track.mlflow_uri": f"file://{run_dir}-mlruns"}), run_dir)
+
+    run_dir, summary = share("searched", tune, search, copy_of=extracted[0])
     assert not Path(run_dir, "model").exists(), "tune leaves what train made alone"
     return run_dir, summary, config
 
 
-def train_here(jobs: list[Job], run_dir: str, transform: Transform) -> list[TrainedModel]:
+def train_here(jobs: list[Job], run_dir: str, transform: Transform, told: Told | None = None) -> list[TrainedModel]:
     """`train_models` in this process: to start Ray Train's five takes 10 s. `searched` goes the whole way."""
     trained = []
     for job in jobs:
@@ -70,6 +75,26 @@ def train_here(jobs: list[Job], run_dir: str, transform: Transform) -> list[Trai
 @pytest.fixture
 def retrains_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urgency_ray.training.finalists.train_models", train_here)
+
+
+def test_a_search_is_a_run_of_mlflow_with_one_for_each_trial(searched: Searched) -> None:
+    run_dir, summary, _ = searched
+    client = MlflowClient(f"file://{run_dir}-mlruns")
+    (experiment,) = (each for each in client.search_experiments() if each.name == "urgency_ray")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["test/macro_f1"] == summary.test.macro_f1
+    assert parent.data.params["tune.num_trials"] == "5"
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert files == {"best.yaml", "config.yaml", "metrics.json", "model", "trials.parquet"}
+    trials = pd.read_parquet(f"{run_dir}/tune/trials.parquet").set_index("number")
+    below = {run.info.run_name: run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
+    assert set(below) == {f"trial {number}" for number in trials.index}
+    best = below[f"trial {summary.best_trial}"]
+    assert best.data.metrics["score"] == summary.best_score
+    assert best.data.params == {field: str(value) for field, value in summary.best.items()}
+    assert len(client.get_metric_history(best.info.run_id, "val_macro_f1")) == trials.loc[summary.best_trial, "epochs"]
 
 
 def test_each_trial_is_accounted_for(searched: Searched) -> None:

@@ -33,7 +33,7 @@ def run(group: Group, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "_run_group", group)
     checkpoints = Checkpoints(str(folder), Identity(configs={}, data=[], code="", weights=[]))
     jobs: Any = [trainer.Job("fused", Config(), None, None)]  # type: ignore[arg-type]
-    trainer._run_workers(jobs, checkpoints, False, 1.0)
+    trainer._run_workers(jobs, checkpoints, False, 1.0, lambda epochs: None)
 
 
 def test_a_training_goes_on_once_its_store_answers(

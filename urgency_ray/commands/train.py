@@ -23,12 +23,12 @@ from urgency_ray.run_folder import RunFolder, write_json
 from urgency_ray.scoring.blocks import ClassificationBlock, CrossValidation, FoldScore, Metrics, SplitBlocks
 from urgency_ray.scoring.scores import predictions_table, score_pooled
 from urgency_ray.scoring.suspicions import describe_absent, describe_gap
+from urgency_ray.tracking import Ended, Tracking, check_trackers, figures_of, track
 from urgency_ray.training.baselines import compare, fit_baselines, format_against, penalty
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.history import EpochRow
 from urgency_ray.training.run import check_examples, open_run, places_read, read_transcripts
 from urgency_ray.training.shared import SharedInputs
-from urgency_ray.training.tensorboard import write_events
 from urgency_ray.training.trainer import Job, Trained, train_models
 from urgency_ray.training.whole import Whole, member_folds
 
@@ -52,6 +52,7 @@ def train(config: Config, run_dir: str) -> Metrics:
         RequestError: the run folder cannot be trained on, or not from every node, or the workers do not fit the cluster.
         FloatingPointError: the loss is not finite.
     """
+    check_trackers(config)
     folder, inputs = RunFolder(run_dir), SharedInputs(config.ray)
     config, examples, splits = open_run(config, run_dir, inputs.keep)
     # Too few calls for so many members are said before the work.
@@ -60,8 +61,8 @@ def train(config: Config, run_dir: str) -> Metrics:
     examples = read_transcripts(examples, run_dir, load_tokenizer(config.model), inputs.keep)
     warnings = check_examples(config, examples, splits)
     cluster.check_reach({"--run-dir": run_dir}, places_read(config))
-    with lease.hold(folder.lease("train"), f"train in {run_dir}"):
-        return _train(config, folder, examples, splits, folds=folds, inputs=inputs, warnings=warnings)
+    with lease.hold(folder.lease("train"), f"train in {run_dir}"), track(config, run_dir, "train") as tracking:
+        return _train(config, folder, examples, splits, folds=folds, inputs=inputs, warnings=warnings, tracking=tracking)
 
 
 def _train(
@@ -73,6 +74,7 @@ def _train(
     folds: list[Splits],
     inputs: SharedInputs,
     warnings: list[str],
+    tracking: Tracking,
 ) -> Metrics:
     """Train, score and write all that `train` is asked for."""
     wanted = config.model.modalities
@@ -87,7 +89,8 @@ def _train(
         data = TrainingData.from_examples(examples, fold)
         jobs[f"fold-{number}"] = [Job(f"fold-{number}", config, data, inputs.share(data))]
     transform = Transform.of(config, examples.fingerprint)
-    trained = iter(train_models([job for group in jobs.values() for job in group], folder.location, transform))
+    every = [job for group in jobs.values() for job in group]
+    trained = iter(train_models(every, folder.location, transform, tracking.epochs))
     found = {name: [next(trained) for _ in group] for name, group in jobs.items()}
     models = {name: whole.judge(name, found[name]) for name in variants}
     chosen = models[wanted]
@@ -108,11 +111,12 @@ def _train(
     history = [row for name in variants for pair in zip(jobs[name], found[name], strict=True) for row in _rows(name, *pair)]
     # All at the end: an interrupted run leaves the former model beside the former figures.
     save_model(chosen.model, folder.model, metrics.model_dump(exclude_unset=True), label_counts(examples, chosen.splits))
-    write_events(history, folder.tensorboard)
     storage.write_table(folder.predictions, predictions_table(chosen.probs, examples, chosen.splits))
     storage.write_text(folder.config, config.to_yaml())
     write_json(folder.history, history)
     write_json(folder.metrics, metrics)
+    files = (folder.config, folder.history, folder.metrics, folder.model)
+    tracking.end(Ended(figures_of(metrics), files, history))
     return metrics
 
 

@@ -29,7 +29,8 @@ from urgency_ray.scoring.blocks import Difference, Metrics, SearchSummary
 from urgency_ray.search.engine import num_concurrent, run_search
 from urgency_ray.search.journal import Journal, open_journal
 from urgency_ray.search.space import check_space
-from urgency_ray.search.study import Resume, begin_study, ended_trials, history_table, trials_table
+from urgency_ray.search.study import STATES, Resume, begin_study, ended_trials, history_table, trials_table
+from urgency_ray.tracking import Ended, Tracking, TrialNote, check_trackers, figures_of, track
 from urgency_ray.training.baselines import format_against
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.finalists import Finalists, train_finalists
@@ -56,6 +57,7 @@ def tune(config: Config, run_dir: str, *, resume: Resume = False) -> SearchSumma
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_space(config)
+    check_trackers(config)
     config = _check_ensemble(config)
     inputs = SharedInputs(config.ray)
     config, examples, splits = open_run(config, run_dir, inputs.keep)
@@ -67,13 +69,17 @@ def tune(config: Config, run_dir: str, *, resume: Resume = False) -> SearchSumma
     cluster.check_reach({"--run-dir": run_dir}, places_read(config))
     data, folder = TrainingData.from_examples(examples, splits), RunFolder(run_dir).search
     shared = inputs.share(data)
-    with lease.hold(RunFolder(run_dir).lease("tune"), f"tune in {run_dir}"), open_journal(folder) as journal:
+    with (
+        lease.hold(RunFolder(run_dir).lease("tune"), f"tune in {run_dir}"),
+        open_journal(folder) as journal,
+        track(config, run_dir, "tune") as tracking,
+    ):
         study = begin_study(journal, config, shared.digest, resume=resume, run_dir=run_dir)
         storage.write_text(folder.config, config.to_yaml())
         # Figures of an earlier search, or of this one before it went on, would stand beside trials that they do not know.
         storage.remove_file(folder.metrics)
         searched_sec, parts = study.user_attrs.get("seconds", 0.0), [(fold.train, fold.val) for fold in folds]
-        tabled = _with_tables(journal, study, config, folder)
+        tabled = _with_tables(journal, study, config, folder, tracking)
         errors = run_search(config, shared, parts, study=study, journal=tabled, folder=folder)
         trials = _write_tables(study, config, folder)
         _refuse_unscored(trials, study, config, errors)
@@ -83,7 +89,9 @@ def tune(config: Config, run_dir: str, *, resume: Resume = False) -> SearchSumma
         configs = {"winner": best} | ({} if best == config else {"defaults": config})
         mixed = _other_trials(study, config, list(configs.values()))
         with lease.hold(RunFolder(run_dir).lease("train"), f"training of the winner in {run_dir}"):
-            ended = train_finalists(configs, mixed, run_dir, examples=examples, splits=splits, inputs=inputs)
+            ended = train_finalists(
+                configs, mixed, run_dir, examples=examples, splits=splits, inputs=inputs, told=tracking.epochs
+            )
         found = ended.found
         metrics = Metrics(splits=found.blocks, warnings=warnings)
         save_model(found.model, folder.model, metrics.model_dump(exclude_unset=True), label_counts(examples, found.splits))
@@ -98,6 +106,7 @@ def tune(config: Config, run_dir: str, *, resume: Resume = False) -> SearchSumma
         write_json(folder.metrics, summary)
         study.set_user_attr("ended", True)
         journal.publish()
+        tracking.end(Ended(figures_of(summary), (folder.config, folder.best, folder.metrics, folder.trials, folder.model)))
     for line in (*format_verdict(summary), f"retrain the winner with --config {folder.best}"):
         log.info("%s", line)
     return summary
@@ -123,14 +132,20 @@ def _trial_folds(config: Config, examples: Examples, splits: Splits) -> list[Spl
     return val_folds(examples, splits, config.split, config.tune.folds, "tune.folds")
 
 
-def _with_tables(journal: Journal, study: optuna.Study, config: Config, folder: SearchFolder) -> Journal:
+def _with_tables(journal: Journal, study: optuna.Study, config: Config, folder: SearchFolder, tracking: Tracking) -> Journal:
     """The journal, which brings the tables up to date as well: the report of a killed search shows the trials so far."""
 
     def publish() -> None:
         journal.publish()
         _write_tables(study, config, folder)
+        tracking.trials([_note(trial) for trial in ended_trials(study)])
 
     return replace(journal, publish=publish)
+
+
+def _note(trial: FrozenTrial) -> TrialNote:
+    fields, scores = trial.user_attrs.get("fields", {}), trial.user_attrs.get("val_macro_f1", [])
+    return TrialNote(trial.number, STATES[trial.state], fields, scores, trial.value)
 
 
 def format_verdict(summary: SearchSummary) -> list[str]:

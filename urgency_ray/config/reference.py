@@ -19,9 +19,9 @@ HEAD = """# Config
 
 Made of the program by `python -m urgency_ray.config.reference`; do not edit.
 
-A config is YAML that states only what differs from the defaults below, section by section; `--section.field VALUE` overrides it, and
-`config.yaml` in a run folder holds all of it, as it was used. A field that does not exist, or a value out of its range, is refused before
-the work. What a field decides:
+A config is YAML that states only what differs from the defaults below, section by section; `--section.field VALUE` overrides
+it, and `config.yaml` in a run folder holds all of it, as it was used. A field that does not exist, or a value out of its range,
+is refused before the work. What a field decides:
 
 """
 DECIDES = {
@@ -52,8 +52,8 @@ def make_reference() -> str:
         lines.append("\n".join(_describe_field(field, info, section.role_of(field)) for field, info in fields))
     lines.append("## Dimensions of tune.space")
     for kind, dimension in DIMENSIONS.items():
-        fields = [(field, info) for field, info in dimension.model_fields.items() if field != "type"]
-        lines.append(f"`type: {kind}`\n\n" + "\n".join(_describe_field(field, info, None) for field, info in fields))
+        described = [_describe_field(field, info, None) for field, info in dimension.model_fields.items() if field != "type"]
+        lines.append(f"`type: {kind}`\n\n" + "\n".join(described))
     return "\n\n".join(lines) + "\n"
 
 

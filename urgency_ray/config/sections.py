@@ -141,6 +141,17 @@ class RayConfig(Section):
     """Likewise GPUs, lest a cluster whose GPU nodes still start be planned for CPUs."""
 
 
+class TrackConfig(Section, role=Role.PLACE):
+    mlflow_uri: str | None = None
+    """MLflow tracking server (http://HOST:5000) that train and tune tell of their runs; null tells none. Wants the extra
+    mlflow."""
+    mlflow_experiment: str = "urgency_ray"
+    """MLflow experiment of the runs; it is made where there is none."""
+    wandb_project: str | None = None
+    """Weights & Biases project of the runs, likewise; who and where is W&B's own matter (WANDB_API_KEY, WANDB_MODE=offline).
+    Wants the extra wandb."""
+
+
 class SynthesizeConfig(Section, role=Role.CORPUS):
     num_calls: Annotated[int, Field(ge=30)] = 1000
     """Calls to make; a fifth of them becomes the provider's Validation part."""
@@ -181,6 +192,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     tune: TuneConfig = TuneConfig()
     ray: RayConfig = RayConfig()
+    track: TrackConfig = TrackConfig()
     synthesize: SynthesizeConfig = SynthesizeConfig()
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from urgency_ray.training.baselines import compare, fit_baselines, penalty
 from urgency_ray.training.members import member_configs
 from urgency_ray.training.mixture import Library
 from urgency_ray.training.shared import SharedInputs
-from urgency_ray.training.trainer import Trained, train_models
+from urgency_ray.training.trainer import Told, Trained, train_models
 from urgency_ray.training.whole import Judged, Whole
 
 
@@ -48,6 +48,7 @@ def train_finalists(
     examples: Examples,
     splits: Splits,
     inputs: SharedInputs,
+    told: Told | None = None,
 ) -> Finalists:
     """Train, as `train` does, the models that a search ends with, and score each of them once on test.
 
@@ -57,6 +58,7 @@ def train_finalists(
         run_dir: run folder.
         examples, splits: its rows.
         inputs: what the workers share.
+        told: as `train_models` takes it.
     """
     first = configs["winner"]
     wants_baselines = first.train.baselines or any(config.train.linear_member for config in configs.values())
@@ -69,7 +71,7 @@ def train_finalists(
         name: wholes[name].jobs(name, config, penalty(baselines, config.model.modalities)) for name, config in every.items()
     }
     transform = Transform.of(first, examples.fingerprint)
-    ended = iter(train_models([job for group in jobs.values() for job in group], run_dir, transform))
+    ended = iter(train_models([job for group in jobs.values() for job in group], run_dir, transform, told))
     trained = {name: [next(ended) for _ in group] for name, group in jobs.items()}
     judged = {name: wholes[name].judge(name, trained[name]) for name in configs}
     found, defaults, ensemble = judged["winner"], judged.get("defaults", judged["winner"]), None

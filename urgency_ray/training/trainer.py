@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,8 @@ from urgency_ray.training.worker import Orders, Task, read_result, train_worker
 
 log = logging.getLogger(__name__)
 
+Told = Callable[[list[tuple[str, dict[str, Any]]]], None]
+"""Takes names of models, each with the figures of one of its epochs."""
 DEALT_SEC = 7 * 24 * 3600
 
 
@@ -110,7 +112,7 @@ class Trained:
     history: list[EpochRow]
 
 
-def train_models(jobs: Sequence[Job], run_dir: str, transform: Transform) -> list[Trained]:
+def train_models(jobs: Sequence[Job], run_dir: str, transform: Transform, told: Told | None = None) -> list[Trained]:
     """Run `fit` for each job, one after another, in one worker group of Ray Train's TorchTrainer, or in its local mode.
 
     Several workers share the batches of a model; the members of an ensemble are dealt out instead, each to one worker, without
@@ -122,6 +124,7 @@ def train_models(jobs: Sequence[Job], run_dir: str, transform: Transform) -> lis
         jobs: what to train; the first one's train section says how many workers, and where.
         run_dir: checkpoints go below `<run_dir>/checkpoints`.
         transform: goes into the models.
+        told: of each epoch as it ends.
 
     Raises:
         RequestError: the workers do not fit the cluster, or a model cannot be trained as asked for.
@@ -134,9 +137,9 @@ def train_models(jobs: Sequence[Job], run_dir: str, transform: Transform) -> lis
     checkpoints.begin()
     if not checkpoints.is_ended():
         if jobs[0].config.train.num_workers is None and not use_gpu and cluster.is_private(jobs[0].config.ray):
-            _run_here(jobs, checkpoints, cpus)
+            _run_here(jobs, checkpoints, cpus, functools.partial(_tell, told))
         else:
-            _run_workers(jobs, checkpoints, use_gpu, cpus)
+            _run_workers(jobs, checkpoints, use_gpu, cpus, functools.partial(_tell, told))
     checkpoints.discard_others()
     trained = []
     for job, model in zip(jobs, models, strict=True):
@@ -147,12 +150,12 @@ def train_models(jobs: Sequence[Job], run_dir: str, transform: Transform) -> lis
     return trained
 
 
-def _run_workers(jobs: Sequence[Job], checkpoints: Checkpoints, use_gpu: bool, cpus: float) -> None:
+def _run_workers(jobs: Sequence[Job], checkpoints: Checkpoints, use_gpu: bool, cpus: float, tell: Told) -> None:
     """Train on workers of `cpus` CPUs, or of what the nodes that are left hold, once the group finds no place any more."""
     started, outages, waiting = 0, 0, Waiting(jobs[0].config.ray.wait_sec)
     while True:
         try:
-            return _run_group(jobs, checkpoints, use_gpu, cpus)
+            return _run_group(jobs, checkpoints, use_gpu, cpus, tell)
         except (TrainingFailedError, OSError) as error:
             if is_outage(error) and (outages := outages + 1) <= OUTAGES:
                 _await_store(checkpoints, error)
@@ -189,20 +192,20 @@ def _plan_again(train: TrainConfig, use_gpu: bool, cpus: float, waiting: Waiting
     return fewer
 
 
-def _run_here(jobs: Sequence[Job], checkpoints: Checkpoints, cpus: float) -> None:
+def _run_here(jobs: Sequence[Job], checkpoints: Checkpoints, cpus: float, tell: Told) -> None:
     """Train in this process, on so many threads as there are CPUs: Ray Train's local mode."""
     threads = torch.get_num_threads()
-    orders = Orders(_list_tasks(jobs, checkpoints), True, cpus, lambda message: _log_epochs([message]))
+    orders = Orders(_list_tasks(jobs, checkpoints), True, cpus, lambda message: tell([message]))
     try:
         _fit(orders, checkpoints, scaling_config=ScalingConfig(num_workers=0))
     finally:
         torch.set_num_threads(threads)
 
 
-def _run_group(jobs: Sequence[Job], checkpoints: Checkpoints, use_gpu: bool, cpus: float) -> None:
+def _run_group(jobs: Sequence[Job], checkpoints: Checkpoints, use_gpu: bool, cpus: float, tell: Told) -> None:
     train = jobs[0].config.train
     dealt = train.members is not None and 1 < train.group_size <= len(jobs)
-    with cluster.Relay(_log_epochs, every_sec=1.0) as send:
+    with cluster.Relay(tell, every_sec=1.0) as send:
         _fit(
             Orders(_list_tasks(jobs, checkpoints), dealt, cpus, send),
             checkpoints,
@@ -251,7 +254,10 @@ def calibrate(data: TrainingData, model: UrgencyClassifier) -> None:
     model.to("cpu")
 
 
-def _log_epochs(messages: list[tuple[str, dict[str, Any]]]) -> None:
-    for name, row in messages:
+def _tell(told: Told | None, epochs: list[tuple[str, dict[str, Any]]]) -> None:
+    """Say of each epoch how it went, to the user and to whoever else is told."""
+    if told is not None:
+        told(epochs)
+    for name, row in epochs:
         scores = f"train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}, val macro-F1 {row['val_macro_f1']:.4f}"
         log.info("%s epoch %d: %s, %.2f s", name, row["epoch"], scores, row["seconds"])

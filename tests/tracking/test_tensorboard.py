@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from urgency_ray.tracking.tensorboard import write_events
 from urgency_ray.training.history import EpochRow
-from urgency_ray.training.tensorboard import write_events
 
 
 def masked_crc(content: Any) -> Any:
