@@ -1,15 +1,21 @@
 """What trackers are told of a run, read back with their own libraries; and that one which fails costs no training."""
 
+import contextlib
+import importlib.metadata
 import logging
 import shutil
+import socket
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from kills import kill_all
 from mlflow import MlflowClient
 from test_tensorboard import make_history, read_events
 
@@ -82,6 +88,47 @@ def test_mlflow_has_a_run_with_config_curves_figures_files_and_trials(run_dir: P
     assert first.data.params == {"train.learning_rate": "0.001"} and first.data.metrics["score"] == 0.5
     assert [point.value for point in client.get_metric_history(first.info.run_id, "val_macro_f1")] == [0.3, 0.5]
     assert [point.value for point in client.get_metric_history(run.info.run_id, "trial/score")] == [0.5]
+
+
+@pytest.mark.nightly
+def test_a_server_takes_it_and_its_death_costs_no_training(
+    run_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """MLflow's own server, in an environment of its own: it wants other versions of what is pinned here."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python, version = tmp_path / "venv/bin/python", importlib.metadata.version("mlflow-skinny")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", f"mlflow=={version}"], check=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        server = f"http://127.0.0.1:{free.getsockname()[1]}"
+    command = [python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", server.rpartition(":")[2]]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/runs.db", "--artifacts-destination", str(tmp_path / "files")]
+    config = Config().replace({"track.mlflow_uri": server})
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            with contextlib.suppress(RequestError):
+                check_trackers(config)
+                break
+        tell(config, run_dir, "tune")
+        client, runs = runs_at(server)
+        assert {name: run.info.status for name, run in runs.items()} == {
+            "tune run": "FINISHED",
+            "trial 0": "FINISHED",
+            "trial 1": "FAILED",
+        }
+        run = runs["tune run"]
+        points = client.get_metric_history(run.info.run_id, "fused/val_macro_f1")
+        assert [(point.step, point.value) for point in points] == [(row.epoch, row.val_macro_f1) for row in HISTORY]
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"metrics.json", "model"}
+        with caplog.at_level(logging.WARNING), track(config, str(run_dir), "train") as tracking:
+            kill_all([process, *process.children(recursive=True)])
+            tracking.epochs(EPOCHS)
+            tracking.end(Ended({}, [], HISTORY))
+        assert [message for message in caplog.messages if message.startswith(f"warning: MLflow at {server} does not take")]
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            kill_all([process, *process.children(recursive=True)])
 
 
 def test_a_run_without_a_result_counts_as_failed(run_dir: Path, server: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 import time
@@ -14,12 +15,16 @@ from urgency_ray.errors import RequestError, first_line
 from urgency_ray.tracking.files import fetch
 from urgency_ray.tracking.tracker import Ended, Epochs, TrialNote
 
+log = logging.getLogger(__name__)
+
 SETTINGS = {
     # Its defaults try for minutes, while a training could go on.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     # Nothing of a run goes to others than those whom the user names.
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # The line that the tracker logs does.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """Environment variables of the library, where the user sets no others."""
 MOST_PARAMS, MOST_METRICS = 100, 1000
@@ -66,6 +71,7 @@ class MlflowTracker:
         self._experiment = self._find_experiment(config.track.mlflow_experiment)
         self._tags = {"urgency_ray.version": __version__, "urgency_ray.command": kind, "urgency_ray.run_dir": run_dir}
         self._run = self._begin(f"{kind} {posixpath.basename(run_dir.rstrip('/'))}", {})
+        log.info("tracked by %s: experiment %s, run %s", self.name, self._experiment, self._run)
         tree = config.model_dump()
         self._set_params(self._run, {dotted: read_field(tree, dotted) for dotted, _ in iter_fields()})
 
