@@ -61,7 +61,9 @@ HOOKS = (
     ),
     Hook("ray.tune.execution.tune_controller", "search/engine.py", "whose log has a traceback for each process that is lost"),
     Hook("scheduler.on_trial_add", "search/engine.py", "a search that goes on shows ASHA trials that Ray Tune has never seen"),
-    Hook("optuna.Trial", "search/engine.py", "Optuna's ask gives new trials only; one that had begun goes on in its own place"),
+    Hook(
+        "optuna.Trial", "search/searcher.py", "Optuna's ask gives new trials only; one that had begun goes on in its own place"
+    ),
     Hook("from_blocks", "embedding/pipeline.py", "takes a lazy sequence: Ray Data's public ways start a task for each block"),
     Hook("RAY_JOB_CONFIG_JSON_ENV_VAR", "cluster/connection.py", "whether `ray job submit` started a process"),
     Hook(

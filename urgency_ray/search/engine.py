@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import tempfile
-import time
 import uuid
 import warnings
 from types import SimpleNamespace
@@ -17,178 +15,29 @@ import numpy as np
 import optuna
 import ray
 import ray.tune
-from optuna.storages import BaseStorage
-from optuna.trial import TrialState
 from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search import Searcher
-from ray.util.placement_group import PlacementGroup
 
 from urgency_ray import cluster, storage
 from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
 from urgency_ray.run_folder import SearchFolder
+from urgency_ray.search.callbacks import PlacementGroups, TrialLog
 from urgency_ray.search.journal import Journal
+from urgency_ray.search.searcher import StudySearch
 from urgency_ray.search.space import SearchSpace
 from urgency_ray.search.study import ended_trials
 from urgency_ray.search.trial import (
-    END_SEC,
     METRIC,
-    Abandoned,
-    Begun,
     DistributedTrial,
     DistributedTrialOrders,
     Parts,
-    Placed,
     Trial,
     TrialOrders,
 )
 from urgency_ray.search.waits import TrialWaits
-from urgency_ray.telemetry import TrialScores
 from urgency_ray.training.shared import SharedData
 
 log = logging.getLogger(__name__)
-
-
-class StudySearch(Searcher):
-    """Asks an Optuna study for Ray Tune's trials, keeps all that is known of them in it, and goes on with those once begun."""
-
-    def __init__(self, space: SearchSpace, study: optuna.Study, sampler: Any, journal: Journal) -> None:
-        super().__init__(metric=METRIC, mode="max")
-        self.space = space
-        # Which trial to stop is ASHA's business.
-        pruner = optuna.pruners.NopPruner()
-        self.study = optuna.load_study(study_name=study.study_name, storage=journal.storage, sampler=sampler, pruner=pruner)
-        self.publish = journal.publish
-        self.begun = [
-            _reopen(self.study, journal.storage, trial.number)
-            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        ]
-        self.trials: dict[str, optuna.Trial] = {}
-        self.ended: set[str] = set()
-        self.epochs: dict[str, dict[int, float]] = {}
-        self.last: dict[str, dict[str, Any]] = {}
-        self.spent = study.user_attrs.get("seconds", 0.0)
-        self.started = time.monotonic()
-        self.scores = TrialScores()
-
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """The next point: that of a trial that was begun and not ended, else a new one."""
-        # Optuna gives a parameter that a trial has already as it is.
-        trial = self.trials[trial_id] = self.begun.pop(0) if self.begun else self.study.ask()
-        return self.space(trial)
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Note an epoch; one that a trial repeats, since its process was lost, stays as it was."""
-        self.last[trial_id] = result
-        if "failed" in result or trial_id in self.ended:
-            return
-        self.epochs.setdefault(trial_id, {})[result["epoch"]] = result["val_macro_f1"]
-        self.scores.set(self.trials[trial_id].number, result[METRIC])
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The reported value is ignored")
-            self.trials[trial_id].report(result[METRIC], result["epoch"])
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """End a trial: complete, pruned (by ASHA or the time budget) or failed, as is one whose score is no number."""
-        if trial_id in self.ended:
-            return
-        if result and METRIC in result:
-            self.on_trial_result(trial_id, result)
-        trial, last = self.trials[trial_id], self.last.get(trial_id, {})
-        scores = self.epochs.get(trial_id, {})
-        trial.set_user_attr("val_macro_f1", [scores[epoch] for epoch in sorted(scores)])
-        for name in ("started", "seconds", "spread", "failed"):
-            if name in last:
-                trial.set_user_attr(name, last[name])
-        if error or "failed" in last or math.isnan(last.get(METRIC, 0.0)):
-            state = TrialState.FAIL
-        else:
-            state = TrialState.COMPLETE if last.get("finished") else TrialState.PRUNED
-        self.study.tell(trial, last[METRIC] if state == TrialState.COMPLETE else None, state=state)
-        self.ended.add(trial_id)
-        self.study.set_user_attr("seconds", self.spent + time.monotonic() - self.started)
-        self.publish()
-
-    def close(self) -> None:
-        """End the trials that the time budget cut short, which Ray Tune tells nobody of."""
-        for trial_id in self.trials:
-            self.on_trial_complete(trial_id)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study is what a search is resumed from."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing, likewise."""
-
-
-def _reopen(study: optuna.Study, kept: BaseStorage, number: int) -> optuna.Trial:
-    """The trial of that number, which is running, to go on with in its own place.
-
-    `Study.ask` gives new trials only. The constructor is public, but Optuna does not recommend its use.
-    """
-    study_id = kept.get_study_id_from_name(study.study_name)
-    return optuna.Trial(study, kept.get_trial_id_from_study_id_trial_number(study_id, number))
-
-
-class _TrialLog(ray.tune.Callback):
-    def __init__(self, num_done: int, num_trials: int) -> None:
-        self.num_done = num_done
-        self.num_trials = num_trials
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        result = trial.last_result
-        scores = f"validation macro-F1 {result.get(METRIC, 0.0):.3f} after {result.get('epoch', 0)} epochs"
-        how = "finished" if result.get("finished") else "stopped by ASHA"
-        self._say(f"failed: {result['failed']}" if "failed" in result else f"{scores}, {how}")
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._say("failed: its process was lost or ended in an error")
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        log.warning("warning: a process of a trial was lost or ended in an error; the trial begins anew")
-
-    def _say(self, words: str) -> None:
-        self.num_done += 1
-        log.info("trial %d of %d: %s", self.num_done, self.num_trials, words)
-
-
-class PlacementGroups(ray.tune.Callback):
-    """Frees what the workers of a trial hold when its process is lost or they do not end, lest others wait for it for ever."""
-
-    def __init__(self) -> None:
-        self.groups: dict[str, PlacementGroup] = {}
-        # Trials whose process was lost and has not begun again: news of its workers can come later than that of its loss.
-        self.over: set[str] = set()
-
-    def note(self, messages: list[Begun | Placed | Abandoned]) -> None:
-        """Take what trials of several workers send, on the thread of the relay."""
-        for message in messages:
-            if isinstance(message, Begun):
-                self.over.discard(message.trial)
-            elif isinstance(message, Placed):
-                self.groups[message.trial] = message.group
-                if message.trial in self.over:
-                    self._free(message.trial)
-            else:
-                log.warning("warning: the workers of a trial that was over did not end within %g s and are killed", END_SEC)
-                self._free(message.trial)
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._free(trial.trial_id)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._free(trial.trial_id)
-
-    def close(self) -> None:
-        """Free those of all trials: Ray Tune kills one whose epoch goes on after the time budget."""
-        for trial_id in list(self.groups):
-            self._free(trial_id)
-
-    def _free(self, trial_id: str) -> None:
-        self.over.add(trial_id)
-        group = self.groups.pop(trial_id, None)
-        if group is not None:
-            ray.util.remove_placement_group(group)
 
 
 def num_concurrent(config: Config) -> int:
@@ -256,7 +105,7 @@ def run_search(
     searcher = StudySearch(space, study, build_sampler(config, study), journal)
     # Ray Tune's own files serve nobody, and it must not take a Ctrl-C for the end of the search.
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
-    # Its traceback of a lost process says less than the line of `_TrialLog`.
+    # Its traceback of a lost process says less than the line of `TrialLog`.
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     placements = PlacementGroups()
     waits = TrialWaits(tune, config.ray.wait_sec, (lambda: bool(placements.groups)) if tune.workers_per_trial > 1 else None)
@@ -278,7 +127,7 @@ def run_search(
                 failure_config=ray.tune.FailureConfig(max_failures=tune.max_failures),
                 # Trials leave no checkpoint: one that is lost begins anew.
                 checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[_TrialLog(len(ended), tune.num_trials), placements, waits],
+                callbacks=[TrialLog(len(ended), tune.num_trials), placements, waits],
                 verbose=0,
             ),
         ).fit()

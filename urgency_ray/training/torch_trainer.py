@@ -13,7 +13,7 @@ class Trainer(TorchTrainer):
     That actor, a process of its own that starts with every training, frees the workers' placement group when the controller is
     killed while the job lives on. It asks Ray's State API, which is the dashboard's: a cluster without one never answers, and a
     note below /tmp/ray of another cluster, dead or somebody else's, sends it there (a training ended 12 s late). The group ends
-    with the job, and `engine.run_search` frees that of a lost trial.
+    with the job, and `search.callbacks` frees that of a lost trial.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
