@@ -17,8 +17,8 @@ from urgency_ray.config import Config
 from urgency_ray.run_folder import SearchFolder
 from urgency_ray.search.callbacks import PlacementGroups
 from urgency_ray.search.engine import build_sampler, rebuild_scheduler
-from urgency_ray.search.searcher import StudySearch
 from urgency_ray.search.journal import open_journal
+from urgency_ray.search.searcher import StudySearch
 from urgency_ray.search.space import SearchSpace
 from urgency_ray.search.study import begin_study, history_table, trials_table
 from urgency_ray.search.trial import Abandoned, Begun, Placed
