@@ -38,7 +38,7 @@ docs: $(VENV)/.installed
 	$(MKDOCS)
 
 slow: $(VENV)/.installed
-	$(PYTEST) -m slow
+	$(PYTEST) -m 'slow and not nightly'
 
 nightly: $(VENV)/.installed
 	$(BIN)/python -m pytest -m nightly

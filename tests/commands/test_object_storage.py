@@ -21,6 +21,7 @@ from shared_runs import Extracted, KnownCorpus
 from urgency_ray import cli, lease, storage
 from urgency_ray.calls.plan import plan_calls
 from urgency_ray.config import DataConfig
+from urgency_ray.embedding.compaction import compact
 from urgency_ray.embedding.stages import decode_calls
 from urgency_ray.errors import RequestError
 
@@ -188,3 +189,14 @@ def test_a_table_larger_than_one_part_arrives_whole(bucket: Any) -> None:
     table = pa.table({"noise": np.random.default_rng(0).random(3 << 20)})  # 24 MiB; parts are 10 MiB
     storage.write_table(f"{bucket}/large.parquet", table)
     assert read_table(f"{bucket}/large.parquet").equals(table)
+
+
+def test_small_files_in_a_store_are_merged(bucket: Any) -> None:
+    folder = f"{bucket}/many/status=embedded"
+    parts = [pa.table({"call_id": [f"{number:02}"], "noise": [float(number)]}) for number in range(40)]
+    for number, part in enumerate(parts):
+        storage.write_table(f"{folder}/{number:02}.parquet", part)
+    compact(f"{bucket}/many", few=10)
+    filesystem, path = storage.open_location(folder)
+    (merged,) = filesystem.get_file_info(fs.FileSelector(path))
+    assert read_table(f"{folder}/{merged.base_name}").equals(pa.concat_tables(parts))

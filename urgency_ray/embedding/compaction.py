@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from urgency_ray import storage
-from urgency_ray.embedding.ledger import list_files
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +40,8 @@ def compact(embeddings: str, few: int = FEW_FILES, file_bytes: int = FILE_BYTES)
     """
     filesystem, path = storage.open_location(embeddings)
     small = defaultdict(list)
-    for info in filesystem.get_file_info(list_files(filesystem, path)):
-        if info.size < file_bytes // 2:
+    for info in filesystem.get_file_info(fs.FileSelector(path, recursive=True)):
+        if info.type == fs.FileType.File and info.size < file_bytes // 2:
             small[posixpath.dirname(info.path)].append(info)
     with ThreadPoolExecutor(storage.AT_ONCE) as pool:
         for folder, infos in small.items():
