@@ -111,7 +111,7 @@ def unpack(corpus: Path, folder: Path, flawed: set[str]) -> list[str]:
     return stems
 
 
-@pytest.mark.parametrize("unit", ["call", pytest.param("utterance", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("unit", ["call", pytest.param("utterance", marks=pytest.mark.nightly)])
 def test_a_finished_run_grows_with_its_calls_and_ends_like_one_made_at_once(
     extracted: Extracted, corpus: KnownCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str
 ) -> None:
@@ -201,7 +201,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
     assert {**again, "wall_sec": 0} == {**whole.model_dump(), "wall_sec": 0}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_label_changed_before_the_rest_is_done_is_read_again(extracted: Extracted, tmp_path: Path) -> None:
     run_dir = shutil.copytree(extracted[0], tmp_path / "run")
     calls = shutil.copytree(calls_of(extracted), tmp_path / "calls")
@@ -299,7 +299,7 @@ def test_a_run_that_embedded_nothing_fails_each_time(
     assert "not one call could be embedded" in lines[0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_disk_that_is_gone_ends_the_run_and_rejects_no_call(
     extracted: Extracted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

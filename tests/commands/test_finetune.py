@@ -98,7 +98,7 @@ def test_the_encoder_and_its_tokens_cannot_be_searched(finetuned: Trained) -> No
         check_space(config.replace({"tune.space": space}))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_tune_searches_over_a_fine_tuned_model(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
     run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
     checkpoint = save_text_checkpoint(tmp_path, "electra")
@@ -112,7 +112,7 @@ def test_tune_searches_over_a_fine_tuned_model(ray_session: None, extracted: Ext
     assert load_model(f"{run_dir}/tune/model").config.trainable_layers == summary.best["model.trainable_layers"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ablation_trains_audio_without_the_encoder_and_text_without_audio(
     ray_session: None, finetuned: Trained, tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ def test_a_run_survives_the_loss_of_any_worker(calls: Path, unbroken: Any, tmp_p
     pd.testing.assert_frame_equal(read_rows(run_dir), unbroken)
 
 
+@pytest.mark.nightly
 def test_what_a_killed_run_left_is_not_mixed_with_another_encoder_s(calls: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with running(*extract(calls, run_dir)) as process:

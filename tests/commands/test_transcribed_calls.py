@@ -164,7 +164,7 @@ def test_recordings_alone_get_what_the_model_said_of_them_with_their_labels(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_predict_goes_on_with_what_it_has_written_down(
     learnt: str, recordings: Path, ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,7 +63,7 @@ def test_the_examples_do_what_they_say(tmp_path: Path) -> None:
     assert checked.stdout.split("\n")[:-1] == list(EXAMPLES), checked.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_s_check_fails_without_it(example: Any, tmp_path: Path) -> None:
     assert run_checks(copy_package(tmp_path), [example]).returncode == 1

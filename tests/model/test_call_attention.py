@@ -338,7 +338,7 @@ def test_a_run_keeps_the_contract_with_a_row_a_call(trained_calls: Trained) -> N
     )
 
 
-@pytest.mark.parametrize("suffix", ["parquet", pytest.param("csv", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("suffix", ["parquet", pytest.param("csv", marks=pytest.mark.nightly)])
 def test_predict_says_which_utterance_decided(trained_calls: Trained, corpus: KnownCorpus, tmp_path: Path, suffix: str) -> None:
     from urgency_ray.commands.predict import predict
 
@@ -367,7 +367,7 @@ def test_predict_says_which_utterance_decided(trained_calls: Trained, corpus: Kn
         assert sorted(frame.reset_index().columns) == sorted(set(CALL_OUTPUT_SCHEMA.names) - {"attention"})
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_search_and_an_ablation_train_on_calls(trained_calls: Trained, tmp_path: Path) -> None:
     from urgency_ray.commands.train import train
     from urgency_ray.commands.tune import tune
