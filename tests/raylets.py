@@ -57,7 +57,8 @@ for line in sys.stdin:
         before = find()
         ray_command = [sys.executable, "-m", "ray.scripts.scripts", *START, "--address", cluster.address]
         ray_command += ["--dashboard-agent-listen-port", "0"]
-        environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+        # As the cluster: a session of the tests' own process has left its mode in the environment, else there is none.
+        environment = {"RAY_AUTH_MODE": "disabled"} | os.environ
         command = ["unshare", "--mount", "sh", "-c", BLIND, value, *ray_command]
         # Ray gives a node half a minute to start, which on a busy machine may be too little; some start and end at once.
         for _ in range(6):
