@@ -83,7 +83,7 @@ def test_all_examples_together_pass_the_linters(tmp_path: Path) -> None:
         assert found.returncode == 0, found.stdout + found.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_recipe_for_a_change_that_changes_nothing_tells_one_that_does(tmp_path: Path) -> None:
     before, after, programs = tmp_path / "before", tmp_path / "after", tmp_path / "bin"
     programs.mkdir()
