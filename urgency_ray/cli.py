@@ -41,7 +41,8 @@ RAY_LOSSES = (
 class Command:
     """What a command does, the options besides the config's fields (all paths, required), and the function behind it.
 
-    `extras` are options that may be left out, `switches` those that stand alone (True) or with `auto`.
+    `extras` are options that may be left out, `switches` those that stand alone (True) or with `auto`. `runs` says that run
+    folders come first, without a flag.
     """
 
     summary: str
@@ -49,6 +50,7 @@ class Command:
     run: Callable[[Config, argparse.Namespace], None]
     extras: tuple[str, ...] = ()
     switches: tuple[str, ...] = ()
+    runs: bool = False
 
 
 # Each command is imported when it runs: `--help` and a wrong request answer at once, without Ray or torch.
@@ -127,7 +129,13 @@ def _predict(config: Config, options: argparse.Namespace) -> None:
 def _report(config: Config, options: argparse.Namespace) -> None:
     from urgency_ray.report.page import write_report
 
-    log.info("report: %s", write_report(options.run_dir))
+    log.info("report: %s", write_report(options.run_dir, config.report))
+
+
+def _compare(config: Config, options: argparse.Namespace) -> None:
+    from urgency_ray.commands.compare import compare
+
+    compare(config, options.runs, options.output)
 
 
 def _import(config: Config, options: argparse.Namespace) -> None:
@@ -151,7 +159,9 @@ def _demo(config: Config, options: argparse.Namespace) -> None:
 OPTIONS = {
     "run_dir": "run folder: a local path, or a URI such as s3://bucket/run",
     "model": "model folder of a trained run: a local path or a URI",
-    "output": "file to write: .parquet or .csv, a local path or a URI",
+    "output": "file to write, a local path or a URI: predictions as .parquet or .csv; the page of compare as .html "
+    "(compare.html in the first run folder where it is left out)",
+    "runs": "run folders, local paths or URIs; the others are compared with the first",
     "metadata": "metadata.csv (UrgencySense) or processed_data.csv (UrgencyDetect): a local path or a URI",
     "embeddings": "embeddings.npz (UrgencySense) or wav2vec2_embeddings.npy (UrgencyDetect): a local path or a URI",
     "recall_of_high": "also find the threshold on P(상) for this recall of 상 among new calls (0.95, say), and what it costs",
@@ -162,7 +172,7 @@ OPTIONS = {
     "auto begins one where there is none: one command for a job that may be retried",
 }
 
-LOCATIONS = ("run_dir", "model", "output", "metadata", "embeddings")
+LOCATIONS = ("run_dir", "runs", "model", "output", "metadata", "embeddings")
 WHERE_CALLS_LIE = ("data.root", "data.manifest", "data.manifest_columns")
 
 COMMANDS = {
@@ -184,6 +194,7 @@ COMMANDS = {
         "classify calls, below --data.root or of --data.manifest, with a saved model", ("model", "output"), _predict
     ),
     "report": Command("write a run folder's report.html", ("run_dir",), _report),
+    "compare": Command("lay runs side by side on their common test calls", (), _compare, ("output",), runs=True),
     "import": Command("make a run folder of published embeddings", ("metadata", "embeddings", "run_dir"), _import),
     "export": Command("write embeddings as the published systems do", ("run_dir", "metadata", "embeddings"), _export),
 }
@@ -215,6 +226,7 @@ def build_parser() -> argparse.ArgumentParser:
             usage=" ".join(
                 [
                     "%(prog)s",
+                    *(["RUN RUN ..."] if command.runs else []),
                     *(f"{flag} PATH" for flag in flags),
                     *(f"[{flag} VALUE]" for flag in extras),
                     *(f"[{_flag(switch)} [auto]]" for switch in command.switches),
@@ -226,6 +238,8 @@ def build_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=120),
         )
+        if command.runs:
+            sub.add_argument("runs", nargs="+", metavar="RUN", help=OPTIONS["runs"])
         sub.add_argument("--config", metavar="FILE", help="YAML (a local path or a URI) of differences from the defaults")
         for option, flag in zip(command.options, flags, strict=True):
             sub.add_argument(flag, required=True, metavar="PATH", help=OPTIONS[option])
@@ -245,7 +259,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _flag(option: str) -> str:
-    return f"--{option.replace('_', '-')}"
+    return "RUN" if option == "runs" else f"--{option.replace('_', '-')}"
+
+
+def _places(value: object) -> list[str]:
+    """The texts of an option's value: it itself, those of a list."""
+    return [value] if isinstance(value, str) else value if isinstance(value, list) else []
 
 
 def resolve_config(options: argparse.Namespace) -> Config:
@@ -279,9 +298,10 @@ def _refuse_relative(options: argparse.Namespace, config: Config) -> None:
     """Refuse, in a job, local paths below the folder that it runs in: that is Ray's copy of the code, and goes with the job."""
     if not cluster.in_job():
         return
-    places = {_flag(name): getattr(options, name, None) for name in ("run_dir", "output")} | {"--data.root": config.data.root}
-    for name, place in places.items():
-        if place is not None and "://" not in place and not place.startswith(("/", "~")):
+    places = [(_flag(name), place) for name in ("run_dir", "runs", "output") for place in _places(vars(options).get(name))]
+    places += [("--data.root", place) for place in _places(config.data.root)]
+    for name, place in places:
+        if "://" not in place and not place.startswith(("/", "~")):
             raise RequestError(
                 f"{name} {place}: in a submitted job, a relative path lies in Ray's copy of the working directory, which goes "
                 "with the job: give an absolute path on a disk that all nodes share, or a URI"
@@ -309,11 +329,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown:
             raise RequestError(_unknown_option(unknown[0]))
         named = (*OPTIONS, *WHERE_CALLS_LIE)
-        places += [value for name, value in vars(options).items() if name in named and isinstance(value, str)]
+        places += [place for name, value in vars(options).items() if name in named for place in _places(value)]
         for name in ("config", *OPTIONS):
             secret.refuse_secret(getattr(options, name, None), _flag(name))
-        for name in (name for name in LOCATIONS if getattr(options, name, None) is not None):
-            storage.refuse_missing_bucket(getattr(options, name), _flag(name))
+        for name in LOCATIONS:
+            for place in _places(getattr(options, name, None)):
+                storage.refuse_missing_bucket(place, _flag(name))
         config = resolve_config(options)
         _refuse_relative(options, config)
         # What the command imports includes Ray Train, which reads some of it then.
@@ -380,7 +401,7 @@ def _refuse_unknown_command(arguments: Sequence[str]) -> None:
 
 def _unknown_option(option: str) -> str:
     name = option.split("=", maxsplit=1)[0]
-    known = [f"--{dotted}" for dotted, _ in iter_fields()] + ["--config", *map(_flag, OPTIONS)]
+    known = [f"--{dotted}" for dotted, _ in iter_fields()] + ["--config", *(_flag(name) for name in OPTIONS if name != "runs")]
     near = difflib.get_close_matches(name, known, n=1)
     return f"{name}: no such option" + (f"; did you mean {near[0]}?" if near else "; --help lists them")
 

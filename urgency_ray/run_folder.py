@@ -131,6 +131,11 @@ class RunFolder:
         """The page."""
         return storage.join(self.location, "report.html")
 
+    @property
+    def comparison(self) -> str:
+        """The page of this run beside others."""
+        return storage.join(self.location, "compare.html")
+
     def lease(self, command: str) -> str:
         """The lease of a command that is at work on this folder, while it is."""
         return storage.join(self.location, f"{command}.lease")

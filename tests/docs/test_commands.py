@@ -44,7 +44,7 @@ def test_a_command_that_is_shown_can_be_given(words: Any) -> None:
 
 def test_the_commands_are_found() -> None:
     found = {name: [words[0] for words in shown_commands(text)] for name, text in TEXTS.items()}
-    steps = ["doctor", "extract", "train", "predict", "report", "tune", "predict", "evaluate", "extract", "train"]
+    steps = ["doctor", "extract", "train", "predict", "report", "compare", "tune", "predict", "evaluate", "extract", "train"]
     assert found["README.md"] == found["README.ko.md"] == steps
     assert found["docs/data.md"] == ["doctor", "extract", "extract", "predict", "import", "export"]
     assert found["CONTRIBUTING.md"] == ["synthesize", "extract", "train"]

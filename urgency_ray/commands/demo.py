@@ -32,7 +32,7 @@ def demo(config: Config, run_dir: str) -> None:
     storage.write_text(RunFolder(run_dir).ceiling, corpus.ceiling.model_dump_json())
     metrics = _timed("train", lambda: train(config, run_dir))
     search = _timed("tune", lambda: tune(config, run_dir))
-    report = _timed("report", lambda: write_report(run_dir))
+    report = _timed("report", lambda: write_report(run_dir, config.report))
     assert metrics.ablation is not None, "train.ablation is set"
     print(format_table(metrics.ablation, metrics.baselines or {}, corpus.ceiling.model_dump()))
     if metrics.against_baseline is not None:

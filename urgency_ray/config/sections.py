@@ -2,7 +2,7 @@
 
 A config is a frozen tree of sections. It is read from YAML that states only differences from the defaults, then overridden
 from the command line (`--train.epochs 5`); `tree` says what is wrong with it. Here are the sections of the search, of the
-cluster and of the synthetic corpus, and the whole `Config`.
+cluster, of the report and of the synthetic corpus, and the whole `Config`.
 """
 
 from __future__ import annotations
@@ -152,6 +152,16 @@ class TrackConfig(Section, role=Role.PLACE):
     Wants the extra wandb."""
 
 
+Language = Literal["en", "ko"]
+
+
+class ReportConfig(Section, role=Role.REPORT):
+    language: Language = "en"
+    """Language of report.html and compare.html: English or Korean."""
+    show_text: bool = False
+    """Show the transcripts of the calls that report.html lists as the costliest errors; others may read it then."""
+
+
 class SynthesizeConfig(Section, role=Role.CORPUS):
     num_calls: Annotated[int, Field(ge=30)] = 1000
     """Calls to make; a fifth of them becomes the provider's Validation part."""
@@ -193,6 +203,9 @@ class Config(Section):
     tune: TuneConfig = TuneConfig()
     ray: RayConfig = RayConfig()
     track: TrackConfig = TrackConfig()
+
+
+    report: ReportConfig = ReportConfig()
     synthesize: SynthesizeConfig = SynthesizeConfig()
 
     @model_validator(mode="after")

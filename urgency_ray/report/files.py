@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
@@ -72,17 +73,12 @@ def read_files(run_dir: str) -> RunFiles:
     folder, there = RunFolder(run_dir), list[str]()
 
     def read(location: str, reader: Callable[[str], Content]) -> Content | None:
-        if not storage.exists(location):
-            return None
-        there.append(location)
-        try:
-            return reader(location)
-        except RequestError:
-            raise
-        except (ValueError, OSError, yaml.YAMLError) as error:
-            raise RequestError(f"{location}: cannot be read: {' '.join(str(error).split())}") from None
+        content = read_part(location, reader)
+        if content is not None:
+            there.append(location)
+        return content
 
-    config = read(folder.config, _read_tree)
+    config = read(folder.config, read_tree)
     if config is None:
         raise RequestError(f"--run-dir {run_dir}: not a run folder (it has no config.yaml)")
     files = RunFiles(
@@ -90,7 +86,7 @@ def read_files(run_dir: str) -> RunFiles:
         config=config,
         ceiling=read(folder.ceiling, lambda location: read_json(location, dict[str, float], "run demo again")),
         extract=read(folder.extract, lambda _: ExtractAccounts.read(run_dir)),
-        history=read(folder.history, lambda location: read_json(location, list[EpochRow], "run train again")),
+        history=read(folder.history, read_history),
         metrics=read(folder.metrics, lambda location: read_json(location, Metrics, "run train again")),
         predictions=read(folder.predictions, _read_predictions),
         search=_read_search(folder.search, read),
@@ -101,17 +97,39 @@ def read_files(run_dir: str) -> RunFiles:
     return files
 
 
+def read_part(location: str, reader: Callable[[str], Content]) -> Content | None:
+    """What `reader` makes of a file; None where there is none.
+
+    Raises:
+        RequestError: it cannot be read; the text is one line that names it.
+    """
+    if not storage.exists(location):
+        return None
+    try:
+        return reader(location)
+    except RequestError:
+        raise
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        raise RequestError(f"{location}: cannot be read: {' '.join(str(error).split())}") from None
+
+
+def read_history(location: str) -> list[EpochRow]:
+    """history.json."""
+    return read_json(location, list[EpochRow], "run train again")
+
+
 def _read_search(folder: SearchFolder, read: Callable[[str, Callable[[str], Any]], Any]) -> SearchFiles:
     return SearchFiles(
-        config=read(folder.config, _read_tree),
+        config=read(folder.config, read_tree),
         trials=read(folder.trials, lambda location: _read_rows(location, TRIAL_COLUMNS)),
         history=read(folder.history, lambda location: _read_rows(location, EPOCH_COLUMNS)),
-        best=read(folder.best, _read_tree),
+        best=read(folder.best, read_tree),
         metrics=read(folder.metrics, lambda location: read_json(location, SearchSummary, "run tune again")),
     )
 
 
-def _read_tree(location: str) -> Tree:
+def read_tree(location: str) -> Tree:
+    """A YAML file of sections."""
     tree = parse_yaml(storage.read_text(location)) or {}
     if not isinstance(tree, dict):
         raise ValueError("not a mapping of sections")
@@ -119,14 +137,19 @@ def _read_tree(location: str) -> Tree:
 
 
 def _read_rows(location: str, needed: Sequence[str], others: bool = True) -> list[Row]:
+    rows: list[Row] = read_table(location, needed, others).to_pylist()
+    return rows
+
+
+def read_table(location: str, needed: Sequence[str], others: bool = False) -> pa.Table:
+    """The needed columns of a parquet file, and all others where wanted; a ValueError says which it lacks."""
     filesystem, path = storage.open_location(location)
     there = pq.read_schema(path, filesystem=filesystem).names
     if missing := [name for name in needed if name not in there]:
         raise ValueError(f"it has no column {', '.join(missing)}")
     columns = None if others else list(needed)
     # A folder above that is named like `key=value` is no partition.
-    rows: list[Row] = pq.read_table(path, filesystem=filesystem, columns=columns, partitioning=None).to_pylist()
-    return rows
+    return pq.read_table(path, filesystem=filesystem, columns=columns, partitioning=None)
 
 
 def _read_predictions(location: str) -> list[Row]:

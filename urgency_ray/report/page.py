@@ -8,18 +8,17 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from importlib import resources
 from itertools import groupby
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from urgency_ray import __version__, storage
 from urgency_ray.accounts import ExtractAccounts
-from urgency_ray.config import ENCODER_SECTIONS, Config, Role, fields_of
+from urgency_ray.config import ENCODER_SECTIONS, Config, ReportConfig, Role, fields_of
 from urgency_ray.report import charts, words
 from urgency_ray.report.files import Row, RunFiles, Tree, View, read_files
+from urgency_ray.report.language import speaking
+from urgency_ray.report.template import markup, render
 from urgency_ray.report.tuning import tuning_view
 from urgency_ray.run_folder import RunFolder
 from urgency_ray.schema import URGENCY_KEYS, URGENCY_LABELS
@@ -30,23 +29,31 @@ LEAK_MACRO_F1 = 0.70
 """On real calls a test macro-F1 above this calls for an explanation before it calls for joy."""
 
 
-def write_report(run_dir: str) -> str:
+def write_report(run_dir: str, config: ReportConfig | None = None) -> str:
     """Write `<run_dir>/report.html` from what the run folder holds so far, and return where it is.
 
     Args:
         run_dir: run folder, a local path or a URI.
+        config: what to show, in which language.
 
     Raises:
         RequestError: this is no run folder, nothing has been run in it, or one of its files cannot be read.
     """
-    files = read_files(run_dir)
-    view: View = {
+    config = config or ReportConfig()
+    files, target = read_files(run_dir), RunFolder(run_dir).report
+    with speaking(config.language):
+        storage.write_text(target, render("report.html.j2", _view(run_dir, files)))
+    return target
+
+
+def _view(run_dir: str, files: RunFiles) -> View:
+    return {
         # Not as given: "." or a trailing slash would leave no name, and an absolute path is nobody's business.
         "name": posixpath.basename(posixpath.normpath(storage.open_location(run_dir)[1])),
         "newest": _newest(files.there),
         "version": __version__,
         "labels": URGENCY_LABELS,
-        "measures": words.MEASURES,
+        "measures": words.measures(),
         "explanations": words.EXPLANATIONS,
         "leak": _is_leak(files),
         **_settings_view(files.config),
@@ -56,9 +63,6 @@ def write_report(run_dir: str) -> str:
         **_training_view(files.history),
         **_tune_view(files),
     }
-    target = RunFolder(run_dir).report
-    storage.write_text(target, _template().render(view))
-    return target
 
 
 def _is_leak(files: RunFiles) -> bool:
@@ -110,12 +114,12 @@ def _result_view(metrics: Metrics | None, ceiling: Mapping[str, float] | None) -
     view: View = {"tasks": tasks, "head_split": head_split, "head": tasks["urgency"][head_split], "ceiling": ceiling}
     view |= {"warnings": metrics.warnings, "folds": metrics.folds, "layer_weights": metrics.layer_weights}
     if (curve := view["head"].net_benefit) is not None:
-        view["net_benefit_chart"] = _markup(charts.net_benefit(curve))
+        view["net_benefit_chart"] = markup(charts.net_benefit(curve))
     if (against := metrics.against_baseline) is not None:
         view |= {"baselines": metrics.baselines, "best_baseline": against.baseline}
         view |= {"baseline_verdict": words.baseline_verdict(against), "beats_baseline": against.verdict == "better"}
     if ablation := metrics.ablation:
-        chart = _markup(charts.ablation(ablation, ceiling or {}))
+        chart = markup(charts.ablation(ablation, ceiling or {}))
         view |= {"ablation": ablation, "verdict": words.fusion_verdict(ablation), "ablation_chart": chart}
     return view
 
@@ -129,7 +133,7 @@ def _calibration_view(predictions: Sequence[Row] | None) -> View:
         "num_predictions": len(predictions),
         "mean_confidence": float(np.mean(confidence)),
         "share_right": float(np.mean(correct)),
-        "reliability_chart": _markup(charts.reliability(confidence, correct)),
+        "reliability_chart": markup(charts.reliability(confidence, correct)),
     }
 
 
@@ -161,8 +165,8 @@ def _training_view(history: Sequence[EpochRow] | None) -> View:
         return {}
     return {
         "models": [_summarize_kind(name, members) for name, members in _kinds(history).items()],
-        "loss_chart": _markup(charts.loss_curves(history)),
-        "f1_chart": _markup(charts.macro_f1_curves(history)),
+        "loss_chart": markup(charts.loss_curves(history)),
+        "f1_chart": markup(charts.macro_f1_curves(history)),
     }
 
 
@@ -171,14 +175,3 @@ def _tune_view(files: RunFiles) -> View:
     own = _DEFAULTS | _flatten(files.config if files.search.config is None else files.search.config)
     best = _DEFAULTS | _flatten(files.search.best) if files.search.best is not None else {}
     return tuning_view(files.search, own, best, _DEFAULTS)
-
-
-def _markup(svg: str) -> Markup:
-    return Markup(svg)  # noqa: S704 - matplotlib escapes what it draws, svg.py the rest
-
-
-def _template() -> jinja2.Template:
-    loader = jinja2.FunctionLoader(lambda name: resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= words.FILTERS
-    return environment.get_template("report.html.j2")

@@ -9,11 +9,11 @@ from typing import Any
 
 import optuna
 import yaml
-from markupsafe import Markup
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from urgency_ray.report import space_charts, trial_charts, words
 from urgency_ray.report.files import Row, SearchFiles, Tree, View
+from urgency_ray.report.template import markup
 from urgency_ray.scoring.blocks import SearchSummary
 
 TOP_TRIALS = 10
@@ -73,7 +73,7 @@ def _trials_view(trials: list[Row], metrics: SearchSummary | None, history: list
         "logarithmic": [field for field in fields if field in wide],
     }
     panels = ((field, [trial for trial in scored if trial[field] is not None]) for field in fields)
-    view["slice_charts"] = [_markup(space_charts.trial_slice(having, field, best, field in wide)) for field, having in panels]
+    view["slice_charts"] = [markup(space_charts.trial_slice(having, field, best, field in wide)) for field, having in panels]
     if len(scored) > 1 and fields:
         charts["parallel_chart"] = space_charts.parallel(scored, fields, best, wide)
     shares = importances(scored, fields, wide)
@@ -87,7 +87,7 @@ def _trials_view(trials: list[Row], metrics: SearchSummary | None, history: list
         for names in _mixtures(own, fields)
     )
     view["simplex_charts"] = [
-        _markup(space_charts.simplex(having, names, _shares(own, names), best)) for names, having in mixtures if having
+        markup(space_charts.simplex(having, names, _shares(own, names), best)) for names, having in mixtures if having
     ]
     view["rungs"] = rungs(scored, own)
     if by_trial := _by_trial(history):
@@ -101,11 +101,7 @@ def _trials_view(trials: list[Row], metrics: SearchSummary | None, history: list
         span = max(start + float(trial["seconds"] or 0.0) for start, trial in zip(starts, begun, strict=True))
         charts["elapsed_chart"] = trial_charts.elapsed(begun, best, starts)
     view["cost"] = cost(trials, span, own)
-    return view | {name: _markup(chart) for name, chart in charts.items()}
-
-
-def _markup(svg: str) -> Markup:
-    return Markup(svg)  # noqa: S704 - matplotlib escapes what it draws, svg.py the rest
+    return view | {name: markup(chart) for name, chart in charts.items()}
 
 
 def _logarithmic(scored: Sequence[Mapping[str, Any]], fields: Iterable[str], own: Mapping[str, Any]) -> set[str]:

@@ -1,4 +1,4 @@
-"""What the page says in words: reasons, measures, numbers, the verdict on fusion."""
+"""What the page says in words: reasons, measures, numbers, verdicts. English here; `language` says it as the page wants it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from urgency_ray.errors import Reason
+from urgency_ray.report.language import say
 from urgency_ray.scoring.blocks import AgainstBaseline, ClassificationBlock, SearchSummary
+from urgency_ray.scoring.paired import PairedFigure
 
 EXPLANATIONS: dict[Reason, str] = {
     Reason.MISSING_AUDIO: "A label file without a recording of the same name.",
@@ -80,6 +82,14 @@ MEASURES = (
 """Figures of a metrics block: key, the filter that prints it, name, what it says."""
 
 
+Measure = tuple[str, str, str, str]
+
+
+def measures() -> list[Measure]:
+    """`MEASURES` in the language of the page."""
+    return [(key, kind, say(name), say(says)) for key, kind, name, says in MEASURES]
+
+
 def _finite(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
@@ -107,10 +117,21 @@ def count(value: Any) -> str:
     return "–" if number is None else f"{number:,.0f}"
 
 
+def two(value: Any) -> str:
+    """0.61, or a dash where there is no figure."""
+    number = _finite(value)
+    return "–" if number is None else f"{number:.2f}"
+
+
 def interval(block: ClassificationBlock) -> str:
     """The macro-F1's interval of a metrics block."""
     low, high = block.macro_f1_interval
-    return f"{score(low)} to {score(high)}"
+    return say("%(low)s to %(high)s", low=score(low), high=score(high))
+
+
+def _around(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return say("95 %% interval %(low)s to %(high)s", low=signed(low), high=signed(high))
 
 
 def duration(seconds: Any) -> str:
@@ -119,8 +140,10 @@ def duration(seconds: Any) -> str:
     if number is None:
         return "–"
     if number < 60:
-        return f"{number:.1f} s"
-    return f"{number / 60:.1f} min" if number < 3600 else f"{number / 3600:,.1f} h"
+        return say("%(number)s s", number=f"{number:.1f}")
+    if number < 3600:
+        return say("%(number)s min", number=f"{number / 60:.1f}")
+    return say("%(number)s h", number=f"{number / 3600:,.1f}")
 
 
 def value(setting: Any, spec: str = ".12g") -> str:
@@ -135,6 +158,7 @@ def value(setting: Any, spec: str = ".12g") -> str:
 
 FILTERS: dict[str, Callable[..., str]] = {
     "score": score,
+    "two": two,
     "share": share,
     "count": count,
     "interval": interval,
@@ -152,41 +176,93 @@ def fusion_verdict(blocks: Mapping[str, ClassificationBlock]) -> str | None:
         return None
     best = max(singles, key=lambda name: blocks[name].macro_f1)
     fused, single = blocks["fused"], blocks[best]
-    figures = f"fused {score(fused.macro_f1)} ({interval(fused)}), {best} {score(single.macro_f1)} ({interval(single)})"
+    figures = say(
+        "fused %(fused)s (%(around)s), %(best)s %(single)s (%(around_single)s)",
+        fused=score(fused.macro_f1),
+        around=interval(fused),
+        best=say(best),
+        single=score(single.macro_f1),
+        around_single=interval(single),
+    )
     (fused_low, fused_high), (low, high) = fused.macro_f1_interval, single.macro_f1_interval
     if fused_low <= high and low <= fused_high:
-        return (
-            f"The intervals of fused and of {best}, the better single modality, overlap: {figures}. "
-            f"These {count(fused.num_rows)} test rows do not show that fusing both beats {best} alone."
+        return say(
+            "The intervals of fused and of %(best)s, the better single modality, overlap: %(figures)s. These %(rows)s test "
+            "rows do not show that fusing both beats %(best)s alone.",
+            best=say(best),
+            figures=figures,
+            rows=count(fused.num_rows),
         )
-    order = "better" if fused.macro_f1 > single.macro_f1 else "worse"
-    return f"Fusing both is {order} than {best}, the better single modality; the intervals do not overlap: {figures}."
+    if fused.macro_f1 > single.macro_f1:
+        said = "Fusing both is better than %(best)s, the better single modality; the intervals do not overlap: %(figures)s."
+    else:
+        said = "Fusing both is worse than %(best)s, the better single modality; the intervals do not overlap: %(figures)s."
+    return say(said, best=say(best), figures=figures)
+
+
+BASELINES = {
+    "majority": "majority",
+    "linear_audio": "linear, audio",
+    "linear_text": "linear, text",
+    "linear_fused": "linear, fused",
+}
+
+
+def baseline(name: str) -> str:
+    """A baseline's name."""
+    return say(BASELINES[name]) if name in BASELINES else name
 
 
 def baseline_verdict(against: AgainstBaseline) -> str:
     """Whether the model beats the best baseline, as far as the test rows can tell."""
-    low, high = against.interval
-    name = against.baseline.replace("_", " ")
-    figures = f"{signed(against.macro_f1)} macro-F1 on test, 95 % interval {signed(low)} to {signed(high)}"
-    if against.verdict == "no_better":
-        return f"No better beyond noise than the best baseline, {name}: {figures}."
-    return f"{'Better' if against.verdict == 'better' else 'Worse'} beyond noise than the best baseline, {name}: {figures}."
+    figures = say(
+        "%(difference)s macro-F1 on test, %(around)s",
+        difference=signed(against.macro_f1),
+        around=_around(against.interval),
+    )
+    said = {
+        "no_better": "No better beyond noise than the best baseline, %(name)s: %(figures)s.",
+        "better": "Better beyond noise than the best baseline, %(name)s: %(figures)s.",
+        "worse": "Worse beyond noise than the best baseline, %(name)s: %(figures)s.",
+    }
+    return say(said[against.verdict], name=say(against.baseline.replace("_", " ")), figures=figures)
+
+
+def comparison_verdict(name: str, first: str, macro_f1: PairedFigure) -> str:
+    """Whether a run beats the first, as far as the common test calls can tell."""
+    figures = say(
+        "%(difference)s macro-F1, %(around)s", difference=signed(macro_f1.difference), around=_around(macro_f1.interval)
+    )
+    said = {
+        "no_better": "%(name)s is no better beyond noise than %(first)s: %(figures)s.",
+        "better": "%(name)s is better beyond noise than %(first)s: %(figures)s.",
+        "worse": "%(name)s is worse beyond noise than %(first)s: %(figures)s.",
+    }
+    return say(said[macro_f1.verdict], name=name, first=first, figures=figures)
+
+
+def model_name(name: str) -> str:
+    """A model of a search: winner, defaults, ensemble, linear, trial 7."""
+    word, _, number = name.partition(" ")
+    return say("trial %(number)s", number=number) if word == "trial" and number else say(name)
 
 
 def search_ensemble(tune: SearchSummary) -> str | None:
     """What mixing the models of a search came to; None where it was not asked for."""
     if (mixed := tune.ensemble) is None:
         return None
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in mixed.shares.items())
-    losses = ", ".join(f"{score(loss)} {name}" for name, loss in mixed.log_loss.items())
-    worth = " and ".join(
-        f"{signed(difference.macro_f1)} against {other} (95 % interval {signed(difference.interval[0])} to "
-        f"{signed(difference.interval[1])})"
-        for other, difference in (("the winner alone", mixed.against_winner), ("the defaults", mixed.against_defaults))
-    )
-    return (
-        f"Their ensemble is made of {shares}: test macro-F1 {score(mixed.test.macro_f1)}, {worth}. Log loss on rows that the "
-        f"models have not seen: {losses}. The model saved is that of {mixed.chosen}."
+    return say(
+        "Their ensemble is made of %(shares)s: test macro-F1 %(macro_f1)s, %(winner)s against the winner alone "
+        "(%(around_winner)s) and %(defaults)s against the defaults (%(around_defaults)s). Log loss on rows that the models "
+        "have not seen: %(losses)s. The model saved is that of %(chosen)s.",
+        shares=", ".join(f"{model_name(name)} {share:.0%}" for name, share in mixed.shares.items()),
+        macro_f1=score(mixed.test.macro_f1),
+        winner=signed(mixed.against_winner.macro_f1),
+        around_winner=_around(mixed.against_winner.interval),
+        defaults=signed(mixed.against_defaults.macro_f1),
+        around_defaults=_around(mixed.against_defaults.interval),
+        losses=", ".join(f"{score(loss)} {model_name(name)}" for name, loss in mixed.log_loss.items()),
+        chosen=model_name(mixed.chosen),
     )
 
 
@@ -200,24 +276,36 @@ def tuning_verdict(tune: SearchSummary) -> tuple[str, bool]:
         What to say, and whether the winner is better.
     """
     difference, mixed = tune.difference, tune.ensemble
-    name = "the ensemble of its models" if mixed is not None and mixed.chosen == "ensemble" else f"trial {tune.best_trial}"
+    if mixed is not None and mixed.chosen == "ensemble":
+        name = say("the ensemble of its models")
+    else:
+        name = say("trial %(number)s", number=tune.best_trial)
     if difference is None:
-        return f"Whether {name}, which the search picked, is better than the recipe’s defaults was not measured.", False
+        said = "Whether %(name)s, which the search picked, is better than the recipe’s defaults was not measured."
+        return say(said, name=name), False
     low, high = difference.interval
     if difference.verdict in ("same", "defaults"):
         if mixed is not None and mixed.chosen == "defaults":
-            return "The search kept the recipe’s defaults: nothing did better on rows that it had not seen.", False
-        return "The search picked the recipe’s defaults themselves: no other trial did better on validation.", False
+            return say("The search kept the recipe’s defaults: nothing did better on rows that it had not seen."), False
+        said = "The search picked the recipe’s defaults themselves: no other trial did better on validation."
+        return say(said), False
     scores = score(tune.test.macro_f1)
     if tune.defaults is not None:
-        scores += f" against {score(tune.defaults.test.macro_f1)}"
-    around = f"95 % interval {signed(low)} to {signed(high)}"
-    figures = f"test macro-F1 {scores}, a difference of {signed(difference.macro_f1)} ({around})"
+        scores = say("%(score)s against %(other)s", score=scores, other=score(tune.defaults.test.macro_f1))
+    figures = say(
+        "test macro-F1 %(scores)s, a difference of %(difference)s (%(around)s)",
+        scores=scores,
+        difference=signed(difference.macro_f1),
+        around=_around(difference.interval),
+    )
     if low > 0:
-        return f"The search found better: {name} beats the recipe’s defaults beyond noise, {figures}.", True
+        said = "The search found better: %(name)s beats the recipe’s defaults beyond noise, %(figures)s."
+        return say(said, name=name, figures=figures), True
     if high < 0:
-        return f"Keep the recipe’s defaults: {name}, which the search picked, is worse beyond noise, {figures}.", False
-    return (
-        f"The search found nothing that is better than the recipe’s defaults beyond noise: {name} has {figures}; "
-        "that interval includes zero."
-    ), False
+        said = "Keep the recipe’s defaults: %(name)s, which the search picked, is worse beyond noise, %(figures)s."
+        return say(said, name=name, figures=figures), False
+    said = (
+        "The search found nothing that is better than the recipe’s defaults beyond noise: %(name)s has %(figures)s; that "
+        "interval includes zero."
+    )
+    return say(said, name=name, figures=figures), False

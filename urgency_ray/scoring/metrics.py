@@ -58,7 +58,7 @@ def macro_f1_from_confusion(confusion: NDArray[Any], whole: NDArray[Any] | None 
     return np.asarray(_f1_from_confusion(confusion).sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1))
 
 
-def _group_cells(y_true: Classes, predictions: Sequence[Classes], groups: NDArray[Any], num_classes: int) -> Floats:
+def group_cells(y_true: Classes, predictions: Sequence[Classes], groups: NDArray[Any], num_classes: int) -> Floats:
     """Confusion cells of each group, (G, len(predictions) * C * C).
 
     Raises:
@@ -76,7 +76,7 @@ def _group_cells(y_true: Classes, predictions: Sequence[Classes], groups: NDArra
     return np.hstack([counts.reshape(-1, size) for counts in cells]).astype(np.float64)
 
 
-def _resample(cells: Floats, num_resamples: int, seed: int) -> Floats:
+def resample(cells: Floats, num_resamples: int, seed: int) -> Floats:
     """Sums of cells (G, K) over G groups drawn with replacement, (num_resamples, K)."""
     # Groups of equal cells are one outcome of the draw: the same distribution, of only C * C outcomes where a call is one row.
     outcomes, counts = np.unique(cells, axis=0, return_counts=True)
@@ -89,7 +89,7 @@ def _resample(cells: Floats, num_resamples: int, seed: int) -> Floats:
     return np.concatenate(sums)
 
 
-def _interval(figures: Floats) -> Interval:
+def percentile_interval(figures: Floats) -> Interval:
     low, high = np.percentile(figures, [2.5, 97.5]).tolist()
     return low, high
 
@@ -109,12 +109,12 @@ def paired_macro_f1_difference(
     Raises:
         ValueError: no rows, lengths that differ, or a class out of range.
     """
-    cells = _group_cells(y_true, (pred_a, pred_b), groups, num_classes)
-    sums = np.vstack([cells.sum(axis=0), _resample(cells, num_resamples, seed)])
+    cells = group_cells(y_true, (pred_a, pred_b), groups, num_classes)
+    sums = np.vstack([cells.sum(axis=0), resample(cells, num_resamples, seed)])
     confusions = sums.reshape(-1, 2, num_classes, num_classes)
     scores = macro_f1_from_confusion(confusions, confusions[:1])
     differences = scores[:, 0] - scores[:, 1]
-    return float(differences[0]), _interval(differences[1:])
+    return float(differences[0]), percentile_interval(differences[1:])
 
 
 def expected_calibration_error(y_true: Classes, probs: NDArray[np.floating[Any]], num_bins: int = 15) -> float:
@@ -129,7 +129,7 @@ def expected_calibration_error(y_true: Classes, probs: NDArray[np.floating[Any]]
     return float(np.abs(np.bincount(bins, weights=excess)).sum() / len(y_true))
 
 
-def _quadratic_kappas(confusions: NDArray[Any]) -> Floats:
+def quadratic_kappas(confusions: NDArray[Any]) -> Floats:
     """Quadratic kappa (Cohen 1968) of confusion matrices (..., C, C); NaN where truth and predictions are all of one class."""
     classes = np.arange(confusions.shape[-1])
     squares = (classes[:, None] - classes) ** 2
@@ -143,7 +143,7 @@ def _ordinal_figures(confusion: NDArray[np.int64], resampled: Floats) -> dict[st
     """Quadratic kappa, mean distance in classes, what became of the highest class, and rows called too low or too high."""
     classes, num_rows = np.arange(len(confusion)), confusion.sum()
     highest, num_highest = confusion[-1], int(confusion[-1].sum())
-    kappa, kappas = float(_quadratic_kappas(confusion)), _quadratic_kappas(resampled)
+    kappa, kappas = float(quadratic_kappas(confusion)), quadratic_kappas(resampled)
     known = kappas[np.isfinite(kappas)]
     return {
         "quadratic_kappa": kappa if math.isfinite(kappa) else None,
@@ -152,7 +152,7 @@ def _ordinal_figures(confusion: NDArray[np.int64], resampled: Floats) -> dict[st
         "high_called_low": float(highest[0] / num_highest) if num_highest else None,
         "under_triage": float(np.tril(confusion, -1).sum() / num_rows),
         "over_triage": float(np.triu(confusion, 1).sum() / num_rows),
-        "quadratic_kappa_interval": _interval(known) if math.isfinite(kappa) and len(known) else None,
+        "quadratic_kappa_interval": percentile_interval(known) if math.isfinite(kappa) and len(known) else None,
     }
 
 
@@ -218,9 +218,9 @@ def classification_block(
         raise ValueError(f"probs must have shape {(num_rows, num_classes)} but got {probs.shape}")
     if not np.isfinite(probs).all():
         raise ValueError("probs must be finite")
-    cells = _group_cells(y_true, [y_pred], groups, num_classes)
+    cells = group_cells(y_true, [y_pred], groups, num_classes)
     confusion = cells.sum(axis=0).astype(np.int64).reshape(num_classes, num_classes)
-    resampled = _resample(cells, num_resamples, seed).reshape(-1, num_classes, num_classes)
+    resampled = resample(cells, num_resamples, seed).reshape(-1, num_classes, num_classes)
     hits, support = confusion.diagonal(), confusion.sum(axis=1)
     columns = (_ratio(hits, confusion.sum(axis=0)), _ratio(hits, support), _f1_from_confusion(confusion), support)
     rows = zip(labels, *(column.tolist() for column in columns), strict=True)
@@ -230,7 +230,7 @@ def classification_block(
         num_rows=num_rows,
         accuracy=float(hits.sum() / num_rows),
         macro_f1=float(macro_f1_from_confusion(confusion)),
-        macro_f1_interval=_interval(macro_f1_from_confusion(resampled, confusion)),
+        macro_f1_interval=percentile_interval(macro_f1_from_confusion(resampled, confusion)),
         per_class={
             label: ClassFigures(precision=precision, recall=recall, f1=f1, support=count)
             for label, precision, recall, f1, count in rows
@@ -243,7 +243,7 @@ def classification_block(
     )
 
 
-def _num_columns(text: str) -> int:
+def num_columns(text: str) -> int:
     """Columns of a terminal that `text` takes: two for a wide character, such as a Korean syllable."""
     return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
 
@@ -259,9 +259,9 @@ def format_report(block: ClassificationBlock) -> str:
     low, high = block.macro_f1_interval
     rows.append(("accuracy", "", "", f"{block.accuracy:.3f}", str(block.num_rows)))
     rows.append(("macro-F1", "", "", f"{block.macro_f1:.3f}", f"95 % interval {low:.3f} to {high:.3f}"))
-    first = max(_num_columns(row[0]) for row in rows)
+    first = max(num_columns(row[0]) for row in rows)
     lines = (
-        f"{name}{' ' * (first - _num_columns(name))}  {precision:>9}  {recall:>6}  {f1:>5}  {last:>7}"
+        f"{name}{' ' * (first - num_columns(name))}  {precision:>9}  {recall:>6}  {f1:>5}  {last:>7}"
         for name, precision, recall, f1, last in rows
     )
     return "\n".join(lines)
