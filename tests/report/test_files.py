@@ -67,7 +67,11 @@ def test_another_version_s_json_is_one_line_that_names_file_and_field(run: Any, 
 @pytest.mark.parametrize(
     ("name", "row", "said"),
     [
-        ("predictions.parquet", {"split": "test", "urgency": 1, "prob_low": 0.2}, "urgency_pred, prob_mid, prob_high"),
+        (
+            "predictions.parquet",
+            {"split": "test", "urgency": 1, "prob_low": 0.2},
+            "example_id, call_id, urgency_pred, prob_mid, prob_high",
+        ),
         ("tune/trials.parquet", {"number": 0, "state": "completed"}, "val_macro_f1, epochs, seconds"),
         ("tune/history.parquet", {"trial": 0, "epoch": 1}, "best_val_macro_f1"),
     ],

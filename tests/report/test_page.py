@@ -485,7 +485,8 @@ def test_footer_names_run_version_and_newest_input(full_run: Any, tmp_path: Path
 
 
 def test_nothing_private_reaches_the_page(full_run: Any, full_html: Any) -> None:
-    assert CALL_ID not in full_html
+    # Of the calls, only the ids of the costliest errors.
+    assert full_html.count(CALL_ID) == min(30, load(full_run, "metrics.json")["splits"]["test"]["urgency"]["confusion"][2][0])
     assert TRANSCRIPT not in full_html
     assert "somebody" not in full_html
     assert "data.root" not in full_html

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from urgency_ray.report.language import say
 from urgency_ray.report.svg import BLUE, CARD, INK, MUTED, WIDTH, chart, legend
 from urgency_ray.scoring.blocks import ClassificationBlock, NetBenefit
 from urgency_ray.training.history import EpochRow
@@ -41,7 +42,7 @@ def _curves(history: Sequence[EpochRow]) -> Iterator[Curve]:
     for name, rows in by_modality(history).items():
         members = [list(group) for _, group in groupby(rows, key=lambda row: row.member)]
         for number, member in enumerate(members):
-            yield Curve(name, member, None if number else name, is_member=len(members) > 1)
+            yield Curve(name, member, None if number else say(name), is_member=len(members) > 1)
 
 
 @chart(WIDTH, 210)
@@ -54,10 +55,10 @@ def loss_curves(figure: Figure, history: Sequence[EpochRow]) -> str:
         axes.plot(epochs, [row.train_loss for row in rows], color=color, linestyle=(0, (3, 2)), linewidth=1.1, marker=marker)
         width = MEMBER_WIDTH if is_member else None
         axes.plot(epochs, [row.val_loss for row in rows], color=color, label=label, marker=marker, linewidth=width)
-    axes.set(xlabel="epoch", ylabel="loss")
+    axes.set(xlabel=say("epoch"), ylabel=say("loss"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(figure)
-    return "Loss by epoch"
+    return say("Loss by epoch")
 
 
 @chart(WIDTH, 210)
@@ -73,10 +74,10 @@ def macro_f1_curves(figure: Figure, history: Sequence[EpochRow]) -> str:
             axes.plot(epochs[best], scores[best], "o", markersize=7, color=color, markeredgecolor=CARD)
             number = f"{epochs[best]:g}"
             axes.annotate(number, (epochs[best], scores[best]), (0, 6), textcoords="offset points", ha="center", weight="bold")
-    axes.set(xlabel="epoch", ylabel="macro-F1, validation")
+    axes.set(xlabel=say("epoch"), ylabel=say("macro-F1, validation"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(figure)
-    return "Validation macro-F1 by epoch"
+    return say("Validation macro-F1 by epoch")
 
 
 @chart(WIDTH, 145)
@@ -89,20 +90,25 @@ def ablation(figure: Figure, blocks: Mapping[str, ClassificationBlock], ceiling:
         axes.plot([low, high], [row, row], color=MODALITY_COLORS[name], linewidth=3, alpha=0.45, solid_capstyle="round")
         axes.plot(score, row, "o", color=MODALITY_COLORS[name], markersize=8)
         if name in ceiling:
-            label = "best reachable" if row == 0 else None
+            label = say("best reachable") if row == 0 else None
             axes.plot(ceiling[name], row, "|", color=INK, markersize=17, markeredgewidth=1.8, label=label)
         # At the edge, where neither an interval nor a tick can run into it.
         axes.text(1.02, row, f"{score:.3f}", transform=axes.get_yaxis_transform(), va="center", weight="bold")
-    axes.set(xlabel="macro-F1, test", yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
+    axes.set(
+        xlabel=say("macro-F1, test"),
+        yticks=range(len(names)),
+        yticklabels=[say(name) for name in names],
+        ylim=(len(names) - 0.4, -0.6),
+    )
     axes.tick_params(axis="y", labelcolor=INK, length=0)
     axes.grid(False, axis="y")
     axes.margins(x=0.08)
     if ceiling:
         legend(figure)
-    return "Test macro-F1 by modality"
+    return say("Test macro-F1 by modality")
 
 
-def _wilson(right: float, total: int) -> tuple[float, float]:
+def wilson(right: float, total: int) -> tuple[float, float]:
     """95 % interval of a share; holds for small counts and at 0 and 1, where the usual one collapses."""
     z = 1.96
     center, spread = right + z * z / 2, z * math.sqrt(right * (total - right) / total + z * z / 4)
@@ -113,14 +119,14 @@ def _wilson(right: float, total: int) -> tuple[float, float]:
 def net_benefit(figure: Figure, curve: NetBenefit) -> str:
     """The decision curve of the model, between those of flagging every call and none."""
     axes = figure.subplots()
-    axes.plot(curve.thresholds, curve.model, color=MODALITY_COLORS["fused"], label="model")
-    axes.plot(curve.thresholds, curve.flag_all, color=MUTED, linestyle=(0, (3, 2)), linewidth=1.2, label="flag all")
-    axes.axhline(0.0, color=MUTED, linestyle=(0, (1, 1.5)), linewidth=1.2, label="flag none")
+    axes.plot(curve.thresholds, curve.model, color=MODALITY_COLORS["fused"], label=say("model"))
+    axes.plot(curve.thresholds, curve.flag_all, color=MUTED, linestyle=(0, (3, 2)), linewidth=1.2, label=say("flag all"))
+    axes.axhline(0.0, color=MUTED, linestyle=(0, (1, 1.5)), linewidth=1.2, label=say("flag none"))
     # Flagging all falls without bound as the threshold nears 1.
     highest = max(*curve.model, *curve.flag_all, 0.01)
-    axes.set(xlabel="threshold on P(상)", ylabel="net benefit", xlim=(0, 1), ylim=(-0.25 * highest, 1.08 * highest))
+    axes.set(xlabel=say("threshold on P(상)"), ylabel=say("net benefit"), xlim=(0, 1), ylim=(-0.25 * highest, 1.08 * highest))
     legend(figure)
-    return "Net benefit of flagging 상 by threshold"
+    return say("Net benefit of flagging 상 by threshold")
 
 
 @chart(WIDTH, 275)
@@ -139,13 +145,13 @@ def reliability(figure: Figure, confidence: Sequence[float], correct: Sequence[b
         inside = bins == index
         mean, right = float(scores[inside].mean()), int(hits[inside].sum())
         upper.plot(
-            [mean, mean], _wilson(right, int(counts[index])), color=color, alpha=0.45, linewidth=3, solid_capstyle="round"
+            [mean, mean], wilson(right, int(counts[index])), color=color, alpha=0.45, linewidth=3, solid_capstyle="round"
         )
         upper.plot(mean, right / counts[index], "o", color=color, markersize=6)
     lower.bar((np.arange(num_bins) + 0.5) / num_bins, counts, width=0.9 / num_bins, color=color, alpha=0.6)
-    upper.set(ylabel="share right", ylim=(0, 1.02), xlim=(0.3, 1.0))  # of three classes the likeliest has 1/3 or more
-    lower.set(xlabel="confidence of the predicted class", ylabel="rows")
+    upper.set(ylabel=say("share right"), ylim=(0, 1.02), xlim=(0.3, 1.0))  # of three classes the likeliest has 1/3 or more
+    lower.set(xlabel=say("confidence of the predicted class"), ylabel=say("rows"))
     lower.grid(False, axis="x")
     lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     figure.align_ylabels()
-    return "Reliability of the predicted probabilities"
+    return say("Reliability of the predicted probabilities")

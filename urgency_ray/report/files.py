@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -30,7 +31,7 @@ Content = TypeVar("Content")
 TRIAL_COLUMNS = ("number", "state", "val_macro_f1", "epochs", "seconds")
 """What every tune/trials.parquet has; beside them a column for each searched field, and what newer searches note."""
 EPOCH_COLUMNS = ("trial", "epoch", "best_val_macro_f1")
-PREDICTION_COLUMNS = ("split", "urgency", "urgency_pred", *(f"prob_{key}" for key in URGENCY_KEYS))
+PREDICTION_COLUMNS = ("example_id", "call_id", "split", "urgency", "urgency_pred", *(f"prob_{key}" for key in URGENCY_KEYS))
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class RunFiles:
     Attributes:
         there: where the files are that were read.
         config: the run folder's own.
-        predictions: of the labelled test rows: urgency, urgency_pred and the probabilities.
+        predictions: of the labelled test rows: ids, urgency, urgency_pred and the probabilities.
     """
 
     there: list[str]
@@ -60,7 +61,7 @@ class RunFiles:
     extract: ExtractAccounts | None
     history: list[EpochRow] | None
     metrics: Metrics | None
-    predictions: list[Row] | None
+    predictions: pd.DataFrame | None
     search: SearchFiles
 
 
@@ -136,8 +137,8 @@ def read_tree(location: str) -> Tree:
     return tree
 
 
-def _read_rows(location: str, needed: Sequence[str], others: bool = True) -> list[Row]:
-    rows: list[Row] = read_table(location, needed, others).to_pylist()
+def _read_rows(location: str, needed: Sequence[str]) -> list[Row]:
+    rows: list[Row] = read_table(location, needed, others=True).to_pylist()
     return rows
 
 
@@ -152,7 +153,7 @@ def read_table(location: str, needed: Sequence[str], others: bool = False) -> pa
     return pq.read_table(path, filesystem=filesystem, columns=columns, partitioning=None)
 
 
-def _read_predictions(location: str) -> list[Row]:
-    # Only what is drawn is read: an id cannot reach the page.
-    rows = _read_rows(location, PREDICTION_COLUMNS, others=False)
-    return [row for row in rows if row["split"] == "test" and row["urgency"] is not None and row["urgency_pred"] is not None]
+def _read_predictions(location: str) -> pd.DataFrame:
+    # Only what is shown is read: no word can reach the page from here.
+    rows = read_table(location, PREDICTION_COLUMNS).to_pandas()
+    return rows[(rows["split"] == "test") & rows["urgency"].notna() & rows["urgency_pred"].notna()].reset_index(drop=True)

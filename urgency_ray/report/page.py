@@ -1,6 +1,7 @@
 """A run folder as one self-contained page: what was read, how well the classifier does, what the search found.
 
-The page holds counts and figures only: no transcript, no address, no call id. It needs no network and no script.
+The page holds counts and figures, and of the costliest errors the calls' ids; no address, and no word of a transcript unless
+`report.show_text` asks for those of these calls. It needs no network and no script.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from datetime import datetime
 from itertools import groupby
 
 import numpy as np
+import pandas as pd
 
 from urgency_ray import __version__, storage
 from urgency_ray.accounts import ExtractAccounts
 from urgency_ray.config import ENCODER_SECTIONS, Config, ReportConfig, Role, fields_of
 from urgency_ray.report import charts, words
-from urgency_ray.report.files import Row, RunFiles, Tree, View, read_files
-from urgency_ray.report.language import speaking
+from urgency_ray.report.calls import calls_view, coverage_view
+from urgency_ray.report.files import RunFiles, Tree, View, read_files
+from urgency_ray.report.language import say, speaking
 from urgency_ray.report.template import markup, render
 from urgency_ray.report.tuning import tuning_view
 from urgency_ray.run_folder import RunFolder
@@ -42,11 +45,11 @@ def write_report(run_dir: str, config: ReportConfig | None = None) -> str:
     config = config or ReportConfig()
     files, target = read_files(run_dir), RunFolder(run_dir).report
     with speaking(config.language):
-        storage.write_text(target, render("report.html.j2", _view(run_dir, files)))
+        storage.write_text(target, render("report.html.j2", _view(run_dir, files, config)))
     return target
 
 
-def _view(run_dir: str, files: RunFiles) -> View:
+def _view(run_dir: str, files: RunFiles, config: ReportConfig) -> View:
     return {
         # Not as given: "." or a trailing slash would leave no name, and an absolute path is nobody's business.
         "name": posixpath.basename(posixpath.normpath(storage.open_location(run_dir)[1])),
@@ -60,6 +63,8 @@ def _view(run_dir: str, files: RunFiles) -> View:
         **_extract_view(files.extract),
         **_result_view(files.metrics, files.ceiling),
         **_calibration_view(files.predictions),
+        **calls_view(run_dir, files.predictions, _DEFAULTS | _flatten(files.config), config.show_text),
+        **(coverage_view(run_dir) if files.extract is not None else {}),
         **_training_view(files.history),
         **_tune_view(files),
     }
@@ -124,11 +129,11 @@ def _result_view(metrics: Metrics | None, ceiling: Mapping[str, float] | None) -
     return view
 
 
-def _calibration_view(predictions: Sequence[Row] | None) -> View:
-    if not predictions:
+def _calibration_view(predictions: pd.DataFrame | None) -> View:
+    if predictions is None or predictions.empty:
         return {}
-    confidence = [max(row[f"prob_{key}"] for key in URGENCY_KEYS) for row in predictions]
-    correct = [row["urgency"] == row["urgency_pred"] for row in predictions]
+    confidence = predictions[[f"prob_{key}" for key in URGENCY_KEYS]].max(axis=1).tolist()
+    correct = (predictions["urgency"] == predictions["urgency_pred"]).tolist()
     return {
         "num_predictions": len(predictions),
         "mean_confidence": float(np.mean(confidence)),
@@ -141,7 +146,8 @@ def _kinds(history: Sequence[EpochRow]) -> dict[str, list[list[EpochRow]]]:
     """Rows of each model by its name, those of an ensemble's members by their kind."""
     found: dict[str, list[list[EpochRow]]] = {}
     for (modality, member), rows in groupby(history, key=lambda row: (row.modalities, row.member)):
-        name = modality if member is None else f"{modality}, {member.rpartition('-')[0].replace('_', ' ')}"
+        own = say(modality) if modality in charts.MODALITIES else modality
+        name = own if member is None else f"{own}, {member.rpartition('-')[0].replace('_', ' ')}"
         found.setdefault(name, []).append(list(rows))
     return found
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from urgency_ray.report import words
+from urgency_ray.report.language import say
 from urgency_ray.report.svg import BEST_COLOR, BLUE, CARD, GRID, INK, MUTED, PANEL_WIDTH, WIDTH, chart, numbers
 from urgency_ray.report.trial_charts import Trials, scatter_trials
 
@@ -60,7 +61,7 @@ def trial_slice(figure: Figure, trials: Trials, field: str, best: int, logarithm
     scatter_trials(axes, xs, trials, best, 3.2)
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.set_xlabel(field, color=INK)
-    return f"Validation macro-F1 by {field}"
+    return say("Validation macro-F1 by %(field)s", field=field)
 
 
 @chart(WIDTH, 40)
@@ -72,11 +73,11 @@ def importances(figure: Figure, shares: Mapping[str, float]) -> str:
     axes.barh(names, [100 * shares[name] for name in names], color=BLUE, height=0.62)
     for row, name in enumerate(names):
         axes.annotate(f"{100 * shares[name]:.0f} %", (100 * shares[name], row), (4, 0), textcoords="offset points", va="center")
-    axes.set(xlabel="% of the variance")
+    axes.set(xlabel=say("%% of the variance"))
     axes.margins(x=0.14)
     axes.tick_params(axis="y", labelcolor=INK, length=0)
     axes.grid(False, axis="y")
-    return "Importance of each searched field"
+    return say("Importance of each searched field")
 
 
 def _color_scale(trials: Trials) -> Normalize:
@@ -92,7 +93,7 @@ def _color_strip(axes: Axes, scale: Normalize) -> None:
     edges = np.linspace(scale.vmin, scale.vmax, 49)
     step = edges[1] - edges[0]
     axes.bar(edges[:-1], 1, width=1.1 * step, align="edge", color=SCORES(np.linspace(0, 1, 48)))
-    axes.set(ylim=(0, 1), xlim=(edges[0], edges[-1] + 0.1 * step), xlabel="macro-F1, validation", yticks=[])
+    axes.set(ylim=(0, 1), xlim=(edges[0], edges[-1] + 0.1 * step), xlabel=say("macro-F1, validation"), yticks=[])
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.grid(False)
     axes.spines[:].set_visible(False)
@@ -124,7 +125,7 @@ def parallel(figure: Figure, trials: Trials, fields: Sequence[str], best: int, l
     for row, field in enumerate(rows):
         known, low, high = _positions([trial[field] for trial in trials], field in logarithmic)
         places.append(known)
-        name = "macro-F1, validation" if field == "val_macro_f1" else field
+        name = say("macro-F1, validation") if field == "val_macro_f1" else field
         axes.axhline(row, color=MUTED, linewidth=0.8, zorder=3)
         plate = {"facecolor": CARD, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}  # the lines pass behind the words
         style: dict[str, Any] = {"va": "bottom", "zorder": 4, "textcoords": "offset points", "bbox": plate}
@@ -139,7 +140,7 @@ def parallel(figure: Figure, trials: Trials, fields: Sequence[str], best: int, l
     axes.set(xlim=(-0.01, 1.01), ylim=(len(rows) - 0.9, -0.45))
     axes.axis("off")
     _color_strip(strip, scale)
-    return "Parallel coordinates of the trials"
+    return say("Parallel coordinates of the trials")
 
 
 CORNERS = np.array([(0.0, 0.0), (1.0, 0.0), (0.5, math.sqrt(3) / 2)])
@@ -170,16 +171,18 @@ def simplex(figure: Figure, trials: Trials, fields: Sequence[str], own: Sequence
         x, y = np.array([trial[field] for field in fields]) @ CORNERS
         color = SCORES(scale(trial["val_macro_f1"]))
         if trial["number"] == best:
-            axes.plot(x, y, "D", color=BEST_COLOR, markersize=9, markeredgecolor=INK, markeredgewidth=1.2, label="picked")
+            axes.plot(x, y, "D", color=BEST_COLOR, markersize=9, markeredgecolor=INK, markeredgewidth=1.2, label=say("picked"))
         else:
             axes.plot(
                 x, y, "o", color=color, markersize=6.5, markerfacecolor=color if trial["state"] == "completed" else "none"
             )
     if len(own):
-        axes.plot(*(np.asarray(own) @ CORNERS), "P", color=INK, markersize=8, markerfacecolor="none", label="the config's own")
+        axes.plot(
+            *(np.asarray(own) @ CORNERS), "P", color=INK, markersize=8, markerfacecolor="none", label=say("the config’s own")
+        )
     axes.set(aspect="equal", xlim=(-0.06, 1.06), ylim=(-0.1, 0.95))
     axes.axis("off")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper left", handletextpad=0.4, borderpad=0)
     _color_strip(strip, scale)
-    return "Macro-F1 by mixture of " + ", ".join(fields)
+    return say("Macro-F1 by mixture of %(fields)s", fields=", ".join(fields))

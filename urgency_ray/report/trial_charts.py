@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
+from urgency_ray.report.language import say
 from urgency_ray.report.svg import BEST_COLOR, BLUE, INK, MUTED, WIDTH, chart, legend, numbers
 
 Trials = Sequence[Mapping[str, Any]]
@@ -23,7 +24,7 @@ def scatter_trials(axes: Axes, xs: Sequence[float], trials: Trials, best: int, s
     """A dot a trial: completed ones filled, stopped ones hollow, the winner a diamond on top."""
     points = list(zip(xs, numbers(trials, "val_macro_f1"), trials, strict=True))
     color = BLUE
-    for state, face, label in (("completed", color, "completed"), ("stopped", "none", "stopped")):
+    for state, face, label in (("completed", color, say("completed")), ("stopped", "none", say("stopped"))):
         chosen = [(x, y) for x, y, trial in points if trial["state"] == state and trial["number"] != best]
         if chosen:
             axes.plot(
@@ -31,7 +32,7 @@ def scatter_trials(axes: Axes, xs: Sequence[float], trials: Trials, best: int, s
             )
     for x, y, trial in points:
         if trial["number"] == best:
-            axes.plot(x, y, "D", markersize=size + 1.5, color=BEST_COLOR, label="picked", zorder=3)
+            axes.plot(x, y, "D", markersize=size + 1.5, color=BEST_COLOR, label=say("picked"), zorder=3)
 
 
 @chart(WIDTH, 225)
@@ -41,17 +42,16 @@ def trial_history(figure: Figure, trials: Trials, best: int) -> str:
     scored = [trial for trial in trials if trial["state"] != "failed"]
     order = numbers(scored, "number")
     record = np.fmax.accumulate(numbers(scored, "val_macro_f1"))  # passes over trials without a score
-    axes.plot(order, record, color=MUTED, linewidth=1.2, drawstyle="steps-post", label="best so far")
+    axes.plot(order, record, color=MUTED, linewidth=1.2, drawstyle="steps-post", label=say("best so far"))
     scatter_trials(axes, order, scored, best, 5)
     failed = [trial["number"] for trial in trials if trial["state"] == "failed"]
     if failed:
-        axes.plot(
-            failed, [0.03] * len(failed), "x", color=INK, transform=axes.get_xaxis_transform(), label="failed", markersize=5
-        )
-    axes.set(xlabel="trial", ylabel="macro-F1, validation")
+        height, axis = [0.03] * len(failed), axes.get_xaxis_transform()
+        axes.plot(failed, height, "x", color=INK, transform=axis, label=say("failed"), markersize=5)
+    axes.set(xlabel=say("trial"), ylabel=say("macro-F1, validation"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(figure)
-    return "Validation macro-F1 by trial"
+    return say("Validation macro-F1 by trial")
 
 
 @chart(WIDTH, 225)
@@ -65,24 +65,24 @@ def elapsed(figure: Figure, trials: Trials, best: int, starts: Sequence[float]) 
     """
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     ends = np.add(starts, np.nan_to_num(numbers(trials, "seconds")))
-    unit, name = (60.0, "minutes") if max(ends) >= 180 else (1.0, "seconds")
+    unit, name = (60.0, say("minutes of search")) if max(ends) >= 180 else (1.0, say("seconds of search"))
     scored = sorted(
         ((end / unit, trial) for end, trial in zip(ends, trials, strict=True) if trial["state"] != "failed"),
         key=lambda pair: pair[0],
     )
     times, rows = [time for time, _ in scored], [trial for _, trial in scored]
     record = np.fmax.accumulate(numbers(rows, "val_macro_f1"))
-    upper.plot(times, record, color=MUTED, linewidth=1.2, drawstyle="steps-post", label="best so far")
+    upper.plot(times, record, color=MUTED, linewidth=1.2, drawstyle="steps-post", label=say("best so far"))
     scatter_trials(upper, times, rows, best, 5)
     edges = np.linspace(0, max(ends), NUM_SPANS + 1)
     overlaps = [np.clip(np.minimum(ends, end) - np.maximum(starts, start), 0, None).sum() for start, end in pairwise(edges)]
     lower.stairs(np.divide(overlaps, edges[1]), edges / unit, fill=True, color=BLUE, alpha=0.45, linewidth=0)
-    upper.set(ylabel="macro-F1, val.")
-    lower.set(xlabel=f"{name} of search", ylabel="running", ylim=(0, None))
+    upper.set(ylabel=say("macro-F1, val."))
+    lower.set(xlabel=name, ylabel=say("running"), ylim=(0, None))
     lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     figure.align_ylabels()
     legend(figure)
-    return "Best validation macro-F1 by time"
+    return say("Best validation macro-F1 by time")
 
 
 @chart(WIDTH, 240)
@@ -113,7 +113,7 @@ def rungs(figure: Figure, history: Mapping[int, Trials], trials: Trials, best: i
             color=color,
             markersize=6 if picked else 3.6,
             markerfacecolor="none" if stopped and not picked else color,
-            label="picked" if picked else trial["state"],
+            label=say("picked" if picked else trial["state"]),
         )
     if len(marks) > 1 and max(marks) > 8 * min(marks):
         axes.set_xscale("log")
@@ -125,7 +125,7 @@ def rungs(figure: Figure, history: Mapping[int, Trials], trials: Trials, best: i
     for epoch, reached in marks.items():
         axes.axvline(epoch, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
         axes.text(epoch, 1.01, f"{reached}", transform=axes.get_xaxis_transform(), ha="center", va="bottom", weight="bold")
-    axes.set(xlabel="epoch", ylabel="best macro-F1 so far, validation")
+    axes.set(xlabel=say("epoch"), ylabel=say("best macro-F1 so far, validation"))
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # one of each
     figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=3, borderpad=0)
-    return "Best validation macro-F1 by epoch of every trial"
+    return say("Best validation macro-F1 by epoch of every trial")

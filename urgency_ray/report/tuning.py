@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from urgency_ray.report import space_charts, trial_charts, words
 from urgency_ray.report.files import Row, SearchFiles, Tree, View
+from urgency_ray.report.language import say
 from urgency_ray.report.template import markup
 from urgency_ray.scoring.blocks import SearchSummary
 
@@ -42,7 +43,7 @@ def tuning_view(files: SearchFiles, own: Mapping[str, Any], best: Mapping[str, A
         several = own["tune.folds"] is not None or own["tune.repeats"] > 1
         view = {"tune": metrics, "tuning_verdict": verdict, "found_better": better}
         view["search_ensemble"] = words.search_ensemble(metrics)
-        view["several"] = ", the mean over its folds or repeats" if several else ""
+        view["several"] = say(", the mean over its folds or repeats") if several else ""
     trials = [{name: _known(value) for name, value in trial.items()} for trial in trials]
     if any(trial["state"] != "failed" and trial["val_macro_f1"] is not None for trial in trials):
         view |= _trials_view(trials, metrics, files.history or [], own)

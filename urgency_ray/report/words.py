@@ -125,8 +125,22 @@ def two(value: Any) -> str:
 
 def interval(block: ClassificationBlock) -> str:
     """The macro-F1's interval of a metrics block."""
-    low, high = block.macro_f1_interval
-    return say("%(low)s to %(high)s", low=score(low), high=score(high))
+    return span(block.macro_f1_interval)
+
+
+def span(ends: tuple[float, float]) -> str:
+    """An interval of scores."""
+    return say("%(low)s to %(high)s", low=score(ends[0]), high=score(ends[1]))
+
+
+def share_span(ends: tuple[float, float]) -> str:
+    """An interval of shares."""
+    return say("%(low)s to %(high)s", low=share(ends[0]), high=share(ends[1]))
+
+
+def signed_span(ends: tuple[float, float]) -> str:
+    """An interval of differences."""
+    return say("%(low)s to %(high)s", low=signed(ends[0]), high=signed(ends[1]))
 
 
 def _around(interval: tuple[float, float]) -> str:
@@ -154,19 +168,6 @@ def value(setting: Any, spec: str = ".12g") -> str:
         is_path = setting.startswith(("/", "~", ".")) or "://" in setting
         return posixpath.basename(setting.rstrip("/")) if is_path else setting
     return json.dumps(setting, ensure_ascii=False)
-
-
-FILTERS: dict[str, Callable[..., str]] = {
-    "score": score,
-    "two": two,
-    "share": share,
-    "count": count,
-    "interval": interval,
-    "duration": duration,
-    "signed": signed,
-    "value": value,
-}
-"""For the template."""
 
 
 def fusion_verdict(blocks: Mapping[str, ClassificationBlock]) -> str | None:
@@ -309,3 +310,20 @@ def tuning_verdict(tune: SearchSummary) -> tuple[str, bool]:
         "interval includes zero."
     )
     return say(said, name=name, figures=figures), False
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "score": score,
+    "two": two,
+    "share": share,
+    "count": count,
+    "interval": interval,
+    "span": span,
+    "share_span": share_span,
+    "signed_span": signed_span,
+    "baseline": baseline,
+    "duration": duration,
+    "signed": signed,
+    "value": value,
+}
+"""For the templates."""
