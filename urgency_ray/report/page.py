@@ -57,7 +57,7 @@ def _view(run_dir: str, files: RunFiles, config: ReportConfig) -> View:
         "version": __version__,
         "labels": URGENCY_LABELS,
         "measures": words.measures(),
-        "explanations": words.EXPLANATIONS,
+        "explanations": words.explanations(),
         "leak": _is_leak(files),
         **_settings_view(files.config),
         **_extract_view(files.extract),

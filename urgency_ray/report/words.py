@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from urgency_ray.errors import Reason
-from urgency_ray.report.language import say
+from urgency_ray.report.korean import REASONS
+from urgency_ray.report.language import say, spoken
 from urgency_ray.scoring.blocks import AgainstBaseline, ClassificationBlock, SearchSummary
 from urgency_ray.scoring.paired import PairedFigure
 
@@ -41,6 +42,12 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.INVALID_SPAN: "The utterance has no times, ends before it starts, or lies outside the recording.",
 }
 """What a reader is told about each reason."""
+
+
+def explanations() -> Mapping[Reason, str]:
+    """What a reader is told about each reason, in the language of the page."""
+    return REASONS if spoken() == "ko" else EXPLANATIONS
+
 
 SELECTED_BY = {
     "urgency_macro_f1": "validation macro-F1",
@@ -194,11 +201,15 @@ def fusion_verdict(blocks: Mapping[str, ClassificationBlock]) -> str | None:
             figures=figures,
             rows=count(fused.num_rows),
         )
+    figure = {"best": say(best), "figures": figures}
     if fused.macro_f1 > single.macro_f1:
-        said = "Fusing both is better than %(best)s, the better single modality; the intervals do not overlap: %(figures)s."
-    else:
-        said = "Fusing both is worse than %(best)s, the better single modality; the intervals do not overlap: %(figures)s."
-    return say(said, best=say(best), figures=figures)
+        return say(
+            "Fusing both is better than %(best)s, the better single modality; the intervals do not overlap: %(figures)s.",
+            **figure,
+        )
+    return say(
+        "Fusing both is worse than %(best)s, the better single modality; the intervals do not overlap: %(figures)s.", **figure
+    )
 
 
 BASELINES = {
@@ -214,6 +225,13 @@ def baseline(name: str) -> str:
     return say(BASELINES[name]) if name in BASELINES else name
 
 
+AGAINST_BASELINE = {
+    "no_better": "No better beyond noise than the best baseline, %(name)s: %(figures)s.",
+    "better": "Better beyond noise than the best baseline, %(name)s: %(figures)s.",
+    "worse": "Worse beyond noise than the best baseline, %(name)s: %(figures)s.",
+}
+
+
 def baseline_verdict(against: AgainstBaseline) -> str:
     """Whether the model beats the best baseline, as far as the test rows can tell."""
     figures = say(
@@ -221,12 +239,14 @@ def baseline_verdict(against: AgainstBaseline) -> str:
         difference=signed(against.macro_f1),
         around=_around(against.interval),
     )
-    said = {
-        "no_better": "No better beyond noise than the best baseline, %(name)s: %(figures)s.",
-        "better": "Better beyond noise than the best baseline, %(name)s: %(figures)s.",
-        "worse": "Worse beyond noise than the best baseline, %(name)s: %(figures)s.",
-    }
-    return say(said[against.verdict], name=say(against.baseline.replace("_", " ")), figures=figures)
+    return say(AGAINST_BASELINE[against.verdict], name=baseline(against.baseline), figures=figures)
+
+
+COMPARED = {
+    "no_better": "%(name)s is no better beyond noise than %(first)s: %(figures)s.",
+    "better": "%(name)s is better beyond noise than %(first)s: %(figures)s.",
+    "worse": "%(name)s is worse beyond noise than %(first)s: %(figures)s.",
+}
 
 
 def comparison_verdict(name: str, first: str, macro_f1: PairedFigure) -> str:
@@ -234,12 +254,7 @@ def comparison_verdict(name: str, first: str, macro_f1: PairedFigure) -> str:
     figures = say(
         "%(difference)s macro-F1, %(around)s", difference=signed(macro_f1.difference), around=_around(macro_f1.interval)
     )
-    said = {
-        "no_better": "%(name)s is no better beyond noise than %(first)s: %(figures)s.",
-        "better": "%(name)s is better beyond noise than %(first)s: %(figures)s.",
-        "worse": "%(name)s is worse beyond noise than %(first)s: %(figures)s.",
-    }
-    return say(said[macro_f1.verdict], name=name, first=first, figures=figures)
+    return say(COMPARED[macro_f1.verdict], name=name, first=first, figures=figures)
 
 
 def model_name(name: str) -> str:
@@ -282,14 +297,14 @@ def tuning_verdict(tune: SearchSummary) -> tuple[str, bool]:
     else:
         name = say("trial %(number)s", number=tune.best_trial)
     if difference is None:
-        said = "Whether %(name)s, which the search picked, is better than the recipe’s defaults was not measured."
-        return say(said, name=name), False
+        return say(
+            "Whether %(name)s, which the search picked, is better than the recipe’s defaults was not measured.", name=name
+        ), False
     low, high = difference.interval
     if difference.verdict in ("same", "defaults"):
         if mixed is not None and mixed.chosen == "defaults":
             return say("The search kept the recipe’s defaults: nothing did better on rows that it had not seen."), False
-        said = "The search picked the recipe’s defaults themselves: no other trial did better on validation."
-        return say(said), False
+        return say("The search picked the recipe’s defaults themselves: no other trial did better on validation."), False
     scores = score(tune.test.macro_f1)
     if tune.defaults is not None:
         scores = say("%(score)s against %(other)s", score=scores, other=score(tune.defaults.test.macro_f1))
@@ -300,16 +315,25 @@ def tuning_verdict(tune: SearchSummary) -> tuple[str, bool]:
         around=_around(difference.interval),
     )
     if low > 0:
-        said = "The search found better: %(name)s beats the recipe’s defaults beyond noise, %(figures)s."
-        return say(said, name=name, figures=figures), True
+        return say(
+            "The search found better: %(name)s beats the recipe’s defaults beyond noise, %(figures)s.",
+            name=name,
+            figures=figures,
+        ), True
     if high < 0:
-        said = "Keep the recipe’s defaults: %(name)s, which the search picked, is worse beyond noise, %(figures)s."
-        return say(said, name=name, figures=figures), False
-    said = (
-        "The search found nothing that is better than the recipe’s defaults beyond noise: %(name)s has %(figures)s; that "
-        "interval includes zero."
-    )
-    return say(said, name=name, figures=figures), False
+        return say(
+            "Keep the recipe’s defaults: %(name)s, which the search picked, is worse beyond noise, %(figures)s.",
+            name=name,
+            figures=figures,
+        ), False
+    return say(
+        (
+            "The search found nothing that is better than the recipe’s defaults beyond noise: %(name)s has %(figures)s; that "
+            "interval includes zero."
+        ),
+        name=name,
+        figures=figures,
+    ), False
 
 
 FILTERS: dict[str, Callable[..., str]] = {
