@@ -48,7 +48,7 @@ def said_in_code() -> Iterator[str]:
         for call in calls:
             if isinstance(call.func, ast.Name) and call.func.id == "say":
                 texts = [call.args[0].body, call.args[0].orelse] if isinstance(call.args[0], ast.IfExp) else [call.args[0]]
-                yield from (text.value for text in texts if isinstance(text, ast.Constant))
+                yield from (str(text.value) for text in texts if isinstance(text, ast.Constant))
 
 
 SAID = sorted({*said_in_templates(), *said_in_code(), *LOOKED_UP_BY_VARIABLE})
