@@ -146,11 +146,11 @@ def test_a_slice_beside_the_rest_is_that_of_a_loop_over_resampled_groups() -> No
     assert (found.num_rows, found.num_high) == (120, (truth[inside] == 2).sum())
     assert found.recall_high == pytest.approx((called[inside & (truth == 2)] == 2).mean())
     drawn = []
-    for _ in range(600):
+    for _ in range(250):
         rows = np.concatenate([np.flatnonzero(groups == group) for group in rng.integers(0, 80, 80)])
         scores = [f1_score(truth[part], called[part], average="macro") for part in (rows[inside[rows]], rows[~inside[rows]])]
         drawn.append(scores[0] - scores[1])
-    assert found.difference_interval == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.03)
+    assert found.difference_interval == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.05)
     assert slice_figures(truth, called, groups, groups < 29, num_resamples=100, seed=0) is None
 
 

@@ -203,8 +203,6 @@ class Config(Section):
     tune: TuneConfig = TuneConfig()
     ray: RayConfig = RayConfig()
     track: TrackConfig = TrackConfig()
-
-
     report: ReportConfig = ReportConfig()
     synthesize: SynthesizeConfig = SynthesizeConfig()
 
