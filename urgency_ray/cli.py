@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from urgency_ray import __version__, cluster, secret, storage
+from urgency_ray import __version__, cluster, guidance, secret, storage
 from urgency_ray.config import Config, describe, iter_fields, load_config, read_field
 from urgency_ray.errors import RequestError, UnreachableError, WorkError
 from urgency_ray.run_folder import RunFolder
@@ -175,6 +175,7 @@ OPTIONS = {
 LOCATIONS = ("run_dir", "runs", "model", "output", "metadata", "embeddings")
 WHERE_CALLS_LIE = ("data.root", "data.manifest", "data.manifest_columns")
 
+# In the order of the work.
 COMMANDS = {
     "demo": Command("synthesize a corpus, then extract, train, tune and report on it", ("run_dir",), _demo),
     "synthesize": Command("write a synthetic corpus in AI-Hub's layout to --data.root", (), _synthesize),
@@ -185,17 +186,17 @@ COMMANDS = {
         ("cpus", "gpus"),
     ),
     "extract": Command("turn calls, below --data.root or of --data.manifest, into embeddings", ("run_dir",), _extract),
+    "import": Command("make a run folder of published embeddings", ("metadata", "embeddings", "run_dir"), _import),
     "train": Command("train a classifier on a run folder's embeddings and score it", ("run_dir",), _train),
     "tune": Command("search for the best validation macro-F1 and score the winner", ("run_dir",), _tune, switches=("resume",)),
     "evaluate": Command(
         "print the classification report of a run folder's model", ("run_dir",), _evaluate, ("recall_of_high", "confidence")
     ),
+    "report": Command("write a run folder's report.html", ("run_dir",), _report),
+    "compare": Command("lay runs side by side on their common test calls", (), _compare, ("output",), runs=True),
     "predict": Command(
         "classify calls, below --data.root or of --data.manifest, with a saved model", ("model", "output"), _predict
     ),
-    "report": Command("write a run folder's report.html", ("run_dir",), _report),
-    "compare": Command("lay runs side by side on their common test calls", (), _compare, ("output",), runs=True),
-    "import": Command("make a run folder of published embeddings", ("metadata", "embeddings", "run_dir"), _import),
     "export": Command("write embeddings as the published systems do", ("run_dir", "metadata", "embeddings"), _export),
 }
 
@@ -216,7 +217,13 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; every config field is an option with its doc, what it takes and its default."""
-    parser = _Parser(prog="urgency-ray", description="Urgency of Korean 119 emergency calls, with Ray.", allow_abbrev=False)
+    parser = _Parser(
+        prog="urgency-ray",
+        description="Urgency of Korean 119 emergency calls, with Ray.",
+        epilog=guidance.format_examples(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=f"urgency-ray {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
@@ -322,8 +329,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code and prints one line for an error that the user can mend."""
     _set_up_terminal()
     places: list[str] = []
+    arguments, options = sys.argv[1:] if arguments is None else arguments, argparse.Namespace(command=None)
     try:
-        arguments = sys.argv[1:] if arguments is None else arguments
         _refuse_unknown_command(arguments)
         options, unknown = build_parser().parse_known_args(arguments)
         if unknown:
@@ -340,8 +347,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What the command imports includes Ray Train, which reads some of it then.
         cluster.set_environment()
         COMMANDS[options.command].run(config, options)
+        _say_what_is_next(options, config)
     except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
+        behind = list(arguments)[1:] if list(arguments)[:1] == [options.command] else []
+        said = guidance.describe_interrupted(options.command or "", behind)
+        print(f"error: {storage.readable(secret.blot(said))}", file=sys.stderr)
         return 1
     except Exception as error:
         # What a user can mend is one line, also when it happened in a worker; anything else is a bug and keeps its traceback.
@@ -354,6 +364,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {storage.readable(secret.blot(_describe(known, places)))}", file=sys.stderr)
         return 2 if isinstance(known, RequestError) else 1
     return 0
+
+
+def _say_what_is_next(options: argparse.Namespace, config: Config) -> None:
+    given = guidance.Given(getattr(options, "run_dir", None), config.data.root, options.config)
+    if (made := guidance.describe_made(options.command, given)) is not None:
+        log.info("made: %s", made)
+    if (following := guidance.describe_next(options.command, given)) is not None:
+        log.info("next: %s", following)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
