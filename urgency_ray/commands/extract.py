@@ -17,7 +17,8 @@ from urgency_ray.calls.sample import sample_transcripts
 from urgency_ray.config import Config
 from urgency_ray.embedding import ledger, recovery
 from urgency_ray.embedding.compaction import compact
-from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, digest_planned, embed_calls
+from urgency_ray.embedding.pipeline import digest_planned, embed_calls
+from urgency_ray.embedding.progress import Progress
 from urgency_ray.embedding.transform import make_fingerprint, open_arithmetic, pin_arithmetic, pin_revisions, places_read
 from urgency_ray.encoders.load import is_built_in
 from urgency_ray.encoders.probe import check_vocabulary, probe_encoders
@@ -163,7 +164,7 @@ def _check_encoders(config: Config, manifest: pa.Table, *, is_checked: bool) -> 
 
 
 def _embed(config: Config, embeddings: str, manifest: pa.Table, fingerprint: Fingerprint) -> None:
-    with cluster.Relay(Progress(len(manifest), "extract"), PROGRESS_SEC) as send:
+    with Progress(len(manifest), "extract") as progress, cluster.Relay(progress, progress.every_sec) as send:
         rows = embed_calls(manifest, config, fingerprint, send)
         filesystem, path = storage.open_location(embeddings)
         rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})

@@ -17,8 +17,9 @@ from ray.data import ActorPoolStrategy, Dataset
 from urgency_ray import cluster, lease, storage
 from urgency_ray.calls.plan import describe_plan, plan_calls
 from urgency_ray.config import Config
-from urgency_ray.embedding.pipeline import PROGRESS_SEC, Progress, embed_calls
+from urgency_ray.embedding.pipeline import embed_calls
 from urgency_ray.embedding.placement import ACTOR_CPUS
+from urgency_ray.embedding.progress import Progress
 from urgency_ray.embedding.transform import make_fingerprint, places_read
 from urgency_ray.errors import WorkError
 from urgency_ray.examples.tokens import describe_cut
@@ -89,7 +90,11 @@ def _classify(
     unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], kept.call_ids)))
     if len(kept.call_ids):
         log.info("%d of %d calls are embedded already: going on with the rest", len(kept.call_ids), len(manifest))
-    with cluster.Relay(Progress(len(unfinished), "predict"), PROGRESS_SEC) as send, cluster.Relay(cut.extend, 1.0) as send_cut:
+    with (
+        Progress(len(unfinished), "predict") as progress,
+        cluster.Relay(progress, progress.every_sec) as send,
+        cluster.Relay(cut.extend, 1.0) as send_cut,
+    ):
         rows = _embed(config, unfinished, kept, send) if len(unfinished) else None
         if model.takes_calls:
             # The utterances of a call can be spread over blocks; they meet here, where one that was lost cannot go unseen.

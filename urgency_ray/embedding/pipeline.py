@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,18 +27,15 @@ from urgency_ray.cluster import Node
 from urgency_ray.config import Config
 from urgency_ray.embedding.changes import digest_calls
 from urgency_ray.embedding.placement import Placement, follow_nodes
-from urgency_ray.embedding.rows import Passed
 from urgency_ray.embedding.stages import EncodeAudio, EncodeText, decode_calls
 from urgency_ray.embedding.transcription import Transcribe
 from urgency_ray.embedding.transform import encoders_on_gpus
 from urgency_ray.encoders.load import is_built_in
 from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Fingerprint
-from urgency_ray.telemetry import CallCounters, Stage
 
 log = logging.getLogger(__name__)
 
-PROGRESS_SEC = 5.0
 SMALL_NODE_CPUS = 8
 GPU_THREADS = 4
 BLOCKS_PER_ENCODER = 4
@@ -235,32 +231,3 @@ class Blocks(Sequence[pa.Table]):
         start = index * self.size
         # Not a slice, which may be sent with all that it is a view of.
         return self.manifest.take(pa.array(range(start, min(start + self.size, len(self.manifest)))))
-
-
-class Progress:
-    """Logs calls done, rate and time left, and counts calls for Prometheus, from what the text encoders send of each batch."""
-
-    def __init__(self, num_calls: int, stage: Stage) -> None:
-        self.num_calls = num_calls
-        self.counters = CallCounters(stage)
-        self.calls = 0.0
-        self.audio_sec = 0.0
-        self.started = time.monotonic()
-
-    def __call__(self, batches: list[Passed]) -> None:
-        """Count some batches and log one line."""
-        # Batches that were under way on a node when it was lost come twice.
-        self.calls = min(self.num_calls, self.calls + sum(batch.calls for batch in batches))
-        self.audio_sec += sum(batch.audio_sec for batch in batches)
-        for batch in batches:
-            self.counters.add(batch.calls, batch.rejected, batch.audio_sec)
-        elapsed = time.monotonic() - self.started
-        left = elapsed * (self.num_calls - self.calls) / self.calls
-        rate = f"{self.calls / elapsed:,.1f} calls/s, {self.audio_sec / elapsed:,.0f}x real time, {_duration(left)} left"
-        log.info("encoded %s of %s calls, %s", f"{self.calls:,.0f}", f"{self.num_calls:,}", rate)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
