@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TRACKERS = ("mlflow", "wandb")
+EXTRAS = ("completion", "mlflow", "wandb")
 
 
 def normalise(name: str) -> str:
@@ -17,10 +17,10 @@ def normalise(name: str) -> str:
 
 
 def declared() -> set[str]:
-    """What an installation has, and what its extras for tracking bring, which are imported where they are asked for."""
+    """What an installation has, and what its extras bring, which are imported where they are asked for."""
     with (ROOT / "pyproject.toml").open("rb") as stream:
         project = tomllib.load(stream)["project"]
-    requirements = [*project["dependencies"], *(line for name in TRACKERS for line in project["optional-dependencies"][name])]
+    requirements = [*project["dependencies"], *(line for name in EXTRAS for line in project["optional-dependencies"][name])]
     return {normalise(re.split(r"[^\w.-]", requirement)[0]) for requirement in requirements}
 
 

@@ -1,7 +1,10 @@
 """What a command says of what it made, what comes next and how to go on can be typed as it stands."""
 
 import dataclasses
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +93,19 @@ def test_an_interrupted_command_says_how_to_go_on(
     assert capsys.readouterr().err == f"error: {said}\n"
     if "urgency-ray" in said:
         check_typed(said[said.index("urgency-ray") :])
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("urgency-ray comp", ["compare "]),
+        ("urgency-ray train --train.early", ["--train.early_stop_epochs "]),
+    ],
+)
+def test_a_shell_completes_commands_and_fields(typed: str, offered: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete", reason="argcomplete is not installed (pip install urgency-ray[completion])")
+    asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "offered"), "_ARGCOMPLETE_SUPPRESS_SPACE": "0"}
+    asked |= {"COMP_LINE": typed, "COMP_POINT": str(len(typed)), "COMP_TYPE": "9", "IFS": "\n"}
+    code = "from urgency_ray.cli import run; run()"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | asked, check=True, cwd=tmp_path, timeout=60)
+    assert (tmp_path / "offered").read_text(encoding="utf-8").splitlines() == offered

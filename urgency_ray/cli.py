@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`urgency-ray <command>`: the one entry point of laptop, jobs/ and demo.
 
 Exit codes: 0 done, 1 the work failed, 2 the request was wrong.
@@ -10,6 +11,7 @@ import contextlib
 import difflib
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -424,8 +426,18 @@ def _unknown_option(option: str) -> str:
     return f"{name}: no such option" + (f"; did you mean {near[0]}?" if near else "; --help lists them")
 
 
+def _complete() -> None:
+    """Answer a shell that completes a command line, where it asks and argcomplete is installed: that ends the process."""
+    if "_ARGCOMPLETE" in os.environ:
+        with contextlib.suppress(ImportError):
+            import argcomplete
+
+            argcomplete.autocomplete(build_parser())
+
+
 def run() -> NoReturn:
     """Entry point of the `urgency-ray` script."""
+    _complete()
     sys.exit(main())
 
 
