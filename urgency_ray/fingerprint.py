@@ -20,8 +20,8 @@ from urgency_ray.schema import METADATA_KEY
 Fields = dict[str, Any]
 """A section's fields by name, with the plain values of YAML and JSON."""
 
-_SINCE_0_2_0 = ("channel", "min_call_sec", "pcm_rate_hz", "require_text")
-"""Fields of the data section that are left out at their default: what older versions made, they made so."""
+_SINCE_0_2_0: Fields = {"channel": "mean", "min_call_sec": 0.1, "pcm_rate_hz": None, "require_text": True, "text_rules": 1}
+"""Fields of the data section that are left out where they are so: what older versions made, they made so."""
 _OF_ENCODERS_SINCE_0_2_0: Fields = {"layers": "last"}
 """Likewise of the encoder sections, with their defaults."""
 
@@ -54,8 +54,7 @@ class Fingerprint(BaseModel):
         """That of the embeddings that `config` makes with the `weights` of each of its `making_sections`."""
         sections = deciding_fields(config)
         encoders = {name: encoder_fields(sections[name], weights[name]) for name in config.making_sections}
-        usual = _newer_fields()
-        data = {key: value for key, value in sections["data"].items() if key not in usual or value != usual[key]}
+        data = {key: value for key, value in sections["data"].items() if key not in _SINCE_0_2_0 or value != _SINCE_0_2_0[key]}
         return cls(**data, **encoders, code_version=code_version)
 
     @classmethod
@@ -74,7 +73,7 @@ class Fingerprint(BaseModel):
 
     def settings(self) -> Fields:
         """All fields, also those that are left out."""
-        tree = _newer_fields() | self.model_dump()
+        tree = _SINCE_0_2_0 | self.model_dump()
         known = [name for name in ENCODER_SECTIONS if tree[name] != IMPORTED]
         return tree | {name: _OF_ENCODERS_SINCE_0_2_0 | tree[name] for name in known}
 
@@ -131,6 +130,7 @@ class Transform(BaseModel):
         """The fields that decide an embedding and their values, dotted."""
         known = fields_of(Role.EMBEDDING)
         flat = dict(_flatten(self.model_dump(include={"data", *ENCODER_SECTIONS, "transcriber"})))
+        flat = {f"data.{key}": value for key, value in _SINCE_0_2_0.items()} | flat
         return {field: flat[field] for field in known if field in flat}
 
     def without_transcriber(self) -> Self:
@@ -153,10 +153,6 @@ def encoder_fields(section: Fields, weights: str) -> Fields:
     """What a fingerprint says of an encoder: the deciding fields of its section, and what identifies its weights."""
     usual = _OF_ENCODERS_SINCE_0_2_0.items()
     return {key: value for key, value in section.items() if (key, value) not in usual} | {"weights": weights}
-
-
-def _newer_fields() -> Fields:
-    return {key: value for key, value in deciding_fields(Config())["data"].items() if key in _SINCE_0_2_0}
 
 
 def refuse_other(run_dir: str, found: Fingerprint | None, wanted: Fingerprint) -> None:

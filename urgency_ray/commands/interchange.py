@@ -152,7 +152,7 @@ def _parse_rows(config: Config, cells: pd.DataFrame, finite: NDArray[np.bool_], 
     # pandas writes integers as floats once their column has a gap.
     levels = pd.Series([normalize("NFC", cell).strip().removesuffix(".0") for cell in cells["urgency"]])
     if "text" not in layout.arrays:
-        cells["text"] = [clean(text) for text in cells["text"]]  # as extract embeds it
+        cells["text"] = [clean(text, config.data.text_rules) for text in cells["text"]]  # as extract embeds it
     id_column, urgency_column = layout.column("example_id"), layout.column("urgency")
     # The last of a row's faults is what stays.
     faults = (
