@@ -6,12 +6,11 @@ what decides an embedding's value and nothing else: where files lie, or how many
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from urgency_ray.config import ENCODER_SECTIONS, Config, Role, fields_of
 from urgency_ray.errors import RequestError
@@ -59,9 +58,18 @@ class Fingerprint(BaseModel):
 
     @classmethod
     def of_schema(cls, schema: pa.Schema) -> Self | None:
-        """That in the metadata of an embeddings file, or None where it does not say (imported embeddings)."""
+        """That in the metadata of an embeddings file, or None where it does not say (imported embeddings).
+
+        Raises:
+            RequestError: what it says is no fingerprint.
+        """
         raw = (schema.metadata or {}).get(METADATA_KEY)
-        return None if raw is None else cls.model_validate(json.loads(raw))
+        try:
+            return None if raw is None else cls.model_validate_json(raw)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            field = ".".join(["fingerprint", *map(str, fault["loc"])])
+            raise RequestError(f"embeddings: {field}: {fault['msg']}: not of urgency_ray, or of a newer version") from None
 
     @model_serializer(mode="wrap")
     def _in_order(self, dump: SerializerFunctionWrapHandler) -> Fields:
@@ -125,6 +133,20 @@ class Transform(BaseModel):
         """
         sections = deciding_fields(config) | ({} if config.transcriber.is_used else {"transcriber": {}})
         return cls(**sections, split=config.split.model_dump(), fingerprint=fingerprint)
+
+    @classmethod
+    def of_model(cls, kept: Mapping[str, Any]) -> Self:
+        """What a model's config.json keeps.
+
+        Raises:
+            RequestError: it is none.
+        """
+        try:
+            return cls.model_validate(kept)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            field = ".".join(["transform", *map(str, fault["loc"])])
+            raise RequestError(f"--model: config.json: {field}: {fault['msg']}; take another copy of it") from None
 
     def fields(self) -> Fields:
         """The fields that decide an embedding and their values, dotted."""

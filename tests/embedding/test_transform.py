@@ -61,6 +61,13 @@ def test_on_another_machine_the_folder_is_asked_for_and_its_digest_decides(
         repeat_transform(given, transform)
 
 
+@pytest.mark.parametrize("section", ["data", "text_encoder", "fingerprint", "split"])
+def test_one_that_is_not_whole_is_one_line(transform: Any, section: str) -> None:
+    broken = transform | {section: "x"}
+    with pytest.raises(RequestError, match=rf"^--model: config\.json: transform\.{section}: .*; take another copy of it$"):
+        repeat_transform(Config(), broken)
+
+
 def test_where_calls_lay_is_not_kept(transform: Any) -> None:
     assert "/data/119" not in json.dumps(transform)
 
