@@ -66,9 +66,8 @@ def refuse_unsound_rows(run_dir: str, frame: pd.DataFrame) -> None:
         twice = int(frame["example_id"].duplicated().sum())
         raise RequestError(f"--run-dir {run_dir}: example_id: {twice} of its rows have the id of another; {_ADVICE}")
     if num_odd := int((~frame["provider_split"].isin(PROVIDER_SPLITS)).sum()):
-        raise RequestError(
-            f"--run-dir {run_dir}: provider_split: must be one of {', '.join(PROVIDER_SPLITS)}, but {num_odd} rows differ; {_ADVICE}"
-        )
+        names = ", ".join(PROVIDER_SPLITS)
+        raise RequestError(f"--run-dir {run_dir}: provider_split: must be one of {names}, but {num_odd} rows differ; {_ADVICE}")
     urgency = frame["urgency"].dropna()
     if num_odd := int((~urgency.isin(range(len(URGENCY_LABELS)))).sum()):
         raise RequestError(f"--run-dir {run_dir}: urgency: must be 0, 1 or 2, or null, but {num_odd} rows differ; {_ADVICE}")
