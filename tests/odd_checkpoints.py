@@ -143,6 +143,14 @@ def lose_shard(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
+def point_outside(folder: Path) -> None:
+    """An index whose shard lies beside the folder."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder.parent / "weights.safetensors")
+    index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(weights, "../weights.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
 def drop(pattern: str) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         for path in list(folder.glob(pattern)):
@@ -222,6 +230,13 @@ ODD: dict[str, Odd] = {
     "empty config": Odd("text", save_electra, put("config.json", b""), r"config\.json is empty"),
     "web page": Odd("audio", save_wav2vec2, put("model.safetensors", b"<!DOCTYPE html>"), "is a web page, not the weights"),
     "shard missing": Odd("text", save_electra, lose_shard, r"model-00002-of-00002\.safetensors"),
+    "shard elsewhere": Odd("text", save_electra, point_outside, r"names \.\./weights\.safetensors, outside the folder"),
+    "whole numbers": Odd(
+        "text", save_electra, lambda f: change(f, WEIGHT, lambda w: w.to(torch.int8)), f"are whole numbers in {WEIGHT}"
+    ),
+    "overflow of float16": Odd(
+        "text", save_electra, lambda f: change(f, WEIGHT, lambda w: (1e9 * w).half()), "hold NaN or infinite values in"
+    ),
     "code": Odd("text", save_electra, want_code, "it wants to run code of its own, which is never done here"),
     "pickle that runs": Odd("text", save_electra, put_pickle, r"a pickle that could run code, .* \(take its safetensors\)"),
     "cut pickle": Odd("text", save_electra, cut_pickle, r"pytorch_model\.bin is cut"),

@@ -240,6 +240,7 @@ def test_synthesize_writes_a_corpus_once(tmp_path: Path, capsys: pytest.CaptureF
     arguments = ["synthesize", "--data.root", root, "--synthesize.num_calls", 30, "--synthesize.min_call_sec", 4]
     assert run(*arguments, "--synthesize.max_call_sec", 4) == 0
     assert len(list(root.rglob("*.zip"))) >= 4
+    assert f"made: {root}" in capsys.readouterr().err
     assert run(*arguments, "--synthesize.max_call_sec", 5) == 2
     assert "another config" in one_line(capsys)
 

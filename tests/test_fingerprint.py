@@ -10,6 +10,7 @@ from urgency_ray.fingerprint import Fingerprint, Transform, refuse_other
 
 WEIGHTS = {"audio_encoder": "built-in", "text_encoder": "built-in"}
 NEWER = {"data.channel": "left", "data.min_call_sec": 1.0, "data.pcm_rate_hz": 8000, "data.require_text": False}
+AS_0_2_0: dict[str, object] = {"data.text_rules": 1}
 
 
 def made_by(**overrides: object) -> Fingerprint:
@@ -18,8 +19,15 @@ def made_by(**overrides: object) -> Fingerprint:
 
 def test_at_their_defaults_fields_that_0_2_0_did_not_have_are_left_out() -> None:
     data = {"unit", "speakers", "require_urgency", "min_utterance_sec", "max_call_sec"}
-    assert made_by().model_dump().keys() == {*data, "audio_encoder", "text_encoder", "code_version"}
-    assert made_by().settings().keys() - made_by().model_dump().keys() == {field.removeprefix("data.") for field in NEWER}
+    made = made_by(**AS_0_2_0)
+    assert made.model_dump().keys() == {*data, "audio_encoder", "text_encoder", "code_version"}
+    assert made.settings().keys() - made.model_dump().keys() == {field.removeprefix("data.") for field in NEWER | AS_0_2_0}
+
+
+def test_words_that_other_rules_left_do_not_meet_in_a_run_folder() -> None:
+    with pytest.raises(RequestError, match=r"\(text_rules: 1 there, 2 here\)"):
+        refuse_other("runs/a", made_by(**AS_0_2_0), made_by())
+    refuse_other("runs/a", made_by(**AS_0_2_0), Fingerprint.model_validate_json(made_by(**AS_0_2_0).model_dump_json()))
 
 
 @pytest.mark.parametrize(("field", "value"), NEWER.items())

@@ -6,12 +6,11 @@ what decides an embedding's value and nothing else: where files lie, or how many
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from urgency_ray.config import ENCODER_SECTIONS, Config, Role, fields_of
 from urgency_ray.errors import RequestError
@@ -20,8 +19,8 @@ from urgency_ray.schema import METADATA_KEY
 Fields = dict[str, Any]
 """A section's fields by name, with the plain values of YAML and JSON."""
 
-_SINCE_0_2_0 = ("channel", "min_call_sec", "pcm_rate_hz", "require_text")
-"""Fields of the data section that are left out at their default: what older versions made, they made so."""
+_SINCE_0_2_0: Fields = {"channel": "mean", "min_call_sec": 0.1, "pcm_rate_hz": None, "require_text": True, "text_rules": 1}
+"""Fields of the data section that are left out where they are so: what older versions made, they made so."""
 _OF_ENCODERS_SINCE_0_2_0: Fields = {"layers": "last"}
 """Likewise of the encoder sections, with their defaults."""
 
@@ -54,15 +53,23 @@ class Fingerprint(BaseModel):
         """That of the embeddings that `config` makes with the `weights` of each of its `making_sections`."""
         sections = deciding_fields(config)
         encoders = {name: encoder_fields(sections[name], weights[name]) for name in config.making_sections}
-        usual = _newer_fields()
-        data = {key: value for key, value in sections["data"].items() if key not in usual or value != usual[key]}
+        data = {key: value for key, value in sections["data"].items() if key not in _SINCE_0_2_0 or value != _SINCE_0_2_0[key]}
         return cls(**data, **encoders, code_version=code_version)
 
     @classmethod
     def of_schema(cls, schema: pa.Schema) -> Self | None:
-        """That in the metadata of an embeddings file, or None where it does not say (imported embeddings)."""
+        """That in the metadata of an embeddings file, or None where it does not say (imported embeddings).
+
+        Raises:
+            RequestError: what it says is no fingerprint.
+        """
         raw = (schema.metadata or {}).get(METADATA_KEY)
-        return None if raw is None else cls.model_validate(json.loads(raw))
+        try:
+            return None if raw is None else cls.model_validate_json(raw)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            field = ".".join(["fingerprint", *map(str, fault["loc"])])
+            raise RequestError(f"embeddings: {field}: {fault['msg']}: not of urgency_ray, or of a newer version") from None
 
     @model_serializer(mode="wrap")
     def _in_order(self, dump: SerializerFunctionWrapHandler) -> Fields:
@@ -74,7 +81,7 @@ class Fingerprint(BaseModel):
 
     def settings(self) -> Fields:
         """All fields, also those that are left out."""
-        tree = _newer_fields() | self.model_dump()
+        tree = _SINCE_0_2_0 | self.model_dump()
         known = [name for name in ENCODER_SECTIONS if tree[name] != IMPORTED]
         return tree | {name: _OF_ENCODERS_SINCE_0_2_0 | tree[name] for name in known}
 
@@ -127,10 +134,25 @@ class Transform(BaseModel):
         sections = deciding_fields(config) | ({} if config.transcriber.is_used else {"transcriber": {}})
         return cls(**sections, split=config.split.model_dump(), fingerprint=fingerprint)
 
+    @classmethod
+    def of_model(cls, kept: Mapping[str, Any]) -> Self:
+        """What a model's config.json keeps.
+
+        Raises:
+            RequestError: it is none.
+        """
+        try:
+            return cls.model_validate(kept)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            field = ".".join(["transform", *map(str, fault["loc"])])
+            raise RequestError(f"--model: config.json: {field}: {fault['msg']}; take another copy of it") from None
+
     def fields(self) -> Fields:
         """The fields that decide an embedding and their values, dotted."""
         known = fields_of(Role.EMBEDDING)
         flat = dict(_flatten(self.model_dump(include={"data", *ENCODER_SECTIONS, "transcriber"})))
+        flat = {f"data.{key}": value for key, value in _SINCE_0_2_0.items()} | flat
         return {field: flat[field] for field in known if field in flat}
 
     def without_transcriber(self) -> Self:
@@ -153,10 +175,6 @@ def encoder_fields(section: Fields, weights: str) -> Fields:
     """What a fingerprint says of an encoder: the deciding fields of its section, and what identifies its weights."""
     usual = _OF_ENCODERS_SINCE_0_2_0.items()
     return {key: value for key, value in section.items() if (key, value) not in usual} | {"weights": weights}
-
-
-def _newer_fields() -> Fields:
-    return {key: value for key, value in deciding_fields(Config())["data"].items() if key in _SINCE_0_2_0}
 
 
 def refuse_other(run_dir: str, found: Fingerprint | None, wanted: Fingerprint) -> None:

@@ -114,6 +114,7 @@ def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None, a
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.suffix in (".safetensors", ".bin") and (damage := describe_damage(path)):
             raise RequestError(f"{kind} {name}: {path.name} {damage}")
+    _refuse_elsewhere(kind, name)
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "trust_remote_code": False, "output_loading_info": True}
     # Named below: transformers' own error points to a report.
     options["ignore_mismatched_sizes"] = True
@@ -136,7 +137,37 @@ def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None, a
     broken = [key for key, value in model.state_dict().items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if broken:
         raise RequestError(f"{kind} {name}: its weights hold NaN or infinite values in {name_some(broken)}")
+    floats = {key for key, value in model.state_dict().items() if value.is_floating_point()}
+    if rounded := [key for key in _whole_numbers(folder) if any(key.endswith(name) for name in floats)]:
+        raise RequestError(f"{kind} {name}: its weights are whole numbers in {name_some(rounded)}; take another copy of it")
     return model
+
+
+def _refuse_elsewhere(kind: str, name: str) -> None:
+    """Refuse shards that lie elsewhere than in the folder: they are no part of what identifies its weights.
+
+    Raises:
+        RequestError: its index names some.
+    """
+    for path in Path(name).glob("*.index.json"):
+        try:
+            files = set(json.loads(path.read_bytes())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue  # transformers says what is wrong with it
+        if elsewhere := sorted(file for file in map(str, files) if Path(file).name != file):
+            words = f"{path.name} names {name_some(elsewhere)}, outside the folder; put all of a model's files into it"
+            raise RequestError(f"{kind} {name}: {words}")
+
+
+def _whole_numbers(folder: Path) -> list[str]:
+    """Tensors of a folder's safetensors that are no floats: loaded as floats, they would be other weights."""
+    from safetensors import safe_open
+
+    found: list[str] = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            found += [key for key in file.keys() if not file.get_slice(key).get_dtype().startswith(("F", "BF"))]  # noqa: SIM118
+    return found
 
 
 def name_some(names: Sequence[str]) -> str:

@@ -12,6 +12,8 @@ URGENCY_LABELS = ("하", "중", "상")
 """`urgencyLevel` in its natural order: the class index is the position here, never the order of appearance."""
 URGENCY_KEYS = ("low", "mid", "high")
 """ASCII names of the urgency classes, in the same order, for column names."""
+PROVIDER_SPLITS = ("training", "validation", "test", "unknown")
+"""Values of `provider_split`: the provider's own, and what a manifest can name beside them."""
 SENTIMENT_LABELS = ("불안/걱정", "당황/난처", "중립", "기타부정")
 ACOUSTIC_FEATURES = ("duration_sec", "speech_ratio", "energy_mean", "peak_amp", "peak_to_rms")
 DISPATCHER, CALLER = 0, 1

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import wave
+import zipfile
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from call_files import put, tarred, zipped
 
 from urgency_ray.calls.plan import plan_calls
 from urgency_ray.calls.sample import sample_transcripts
@@ -291,6 +293,77 @@ def test_a_duration_that_is_all_but_that_of_the_file_takes_all_of_it(folder: Pat
 def test_names_on_disk_may_be_of_another_unicode_form(folder: Path) -> None:
     tone(folder / normalize("NFD", "신고 1.wav"), 1)
     assert listed(folder, lines(FIRST | {"audio_filepath": normalize("NFC", "신고 1.wav")}))["신고 1"]["duration_sec"] == 1.0
+
+
+LABEL = json.dumps({"utterances": [{"text": "물이 새요"}], "urgencyLevel": "중"}).encode()
+
+
+@pytest.fixture
+def archives(folder: Path) -> Path:
+    sound = (folder / "wavs" / "b.wav").read_bytes()
+    korean = normalize("NFD", "신고/가.wav")
+    put(folder / "zips" / "TS_서울.zip", zipped({"calls/a.wav": sound, korean: sound, "no.wav": b"RIFF"}))
+    put(folder / "zips" / "TL_서울.ZIP", zipped({"a.json": LABEL}, zipfile.ZIP_DEFLATED))
+    put(folder / "zips" / "old.tar", tarred({"./day/a.wav": sound}))
+    put(folder / "zips" / "outer.zip", zipped({"inner.zip": zipped({"x/a.wav": sound})}))
+    put(folder / "zips" / "cut.zip", zipped({"a.wav": sound})[:-30])
+    put(folder / "zips" / "folder.zip" / "a.wav", sound)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "zips/TS_서울.zip/calls/a.wav",
+        "zip://calls/a.wav::zips/TS_서울.zip",
+        "zip://신고/가.wav::zips/TS_서울.zip",
+        normalize("NFD", "zips/TS_서울.zip/신고/가.wav"),
+        "zips/old.tar/day/a.wav",
+        "tar://day/a.wav::zips/old.tar",
+        "zips/outer.zip/inner.zip/x/a.wav",
+        "zip://x/a.wav::zip://inner.zip::zips/outer.zip",
+        "zips/folder.zip/a.wav",  # a folder of such a name
+    ],
+)
+def test_a_recording_may_lie_in_an_archive_that_stays_packed(archives: Path, name: str) -> None:
+    for shown in (name, name.replace("zips/", f"{archives}/zips/"), name.replace("zips/", f"file://{archives}/zips/")):
+        (row,) = listed(archives, lines(FIRST | {"audio_filepath": shown})).values()
+        assert (row["call_id"][-1], row["status"], row["duration_sec"]) in {("a", "embedded", 2.0), ("가", "embedded", 2.0)}
+
+
+def test_a_label_may_lie_in_one_too_and_a_manifest_beside_them_in_a_store(archives: Path) -> None:
+    row = {"audio": "zips/TS_서울.zip/calls/a.wav", "label": "zip://a.json::zips/TL_서울.ZIP"}
+    assert listed(archives, lines(row))["a"]["text"] == "물이 새요"
+    plan = plan_calls(DataConfig(manifest=f"file://{archives}/calls.jsonl"))
+    assert [call["text"] for call in decode_calls(plan, DataConfig()).to_pylist()] == ["물이 새요"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason", "words"),
+    [
+        ({"audio": "zips/old.tar/b.wav"}, "missing_audio", "zips/old.tar/b.wav: no such file in the archive"),
+        ({"audio": "zip://b.wav::zips/TS_서울.zip"}, "missing_audio", "zips/TS_서울.zip/b.wav: no such file in the archive"),
+        ({"audio": "zips/no.zip/b.wav"}, "missing_audio", "zips/no.zip/b.wav: no such file; paths are relative to"),
+        ({"audio": "zips/cut.zip/a.wav"}, "unreadable_archive", "zips/cut.zip/a.wav: no whole zip file"),
+        ({"audio": "zip://a.wav::wavs/a.wav"}, "unreadable_archive", "no archive of a kind that is read (.zip, .tar)"),
+        ({"audio": "zips/folder.zip/b.wav"}, "missing_audio", "zips/folder.zip/b.wav: no such file; paths"),
+        ({"audio": "zips/TS_서울.zip/no.wav"}, "not_audio", ""),
+        ({"audio": "wavs/a.wav", "label": "zips/TL_서울.ZIP/b.json"}, "missing_label", "no such file in the archive"),
+    ],
+)
+def test_a_member_that_cannot_be_read_is_a_reject(archives: Path, row: dict[str, Any], reason: str, words: str) -> None:
+    good = {"id": "good", "audio": "zips/old.tar/day/a.wav", "text": "네", "urgency": "하"}
+    rows = listed(archives, lines(good, {"id": "bad", "urgency": "상"} | ({} if "label" in row else {"text": "가"}) | row))
+    assert (rows["good"]["status"], rows["bad"]["reason"]) == ("embedded", reason)
+    assert words in rows["bad"]["detail"]
+
+
+def test_a_member_that_changed_is_a_call_that_changed(archives: Path) -> None:
+    row = lines(FIRST | {"audio_filepath": "zips/old.tar/day/a.wav"})
+    before = listed(archives, row)["a"]["source_version"]
+    put(archives / "zips" / "old.tar", tarred({"day/a.wav": (archives / "wavs" / "a.wav").read_bytes()}))
+    after = listed(archives, row)["a"]
+    assert after["source_version"] != before and after["duration_sec"] == 3.0
 
 
 def test_the_split_that_a_row_names(folder: Path) -> None:

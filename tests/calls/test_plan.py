@@ -151,6 +151,7 @@ def test_files_on_disk_under_a_name_that_is_not_utf8_are_rejected_not_hidden(tmp
         "\\\\server\\c.wav",
         "C:\\119\\c.wav",
         "..\\c.wav",
+        "...\\c.wav",
         "./c.wav",
     ],
 )

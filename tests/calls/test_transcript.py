@@ -21,8 +21,8 @@ from urgency_ray.errors import Reason, Reject
         ("[개인정보] 동의", "동의"),
         ("개인정보 동의, *[개인정보보호] 2*3", "개인정보 동의, *[개인정보보호] 2*3"),
         (
-            "(집) 앞, [가] 동, 남/여 50대, a/s, no/yes, ＡＢＣ ㅋㅋ ①",
-            "(집) 앞, [가] 동, 남/여 50대, a/s, no/yes, ＡＢＣ ㅋㅋ ①",
+            "(집) 앞, [가] 동, 남/여 50대, a/s, no/yes, ＡＢＣ ㅋㅋ ①, (큰 길) (주소) #3",
+            "(집) 앞, [가] 동, 남/여 50대, a/s, no/yes, ＡＢＣ ㅋㅋ ①, (큰 길) (주소) #3",
         ),
     ],
 )
@@ -50,6 +50,7 @@ def test_decomposed_hangul_is_composed_and_its_mask_found() -> None:
         ),
         *("***[ 개인 정보 ]", "＊＊＊［개인정보］", "[개인정보］", "***(개인정보)", "(개인정보)", "{개인정보}", "【개인정보】"),
         *("***[개인정보", "○○○", "●●", "OOO", "XXXX", "&name1&", "&company-name12&", "@이름1", "#@이름#"),
+        *("#이름#", "#상호명2#", "&이름1&", "[이름]", "***[주소]", "{전화번호1}", "□□□", "△△"),
     ],
 )
 def test_a_mask_is_no_word_however_it_is_written(mask: str) -> None:
@@ -61,7 +62,20 @@ def test_a_mask_is_no_word_however_it_is_written(mask: str) -> None:
     "mark",
     [
         *("(웃음)", "（웃음）", "( 한숨 )", "[웃음]", "(사이렌 소리)", "(숨소리)", "{laughing}", "[noise]", "<unk>"),
-        *("b/", "n/", "o/ l/ u/", "ｂ／", "((  ))", "()"),
+        *("b/", "n/", "o/ l/ u/", "ｂ／", "((  ))", "()", "((xx))", "((xxxx))"),
+        *(
+            "(노이즈)",
+            "[노이즈]",
+            "(주변 소음)",
+            "(웅성거림)",
+            "(흐느끼며)",
+            "(숨)",
+            "(안 들림)",
+            "(통화 종료)",
+            "(불명확)",
+            "(전화벨)",
+        ),
+        *("(noise)", "/(bgm)", "(Laugh)", "(SN:웃음)", "(NO:)", "{name1}", "<SPK_01>"),
     ],
 )
 def test_a_noise_is_no_word(mark: str) -> None:
@@ -72,6 +86,13 @@ def test_a_noise_is_no_word(mark: str) -> None:
 def test_marks_at_a_word_go_and_the_word_stays() -> None:
     assert clean("그+ 불이 음/ 났어요*") == "그 불이 음 났어요"
     assert clean("(119)/(일일구)에 했어요") == "119에 했어요"
+    assert clean("((강남))에 (FP:어) 불이 (SP:났어요)") == "강남에 어 불이 났어요"
+
+
+def test_what_0_2_0_took_out_can_be_had_still() -> None:
+    text = "(웃음) 저는 ***[개인정보] b/ [개인정보]"
+    assert clean(text, rules=1) == "(웃음) 저는 b/ [개인정보]"
+    assert join_transcript([Utterance("a", 0, 1, text, 1)], "all", 1) == clean(text, rules=1)
 
 
 @pytest.mark.parametrize("text", [". . ?", "…", "*", "() -", "（）", "♪"])
@@ -79,7 +100,33 @@ def test_without_a_letter_or_a_digit_there_are_no_words(text: str) -> None:
     assert not has_words(clean(text))
 
 
-@pytest.mark.parametrize("sign", ["*", "\\*", "(", "[", "[개", "((", "(가", "&a", "@가", "○", "b/", "O", "{a", "(a)/", "( "])
+@pytest.mark.parametrize(
+    "sign",
+    [
+        "*",
+        "\\*",
+        "(",
+        "[",
+        "[개",
+        "((",
+        "(가",
+        "&a",
+        "@가",
+        "○",
+        "b/",
+        "O",
+        "{a",
+        "(a)/",
+        "( ",
+        "((x",
+        "(SN:",
+        "(FP:",
+        "#가",
+        "(가 ",
+        "/(",
+        "<이름",
+    ],
+)
 def test_a_hostile_text_costs_no_more_than_its_length(sign: str) -> None:
     clean(sign * 200_000)  # minutes, where a pattern goes back over all that it has seen
 

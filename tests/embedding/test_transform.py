@@ -61,6 +61,13 @@ def test_on_another_machine_the_folder_is_asked_for_and_its_digest_decides(
         repeat_transform(given, transform)
 
 
+@pytest.mark.parametrize("section", ["data", "text_encoder", "fingerprint", "split"])
+def test_one_that_is_not_whole_is_one_line(transform: Any, section: str) -> None:
+    broken = transform | {section: "x"}
+    with pytest.raises(RequestError, match=rf"^--model: config\.json: transform\.{section}: .*; take another copy of it$"):
+        repeat_transform(Config(), broken)
+
+
 def test_where_calls_lay_is_not_kept(transform: Any) -> None:
     assert "/data/119" not in json.dumps(transform)
 
@@ -71,8 +78,10 @@ def test_a_model_of_version_0_2_0_predicts_while_its_encoder_s_folder_is_as_it_w
     transform["fingerprint"]["text_encoder"]["weights"] = f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
     transform["data"]["root"] = "/data/119"
     transform["text_encoder"]["batch_size"] = 32
+    del transform["data"]["text_rules"], transform["fingerprint"]["text_rules"]
     config = repeat_transform(Config().replace({"data.root": "new"}), transform)
     assert (config.text_encoder.name, config.data.root) == (str(checkpoint), "new")
+    assert config.data.text_rules == 1  # the words of new calls are to it what those of its training were
     (checkpoint / "README.md").write_text("edited", encoding="utf-8")
     with pytest.raises(RequestError, match=r"text_encoder\.weights: sha256:"):
         repeat_transform(Config(), transform)

@@ -66,6 +66,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "NaN": (change_weights(lambda w: w["urgency.bias"].fill_(float("nan"))), r"holds NaN or infinite values in urgency\.bias;"),
     "infinite": (change_weights(lambda w: w["head.0.weight"].fill_(float("inf"))), r"infinite values in head\.0\.weight;"),
+    "whole numbers": (
+        change_weights(lambda w: w.update({"urgency.weight": w["urgency.weight"].to(torch.int8)})),
+        r"holds whole numbers in urgency\.weight, which are none",
+    ),
     "no temperature": (
         change_weights(lambda w: w["temperature"].zero_()),
         r"model\.safetensors: holds values that are not above 0 in temperature; train the model again",
@@ -91,6 +95,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         change_config(lambda c: (c["model"].update(gates=4), c.update(urgency_ray_version="9.0.0"))),
         r"config\.json: model\.gates: .*; the model was made by urgency_ray 9\.0\.0, this is [\d.]+: update$",
     ),
+    "newer version": (
+        change_config(lambda c: c.update(urgency_ray_version="9.0.0")),
+        r"config\.json: the model was made by urgency_ray 9\.0\.0, this is [\d.]+: update$",
+    ),
+    "transform of another kind": (change_config(lambda c: c.update(transform="x")), r"config\.json: .*transform must be a"),
     "odd value": (change_config(lambda c: c["model"].update(hidden_dim="wide")), r"config\.json: model\.hidden_dim: "),
     "no widths": (change_config(lambda c: c.pop("audio_dim")), r"cannot be loaded: TypeError: .*audio_dim"),
 }

@@ -37,6 +37,7 @@ _METHODS |= {98: "PPMd", 99: "AES encryption"}
 # What of a zip a file may be that is no whole one.
 _PARTS = (
     (b"PK\x07\x08", "the first part of a split zip; join the parts: zip -s 0 NAME.zip --out WHOLE.zip"),
+    (b"{", "a JSON text, perhaps a server's error; download it again"),
     (b"PK\x03\x04", "a zip without its end: a download cut off, or one part of several; download it again, or join the parts"),
 )
 
@@ -260,7 +261,7 @@ def is_archive_name(name: str) -> bool:
 @lru_cache(maxsize=4096)
 def clean_folder(folder: str) -> str:
     """The folder of a member without what would lead elsewhere, were it a path: a drive, a leading slash, dots."""
-    parts = [part for part in folder.split("/") if part not in ("", ".", "..")]
+    parts = [part for part in folder.split("/") if part.strip(".")]
     return "/".join(parts[1:] if parts and _DRIVE.fullmatch(parts[0]) else parts)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 _PART_FOLDER = re.compile(
-    r"[\[(]?\s*(?:\d+[\s._)-]*)?(?:(train|training|학습|훈련)|(val|valid|validation|검증))(?:\s*데이터)?\s*[\])]?"
+    r"[\[(]?\s*(?:\d+[\s._)\]-]*)?(?:(train|training|학습|훈련)|(val|valid|validation|검증))(?:[\s_-]*(?:용|데이터|data|셋|세트|set))*\s*[\])]?"
     r"(?:[\s_-]*\(?\d+\)?)?",
     re.IGNORECASE,
 )

@@ -25,7 +25,7 @@ def sample_transcripts(manifest: pa.Table, data: DataConfig, num_calls: int) -> 
     texts = []
     for call in usable.take(pa.array(range(0, len(usable), step)[:num_calls], pa.int64())).to_pylist():
         try:
-            texts.append(join_transcript(read_label(call, data).utterances, data.speakers))
+            texts.append(join_transcript(read_label(call, data).utterances, data.speakers, data.text_rules))
         except Reject:
             continue
     return [text for text in texts if text]

@@ -50,7 +50,7 @@ def evaluate_run(
     model = load_model(RunFolder(run_dir).model)
     config, examples, splits = open_run(config.replace({"model.name": model.config.name}), run_dir)
     # A field that an older version had not yet stands for its default.
-    if SplitConfig().model_dump() | Transform.model_validate(model.transform).split != config.split.model_dump():
+    if SplitConfig().model_dump() | Transform.of_model(model.transform).split != config.split.model_dump():
         raise RequestError(
             f"--run-dir {run_dir}: its model was trained on another split; evaluate it with the same split section"
         )

@@ -45,11 +45,10 @@ from urgency_ray.errors import Reason, RequestError
 from urgency_ray.examples.dataset import load_examples
 from urgency_ray.fingerprint import IMPORTED, Fingerprint, deciding_fields, encoder_fields
 from urgency_ray.run_folder import RunFolder, write_json
-from urgency_ray.schema import URGENCY_LABELS, Status
+from urgency_ray.schema import PROVIDER_SPLITS, URGENCY_LABELS, Status
 
 log = logging.getLogger(__name__)
 
-PROVIDER_SPLITS = ("training", "validation", "test", "unknown")
 ROWS_PER_FILE = 8192
 # What storage, pandas, numpy and zipfile raise on damaged files. So wide a list can hide bugs: keep what is tried short.
 _READ_ERRORS = (OSError, ValueError, RuntimeError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -152,7 +151,7 @@ def _parse_rows(config: Config, cells: pd.DataFrame, finite: NDArray[np.bool_], 
     # pandas writes integers as floats once their column has a gap.
     levels = pd.Series([normalize("NFC", cell).strip().removesuffix(".0") for cell in cells["urgency"]])
     if "text" not in layout.arrays:
-        cells["text"] = [clean(text) for text in cells["text"]]  # as extract embeds it
+        cells["text"] = [clean(text, config.data.text_rules) for text in cells["text"]]  # as extract embeds it
     id_column, urgency_column = layout.column("example_id"), layout.column("urgency")
     # The last of a row's faults is what stays.
     faults = (

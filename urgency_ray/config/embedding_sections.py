@@ -60,6 +60,10 @@ class DataConfig(Section, role=Role.EMBEDDING):
     pcm_rate_hz: Annotated[int, Field(ge=1000, le=384_000)] | None = None
     """Sample rate of .pcm and .raw files: 16 bits, little-endian, mono, without a header; null rejects them."""
 
+    text_rules: Literal[1, 2] = 2
+    """What of a transcript is no word: privacy masks and transcribers' marks in all their spellings; 1 is `***` and
+    `***[개인정보]` alone, as version 0.2.0 had it, to go on with a run folder of that."""
+
     @field_validator("manifest_columns")
     @classmethod
     def _names_what_is_read(cls, columns: dict[str, str]) -> dict[str, str]:

@@ -126,7 +126,7 @@ def _heard(row: Row, text: str, start_ms: int, waveform: NDArray[np.float32], da
 
 
 def _call_row(row: Row, label: Label, heard: Heard, data: DataConfig) -> Row:
-    text, duration_sec = join_transcript(label.utterances, data.speakers), len(heard.waveform) / SAMPLE_RATE_HZ
+    text, duration_sec = join_transcript(label.utterances, data.speakers, data.text_rules), len(heard.waveform) / SAMPLE_RATE_HZ
     if duration_sec < data.min_call_sec:
         raise Reject(Reason.TOO_SHORT, f"{duration_sec:.3f} s; at least {data.min_call_sec:g} s")
     row = _heard(row, text, 0, heard.waveform, data)
@@ -173,7 +173,7 @@ def _utterance_row(call: Row, position: int, utterance: Utterance, waveform: NDA
             )
         start_ms = max(0, start_ms)
         heard = cut(waveform, SAMPLE_RATE_HZ, start_ms, end_ms, data.min_utterance_sec)
-        return _heard(row, clean(utterance.text), start_ms, heard, data)
+        return _heard(row, clean(utterance.text, data.text_rules), start_ms, heard, data)
     except Reject as reject:
         return rejected(row | {"start_ms": start_ms, "end_ms": end_ms}, reject)
 

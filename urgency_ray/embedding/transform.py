@@ -132,7 +132,7 @@ def repeat_transform(config: Config, kept: dict[str, Any], *, reads: bool = True
         raise RequestError(
             "--model: was trained on imported embeddings and does not know what made them; it cannot hear new calls"
         )
-    transform = Transform.model_validate(kept)
+    transform = Transform.of_model(kept)
     if not reads:
         config = config.replace({"transcriber.use": "never"})
     if config.transcriber.use == "never" and (not reads or transform.transcriber.get("use") == "missing"):

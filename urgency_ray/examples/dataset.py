@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from urgency_ray import storage
 from urgency_ray.accounts import ExtractAccounts
 from urgency_ray.errors import RequestError
+from urgency_ray.examples.soundness import as_vectors, refuse_unsound_files, refuse_unsound_rows
 from urgency_ray.examples.tokens import Tokens
 from urgency_ray.examples.utterances import Utterances, group_utterances
 from urgency_ray.fingerprint import Fingerprint
@@ -112,6 +113,7 @@ def _reading() -> Iterator[None]:
 def _read_examples(run_dir: str, by_call: bool, keep: Keep | None, group_by: GroupBy | None) -> Examples:
     filesystem, path = storage.open_location(RunFolder(run_dir).embeddings)
     dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
+    refuse_unsound_files(run_dir, dataset)
     fingerprint = _only_fingerprint(run_dir, dataset)
     embedded = pc.field("status") == Status.EMBEDDED
     names = ["example_id", "call_id", "provider_split", "audio_sha256", "urgency", "sentiment", *ACOUSTIC_FEATURES]
@@ -122,12 +124,13 @@ def _read_examples(run_dir: str, by_call: bool, keep: Keep | None, group_by: Gro
     if ExtractAccounts.read(run_dir).rows_embedded != len(frame):
         raise RequestError(f"--run-dir {run_dir}: {UNFINISHED}; run extract on it again")
     _refuse_unusable(run_dir, frame, by_call)
+    refuse_unsound_rows(run_dir, frame)
     order = np.argsort(frame["example_id"].to_numpy(str), kind="stable")
     if by_call:
         order = order[np.argsort(frame["call_id"].to_numpy(str)[order], kind="stable")]
     vectors = {}
     for name in ("audio", "text"):
-        read = _read_vectors(dataset, f"{name}_embedding", embedded, order)
+        read = _read_vectors(run_dir, dataset, f"{name}_embedding", order)
         vectors[name] = keep(name, read) if keep is not None else read
         del read
     frame["text_sha256"] = list(_hash_texts(dataset, embedded))
@@ -195,16 +198,16 @@ def _only_fingerprint(run_dir: str, dataset: pads.Dataset) -> Fingerprint | None
     return Fingerprint.of_schema(dataset.schema)
 
 
-def _read_vectors(dataset: pads.Dataset, name: str, embedded: pc.Expression, order: NDArray[np.int64]) -> NDArray[np.float32]:
+def _read_vectors(run_dir: str, dataset: pads.Dataset, name: str, order: NDArray[np.int64]) -> NDArray[np.float32]:
     # The final place of each row as it comes from the scan: the vectors are written there once, never sorted in memory.
     places = np.empty_like(order)
     places[order] = np.arange(len(order))
     vectors = np.empty((len(order), dataset.schema.field(name).type.list_size), np.float32)
     start = 0
-    for batch in dataset.to_batches(columns=[name], filter=embedded):
+    for batch in dataset.to_batches(columns=[name], filter=pc.field("status") == Status.EMBEDDED):
         column: pa.FixedSizeListArray = batch.column(name)
         if len(column):
-            vectors[places[start : start + len(column)]] = column.flatten().to_numpy().reshape(len(column), -1)
+            vectors[places[start : start + len(column)]] = as_vectors(run_dir, name, column)
             start += len(column)
     return vectors
 

@@ -54,6 +54,8 @@ def _read_kind(content: bytes) -> type[Model]:
         saved: dict[str, Any] = json.loads(content)
         name = "ensemble" if "ensemble" in saved else "model"
         section, version = saved[name], Version(saved.get("urgency_ray_version", "0.2.0"))
+        if not isinstance(saved.get("transform") or {}, dict):
+            raise TypeError("transform must be a mapping")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RequestError(f"{CONFIG_FILE}: is not that of a model of urgency_ray ({first_line(error)})") from None
     kinds: dict[str, tuple[type[Model], type[BaseModel]]] = {
@@ -69,4 +71,7 @@ def _read_kind(content: bytes) -> type[Model]:
         made = f"the model was made by urgency_ray {version}, this is {__version__}"
         advice = f"{made}: update" if version > Version(__version__) else "take another copy of it"
         raise RequestError(f"{CONFIG_FILE}: {field}: {fault['msg']}; {advice}") from None
+    if version.release[:2] > Version(__version__).release[:2]:
+        # What a newer version means by a field of the same name cannot be known.
+        raise RequestError(f"{CONFIG_FILE}: the model was made by urgency_ray {version}, this is {__version__}: update")
     return kind

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
+from safetensors import safe_open
 from safetensors.torch import load_model
 from torch import nn
 
@@ -36,7 +37,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
     Raises:
         RequestError: the file is damaged or no safetensors at all, a tensor is missing, of another shape, unknown to the model,
-            or not finite; the text names the file and the tensors.
+            of whole numbers, or not finite; the text names the file and the tensors.
     """
     if damage := describe_damage(path):
         raise RequestError(f"{path.name}: {damage}")
@@ -49,6 +50,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
             raise RequestError(
                 f"{path.name}: {words} {name_some(sorted(names))}; save the model again, or take another copy of it"
             )
+    with safe_open(path, framework="pt") as file:
+        kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no mapping
+    floats = [name for name, value in model.state_dict().items() if value.is_floating_point()]
+    if rounded := [name for name in floats if not kinds.get(name, "F").startswith(("F", "BF"))]:
+        raise RequestError(f"{path.name}: holds whole numbers in {name_some(rounded)}, which are none; take another copy of it")
     broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
         raise RequestError(f"{path.name}: holds NaN or infinite values in {name_some(broken)}; train the model again")

@@ -1,0 +1,110 @@
+"""Embeddings that somebody edited, or mixed with others, are refused in one line before anything is learnt from them."""
+
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from urgency_ray import cli
+from urgency_ray.errors import RequestError
+from urgency_ray.examples.dataset import load_examples
+from urgency_ray.schema import METADATA_KEY
+
+Change = Callable[[pa.Table], pa.Table]
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("imported")
+    labels = pd.DataFrame({"file_id": [f"call{row}" for row in range(30)], "text": "불이야", "urgency_y": np.arange(30) % 3})
+    labels.to_csv(folder / "metadata.csv", index=False)
+    vectors: dict[str, Any] = {"audio": np.eye(30, 8, dtype=np.float32), "text": np.eye(30, 8, dtype=np.float32)}
+    np.savez(folder / "embeddings.npz", **vectors)
+    options = ["--metadata", folder / "metadata.csv", "--embeddings", folder / "embeddings.npz", "--run-dir", folder / "run"]
+    assert cli.main(["import", *map(str, options)]) == 0
+    return folder / "run"
+
+
+def put(name: str, values: Callable[[list[Any]], Any]) -> Change:
+    """A change of one column."""
+
+    def change(table: pa.Table) -> pa.Table:
+        return table.set_column(table.schema.get_field_index(name), name, values(table[name].to_pylist()))
+
+    return change
+
+
+def vectors(rows: list[Any], kind: Any) -> pa.Array:
+    return pa.array(rows, kind)
+
+
+WIDE = pa.list_(pa.float32(), 8)
+EDITS: dict[str, tuple[Change, str]] = {
+    "NaN": (
+        put("audio_embedding", lambda rows: vectors([[np.nan] * 8, *rows[1:]], WIDE)),
+        "audio_embedding: absent, NaN or inf",
+    ),
+    "infinite": (
+        put("text_embedding", lambda rows: vectors([[np.inf] * 8, *rows[1:]], WIDE)),
+        "text_embedding: absent, NaN or",
+    ),
+    "absent": (
+        put("audio_embedding", lambda rows: vectors([None, *rows[1:]], WIDE)),
+        "audio_embedding: absent, NaN or infinite",
+    ),
+    "ragged": (
+        put("audio_embedding", lambda rows: vectors([row[: 1 + place % 3] for place, row in enumerate(rows)], None)),
+        "audio_embedding: must be lists of floats, all as long",
+    ),
+    "of texts": (put("text_embedding", lambda rows: pa.array(["x"] * len(rows))), "text_embedding: must be lists of floats"),
+    "no embedding": (lambda table: table.drop_columns(["text_embedding"]), "text_embedding: no such column"),
+    "no urgency": (lambda table: table.drop_columns(["urgency"]), "urgency: no such column"),
+    "urgency 7": (
+        put("urgency", lambda rows: pa.array([7, *rows[1:]], pa.int8())),
+        "urgency: must be 0, 1 or 2, or null, but 1",
+    ),
+    "urgency -1": (put("urgency", lambda rows: pa.array([-1, *rows[1:]], pa.int8())), "urgency: must be 0, 1 or 2"),
+    "urgency 상": (put("urgency", lambda rows: pa.array(["상"] * len(rows))), "urgency: must be int8 but is string"),
+    "one id": (
+        put("example_id", lambda rows: pa.array(["x"] * len(rows))),
+        "example_id: 29 of its rows have the id of another",
+    ),
+    "split": (
+        put("provider_split", lambda rows: pa.array(["Validation"] * len(rows))),
+        "provider_split: must be one of training",
+    ),
+    "fingerprint": (
+        lambda table: table.replace_schema_metadata({METADATA_KEY: b"[]"}),
+        "fingerprint: Input should be an object",
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_rows_that_extract_would_not_write_are_refused(imported: Path, tmp_path: Path, edit: str) -> None:
+    change, said = EDITS[edit]
+    run_dir = Path(shutil.copytree(imported, tmp_path / "run"))
+    (path,) = run_dir.glob("embeddings/status=embedded/*.parquet")
+    changed = change(pq.read_table(io.BytesIO(path.read_bytes())))
+    pq.write_table(changed, path)
+    with pytest.raises(RequestError) as caught:
+        load_examples(str(run_dir))
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_file_of_another_width_is_named(imported: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(imported, tmp_path / "run"))
+    (path,) = run_dir.glob("embeddings/status=embedded/*.parquet")
+    table = pq.read_table(io.BytesIO(path.read_bytes()))
+    wider = put("audio_embedding", lambda rows: pa.array([row * 2 for row in rows], pa.list_(pa.float32(), 16)))(table)
+    pq.write_table(wider, path.with_name("zz.parquet"))
+    with pytest.raises(RequestError, match=r"zz\.parquet: audio_embedding: 16 wide, where another file has 8"):
+        load_examples(str(run_dir))
