@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.dataset as pads
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from urgency_ray import storage
@@ -19,6 +19,7 @@ from urgency_ray.examples.groups import group_examples
 from urgency_ray.report import words
 from urgency_ray.report.files import Tree, read_history, read_part, read_table, read_tree
 from urgency_ray.report.language import say
+from urgency_ray.report.traits import open_rows
 from urgency_ray.run_folder import RunFolder
 from urgency_ray.schema import PREDICTION_SCHEMA, URGENCY_KEYS, URGENCY_LABELS
 from urgency_ray.scoring.blocks import ClassificationBlock
@@ -193,16 +194,15 @@ def _why_none(run: Run, first: Run, wanted: pd.Index[str]) -> str:
 
 def _groups(location: str, keys: pd.DataFrame) -> NDArray[np.int64]:
     """Groups as training has them: rows of one call, and, where the embeddings are still there, calls of the same audio."""
-    digests = read_part(RunFolder(location).embeddings, _read_digests)
+    digests = read_part(RunFolder(location).embeddings, lambda place: _read_digests(place, keys["call_id"].tolist()))
     audio = None if digests is None else keys["call_id"].map(digests)
     return group_examples(keys.assign(audio_sha256=audio))
 
 
-def _read_digests(embeddings: str) -> pd.Series[str]:
-    filesystem, path = storage.open_location(embeddings)
-    dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
-    frame = dataset.to_table(columns=["call_id", "audio_sha256"]).to_pandas().dropna().drop_duplicates("call_id")
-    return frame.set_index("call_id")["audio_sha256"]
+def _read_digests(embeddings: str, call_ids: list[str]) -> pd.Series[str]:
+    wanted = pc.field("call_id").isin(call_ids)
+    frame = open_rows(embeddings).to_table(columns=["call_id", "audio_sha256"], filter=wanted).to_pandas()
+    return frame.dropna().drop_duplicates("call_id").set_index("call_id")["audio_sha256"]
 
 
 def _answers(rows: pd.DataFrame) -> Answers:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
@@ -155,5 +156,6 @@ def read_table(location: str, needed: Sequence[str], others: bool = False) -> pa
 
 def _read_predictions(location: str) -> pd.DataFrame:
     # Only what is shown is read: no word can reach the page from here.
-    rows = read_table(location, PREDICTION_COLUMNS).to_pandas()
-    return rows[(rows["split"] == "test") & rows["urgency"].notna() & rows["urgency_pred"].notna()].reset_index(drop=True)
+    table = read_table(location, PREDICTION_COLUMNS)
+    tested = (pc.field("split") == "test") & pc.field("urgency").is_valid() & pc.field("urgency_pred").is_valid()
+    return table.filter(tested).to_pandas()

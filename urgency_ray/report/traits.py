@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from numpy.typing import NDArray
@@ -75,12 +76,14 @@ def read_regions(embeddings: str) -> pd.DataFrame:
     dataset = open_rows(embeddings)
     if "region" not in dataset.schema.names:
         return pd.DataFrame(columns=["embedded", "rejected"])
-    rows = dataset.to_table(columns=["call_id", "region", "status"]).to_pandas()
-    rows["embedded"] = rows["status"].astype(str) == Status.EMBEDDED
-    calls = rows.groupby("call_id").agg({"region": "first", "embedded": "any"}).dropna()
-    counts = calls.groupby("region")["embedded"].agg(["sum", "size"])
-    table = pd.DataFrame({"embedded": counts["sum"].astype(int), "rejected": (counts["size"] - counts["sum"]).astype(int)})
-    return table.loc[counts["size"].sort_values(ascending=False, kind="stable").index]
+    rows = dataset.to_table(columns=["call_id", "region", "status"], filter=pc.field("region").is_valid())
+    # In Arrow: a run of utterances has millions of rows.
+    embedded = pc.equal(rows["status"].cast(pa.string()), Status.EMBEDDED.value)
+    calls = rows.append_column("embedded", embedded).group_by("call_id").aggregate([("region", "min"), ("embedded", "any")])
+    counted = calls.group_by("region_min").aggregate([("embedded_any", "sum"), ("call_id", "count")]).to_pandas()
+    counted = counted.sort_values(["call_id_count", "region_min"], ascending=[False, True]).set_index("region_min")
+    embedded_calls = counted["embedded_any_sum"].astype(int)
+    return pd.DataFrame({"embedded": embedded_calls, "rejected": counted["call_id_count"].astype(int) - embedded_calls})
 
 
 def slice_rows(traits: pd.DataFrame) -> dict[str, dict[Any, NDArray[np.bool_]]]:
