@@ -13,7 +13,7 @@ from test_page import Page, make_run
 from urgency_ray import report
 from urgency_ray.config import ReportConfig
 from urgency_ray.errors import Reason
-from urgency_ray.report import charts, language, words
+from urgency_ray.report import charts, language, verdicts, words
 from urgency_ray.report.calls import SLICED_BY
 from urgency_ray.report.korean import KOREAN, REASONS
 from urgency_ray.report.page import write_report
@@ -24,8 +24,8 @@ LOOKED_UP_BY_VARIABLE = {
     *(text for measure in words.MEASURES for text in measure[2:]),
     *words.SELECTED_BY.values(),
     *words.BASELINES.values(),
-    *words.AGAINST_BASELINE.values(),
-    *words.COMPARED.values(),
+    *verdicts.AGAINST_BASELINE.values(),
+    *verdicts.COMPARED.values(),
     *SLICED_BY.values(),
     *charts.MODALITIES,
     *("val", "test", "training", "validation"),

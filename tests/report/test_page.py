@@ -26,7 +26,8 @@ from urgency_ray.errors import Reason, RequestError
 from urgency_ray.report import charts, space_charts
 from urgency_ray.report.page import write_report
 from urgency_ray.report.tuning import cost, importances, rungs, search_seconds
-from urgency_ray.report.words import EXPLANATIONS, fusion_verdict, tuning_verdict, value
+from urgency_ray.report.verdicts import fusion_verdict, tuning_verdict
+from urgency_ray.report.words import EXPLANATIONS, value
 from urgency_ray.schema import PREDICTION_SCHEMA, SENTIMENT_LABELS, URGENCY_LABELS
 from urgency_ray.scoring.blocks import ClassificationBlock, Difference, NetBenefit, SearchSummary
 from urgency_ray.scoring.metrics import expected_calibration_error, net_benefit

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from urgency_ray.config import Config
-from urgency_ray.report import words
+from urgency_ray.report import verdicts, words
 from urgency_ray.report.compared import Comparison, compare_runs, differing_fields, disagreements, overlaps
 from urgency_ray.report.comparison import write_comparison
 from urgency_ray.run_folder import RunFolder
@@ -89,7 +89,7 @@ def _difference(figure: PairedFigure | None) -> str:
 def _verdicts(comparison: Comparison) -> Iterable[str]:
     first = comparison.runs[0].name
     said = [
-        words.comparison_verdict(run.name, first, figures["macro_f1"])
+        verdicts.comparison_verdict(run.name, first, figures["macro_f1"])
         for run, figures in zip(comparison.runs[1:], comparison.differences, strict=True)
     ]
     yield "\n".join([f"in brackets: less {first}, and the 95 % interval of that; * beyond noise", *said])

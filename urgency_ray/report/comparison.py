@@ -6,7 +6,7 @@ from typing import Any
 
 from urgency_ray import __version__, storage
 from urgency_ray.config import Language
-from urgency_ray.report import curves, words
+from urgency_ray.report import curves, verdicts, words
 from urgency_ray.report.compared import Comparison, Run, differing_fields, disagreements, overlaps
 from urgency_ray.report.files import View
 from urgency_ray.report.language import say, speaking
@@ -40,7 +40,7 @@ def _view(comparison: Comparison) -> View:
         "labels": URGENCY_LABELS,
         "names": [run.name for run in runs],
         "verdicts": [
-            (words.comparison_verdict(run.name, runs[0].name, figures["macro_f1"]), figures["macro_f1"].verdict == "worse")
+            (verdicts.comparison_verdict(run.name, runs[0].name, figures["macro_f1"]), figures["macro_f1"].verdict == "worse")
             for run, figures in zip(runs[1:], comparison.differences, strict=True)
         ],
         "overlaps": overlaps(runs),

@@ -17,7 +17,7 @@ import pandas as pd
 from urgency_ray import __version__, storage
 from urgency_ray.accounts import ExtractAccounts
 from urgency_ray.config import ENCODER_SECTIONS, Config, ReportConfig, Role, fields_of
-from urgency_ray.report import charts, words
+from urgency_ray.report import charts, verdicts, words
 from urgency_ray.report.calls import calls_view, coverage_view
 from urgency_ray.report.files import RunFiles, Tree, View, read_files
 from urgency_ray.report.language import say, speaking
@@ -122,10 +122,10 @@ def _result_view(metrics: Metrics | None, ceiling: Mapping[str, float] | None) -
         view["net_benefit_chart"] = markup(charts.net_benefit(curve))
     if (against := metrics.against_baseline) is not None:
         view |= {"baselines": metrics.baselines, "best_baseline": against.baseline}
-        view |= {"baseline_verdict": words.baseline_verdict(against), "beats_baseline": against.verdict == "better"}
+        view |= {"baseline_verdict": verdicts.baseline_verdict(against), "beats_baseline": against.verdict == "better"}
     if ablation := metrics.ablation:
         chart = markup(charts.ablation(ablation, ceiling or {}))
-        view |= {"ablation": ablation, "verdict": words.fusion_verdict(ablation), "ablation_chart": chart}
+        view |= {"ablation": ablation, "verdict": verdicts.fusion_verdict(ablation), "ablation_chart": chart}
     return view
 
 

@@ -11,7 +11,7 @@ import optuna
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from urgency_ray.report import space_charts, trial_charts, words
+from urgency_ray.report import space_charts, trial_charts, verdicts, words
 from urgency_ray.report.files import Row, SearchFiles, Tree, View
 from urgency_ray.report.language import say
 from urgency_ray.report.template import markup
@@ -39,10 +39,10 @@ def tuning_view(files: SearchFiles, own: Mapping[str, Any], best: Mapping[str, A
     trials = sorted(files.trials or [], key=lambda trial: int(trial["number"]))
     view: View = {}
     if metrics is not None:
-        verdict, better = words.tuning_verdict(metrics)
+        verdict, better = verdicts.tuning_verdict(metrics)
         several = own["tune.folds"] is not None or own["tune.repeats"] > 1
         view = {"tune": metrics, "tuning_verdict": verdict, "found_better": better}
-        view["search_ensemble"] = words.search_ensemble(metrics)
+        view["search_ensemble"] = verdicts.search_ensemble(metrics)
         view["several"] = say(", the mean over its folds or repeats") if several else ""
     trials = [{name: _known(value) for name, value in trial.items()} for trial in trials]
     if any(trial["state"] != "failed" and trial["val_macro_f1"] is not None for trial in trials):
