@@ -13,30 +13,16 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from urgency_ray import __version__, cluster, guidance, secret, storage
+from urgency_ray import __version__, cluster, faults, guidance, secret, storage
 from urgency_ray.config import Config, describe, iter_fields, load_config, read_field
-from urgency_ray.errors import RequestError, UnreachableError, WorkError
+from urgency_ray.errors import RequestError
 from urgency_ray.run_folder import RunFolder
 
 log = logging.getLogger("urgency_ray")
-
-KNOWN_FAULTS = (RequestError, WorkError, OSError, FloatingPointError)
-RETRY_ADVICE = "\nFailed to apply UDF transform after"
-FULL_DISK = ("No space left on device", "Disk quota exceeded")
-RAY_LOSSES = (
-    "ActorDiedError",
-    "ActorUnavailableError",
-    "NodeDiedError",
-    "ObjectLostError",
-    "ObjectStoreFullError",
-    "OutOfDiskError",
-    "OutOfMemoryError",
-    "WorkerCrashedError",
-)
 
 
 @dataclass(frozen=True)
@@ -356,14 +342,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {storage.readable(secret.blot(said))}", file=sys.stderr)
         return 1
     except Exception as error:
-        # What a user can mend is one line, also when it happened in a worker; anything else is a bug and keeps its traceback.
-        known = next((cause for cause in _causes(error) if isinstance(cause, KNOWN_FAULTS) or _is_loss(cause)), None)
-        # Of what follows from a lost head, Ray reports now this and now that.
-        if (known is None or _is_loss(known)) and (lost := cluster.find_lost_head()):
-            known = UnreachableError(lost)
+        # What a user can mend is one line; anything else is a bug and keeps its traceback.
+        known = faults.find_fault(error)
         if known is None:
             raise
-        print(f"error: {storage.readable(secret.blot(_describe(known, places)))}", file=sys.stderr)
+        print(f"error: {storage.readable(secret.blot(faults.describe_fault(known, places)))}", file=sys.stderr)
         return 2 if isinstance(known, RequestError) else 1
     return 0
 
@@ -374,40 +357,6 @@ def _say_what_is_next(options: argparse.Namespace, config: Config) -> None:
         log.info("made: %s", made)
     if (following := guidance.describe_next(options.command, given)) is not None:
         log.info("next: %s", following)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and what it came from; Ray keeps a worker's own exception in `cause` or `worker_failures`.
-
-    One with a `cause` is left out itself: it poses as that, with the traceback for its text.
-    """
-    pending: list[BaseException | None] = [error]
-    while pending:
-        current = pending.pop(0)
-        if isinstance(current, BaseException):
-            if getattr(current, "cause", None) is None:
-                yield current
-            failures = getattr(current, "worker_failures", {})
-            inner = (getattr(current, name, None) for name in ("cause", "controller_failure", "health_check_failure"))
-            pending += [*inner, current.__cause__, *failures.values()]
-
-
-def _is_loss(error: BaseException) -> bool:
-    """Whether a process, a node or an object of the cluster was lost, or its memory or disk was: no bug of a command."""
-    exceptions = sys.modules.get("ray.exceptions")
-    if exceptions is None or getattr(error, "actor_init_failed", False):
-        return False
-    return isinstance(error, tuple(getattr(exceptions, name) for name in RAY_LOSSES))
-
-
-def _describe(error: BaseException, places: Sequence[str]) -> str:
-    # Ray Data adds lines on settings of its own to what a task raises.
-    said = str(error).partition(RETRY_ADVICE)[0]
-    if any(words in said for words in FULL_DISK) and (place := storage.find_full(places)):
-        return f"{place}: no space is left on its disk; free some, and run the command again: what is done is kept"
-    if _is_loss(error):
-        return f"{type(error).__name__}: {said.strip().splitlines()[0]} Run the command again: what is done is kept"
-    return said
 
 
 def _refuse_unknown_command(arguments: Sequence[str]) -> None:
