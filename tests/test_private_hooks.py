@@ -73,7 +73,7 @@ HOOKS = (
     ),
     Hook("timed out during startup", "cluster/connection.py", "Ray has no type for it, and a busy machine is nobody's bug"),
     Hook("raise_original_map_exception", "cluster/connection.py", "a worker's RequestError reaches the user as one line"),
-    Hook("Failed to apply UDF transform after", "cli.py", "the advice that Ray Data adds to that line, which is cut off"),
+    Hook("Failed to apply UDF transform after", "faults.py", "the advice that Ray Data adds to that line, which is cut off"),
     Hook("grad_scale", "training/fit.py", "PyTorch's fused AdamW then clips in the same pass over the gradients"),
     Hook("_save_pretrained", "model/saved.py", "huggingface_hub's place for what else belongs into a model's folder"),
     Hook("_from_pretrained", "model/saved.py", "huggingface_hub's place for reading it back"),
