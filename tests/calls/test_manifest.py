@@ -305,7 +305,8 @@ def archives(folder: Path) -> Path:
     put(folder / "zips" / "TS_서울.zip", zipped({"calls/a.wav": sound, korean: sound, "no.wav": b"RIFF"}))
     put(folder / "zips" / "TL_서울.ZIP", zipped({"a.json": LABEL}, zipfile.ZIP_DEFLATED))
     put(folder / "zips" / "old.tar", tarred({"./day/a.wav": sound}))
-    put(folder / "zips" / "outer.zip", zipped({"inner.zip": zipped({"x/a.wav": sound})}))
+    deep = zipped({"deepest.zip": zipped({"a.wav": sound})})
+    put(folder / "zips" / "outer.zip", zipped({"inner.zip": zipped({"x/a.wav": sound}), "deep.zip": deep}))
     put(folder / "zips" / "cut.zip", zipped({"a.wav": sound})[:-30])
     put(folder / "zips" / "folder.zip" / "a.wav", sound)
     return folder
@@ -345,6 +346,7 @@ def test_a_label_may_lie_in_one_too_and_a_manifest_beside_them_in_a_store(archiv
         ({"audio": "zip://b.wav::zips/TS_서울.zip"}, "missing_audio", "zips/TS_서울.zip/b.wav: no such file in the archive"),
         ({"audio": "zips/no.zip/b.wav"}, "missing_audio", "zips/no.zip/b.wav: no such file; paths are relative to"),
         ({"audio": "zips/cut.zip/a.wav"}, "unreadable_archive", "zips/cut.zip/a.wav: no whole zip file"),
+        ({"audio": "zips/outer.zip/deep.zip/deepest.zip/a.wav"}, "unreadable_archive", "an archive inside an archive inside"),
         ({"audio": "zip://a.wav::wavs/a.wav"}, "unreadable_archive", "no archive of a kind that is read (.zip, .tar)"),
         ({"audio": "zips/folder.zip/b.wav"}, "missing_audio", "zips/folder.zip/b.wav: no such file; paths"),
         ({"audio": "zips/TS_서울.zip/no.wav"}, "not_audio", ""),

@@ -155,7 +155,17 @@ def _look_into_archive(location: str, names: list[Named]) -> dict[Named, FileFou
         words = "no archive of a kind that is read (.zip, .tar)"
         broken = FileFound(location, fault=words, reason=Reason.UNREADABLE_ARCHIVE)
     missing = FileFound(location, fault="no such file in the archive")
-    return {name: broken or known.get(normalize("NFC", name.member or ""), missing) for name in names}
+    return {name: broken or _find(known, normalize("NFC", name.member or "")) or missing for name in names}
+
+
+def _find(known: dict[str, FileFound], path: str) -> FileFound | None:
+    """A member by its path, or the archive in its path that cannot be read."""
+    if path in known:
+        return known[path]
+    above = posixpath.dirname(path)
+    while above and above not in known:
+        above = posixpath.dirname(above)
+    return known[above] if above and known[above].fault else None
 
 
 def _look_into_folders(places: Iterable[str]) -> dict[str, FileFound]:
