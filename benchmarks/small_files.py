@@ -29,13 +29,14 @@ GOAL_SEC = 5.0
 
 def write_run(run_dir: Path, num_rows: int, rows_per_file: int) -> None:
     """A finished extract's folder."""
+    from urgency_ray import __version__
     from urgency_ray.accounts import ExtractAccounts
     from urgency_ray.embedding.ledger import account
     from urgency_ray.fingerprint import Fingerprint
     from urgency_ray.run_folder import RunFolder, write_json
     from urgency_ray.schema import embedding_schema
 
-    fingerprint = Fingerprint(audio_encoder={"name": "a"}, text_encoder={"name": "t"}, code_version="0.3.0")
+    fingerprint = Fingerprint(audio_encoder={"name": "a"}, text_encoder={"name": "t"}, code_version=__version__)
     schema = embedding_schema(WIDTH, WIDTH, fingerprint.model_dump())
     schema = schema.remove(schema.get_field_index("status"))
     noise = pa.array(np.random.default_rng(0).standard_normal(rows_per_file * WIDTH, np.float32))

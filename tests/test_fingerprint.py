@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from urgency_ray import __version__
 from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
 from urgency_ray.fingerprint import Fingerprint, Transform, refuse_other
+from urgency_ray.schema import embedding_schema
 
 WEIGHTS = {"audio_encoder": "built-in", "text_encoder": "built-in"}
 NEWER = {"data.channel": "left", "data.min_call_sec": 1.0, "data.pcm_rate_hz": 8000, "data.require_text": False}
@@ -22,6 +24,25 @@ def test_at_their_defaults_fields_that_0_2_0_did_not_have_are_left_out() -> None
     made = made_by(**AS_0_2_0)
     assert made.model_dump().keys() == {*data, "audio_encoder", "text_encoder", "code_version"}
     assert made.settings().keys() - made.model_dump().keys() == {field.removeprefix("data.") for field in NEWER | AS_0_2_0}
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        ("99.0.0", rf"^embeddings: were made by urgency_ray 99.0.0, this is {__version__}: update$"),
+        ("soon", "^embeddings: fingerprint.code_version: Invalid version: 'soon': not of urgency_ray$"),
+    ],
+)
+def test_embeddings_of_a_newer_version_are_refused(version: str, says: str) -> None:
+    made = made_by().model_copy(update={"code_version": version})
+    with pytest.raises(RequestError, match=says):
+        Fingerprint.of_schema(embedding_schema(2, 1, made.model_dump()))
+
+
+def test_those_of_an_older_one_and_of_another_patch_are_read() -> None:
+    for version in ("0.1.0", __version__, f"{__version__}.post1"):
+        made = made_by().model_copy(update={"code_version": version})
+        assert Fingerprint.of_schema(embedding_schema(2, 1, made.model_dump())) == made
 
 
 def test_words_that_other_rules_left_do_not_meet_in_a_run_folder() -> None:

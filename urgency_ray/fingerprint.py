@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import pyarrow as pa
+from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
+from urgency_ray import __version__
 from urgency_ray.config import ENCODER_SECTIONS, Config, Role, fields_of
 from urgency_ray.errors import RequestError
 from urgency_ray.schema import METADATA_KEY
@@ -61,15 +63,24 @@ class Fingerprint(BaseModel):
         """That in the metadata of an embeddings file, or None where it does not say (imported embeddings).
 
         Raises:
-            RequestError: what it says is no fingerprint.
+            RequestError: what it says is no fingerprint, or that of a newer version.
         """
         raw = (schema.metadata or {}).get(METADATA_KEY)
+        if raw is None:
+            return None
         try:
-            return None if raw is None else cls.model_validate_json(raw)
+            found = cls.model_validate_json(raw)
+            made = Version(found.code_version)
         except ValidationError as error:
             fault = error.errors()[0]
             field = ".".join(["fingerprint", *map(str, fault["loc"])])
             raise RequestError(f"embeddings: {field}: {fault['msg']}: not of urgency_ray, or of a newer version") from None
+        except InvalidVersion as error:
+            raise RequestError(f"embeddings: fingerprint.code_version: {error}: not of urgency_ray") from None
+        # What a newer version means by a column of the same name cannot be known.
+        if made.release[:2] > Version(__version__).release[:2]:
+            raise RequestError(f"embeddings: were made by urgency_ray {made}, this is {__version__}: update")
+        return found
 
     @model_serializer(mode="wrap")
     def _in_order(self, dump: SerializerFunctionWrapHandler) -> Fields:

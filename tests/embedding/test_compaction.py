@@ -14,7 +14,7 @@ from urgency_ray.embedding.recovery import Left
 from urgency_ray.fingerprint import Fingerprint
 from urgency_ray.schema import MANIFEST_SCHEMA, embedding_schema
 
-MADE_BY = Fingerprint(audio_encoder={"name": "a"}, text_encoder={"name": "t"}, code_version="0.3.0")
+MADE_BY = Fingerprint(audio_encoder={"name": "a"}, text_encoder={"name": "t"}, code_version="0.2.0")
 CALLS = [f"c{index:02}" for index in range(12)]
 MANIFEST = pa.Table.from_pylist(
     [{"call_id": name, "num_bytes": 1, "version": "1", "provider_split": "unknown"} for name in CALLS], schema=MANIFEST_SCHEMA
