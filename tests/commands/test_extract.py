@@ -277,7 +277,7 @@ def test_files_that_cannot_be_read_just_now_are_not_removed(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("Too many open files")
 
-    monkeypatch.setattr("urgency_ray.embedding.recovery.pq.read_table", fail)
+    monkeypatch.setattr("urgency_ray.embedding.recovery.pq.ParquetFile", fail)
     with pytest.raises(OSError, match="Too many open files"):
         extract(extracted[2], str(run_dir))
     assert files == {path: path.stat().st_mtime_ns for path in Path(run_dir).rglob("*.parquet")}
