@@ -40,8 +40,8 @@ def refuse_secret(value: Any, name: str) -> None:
         if _SECRET.search(text):
             raise RequestError(
                 f"{dotted}: holds a key and its secret, which would be kept in files that others read: give {blot(text)} "
-                "without what stands before the @, and the keys by environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or "
-                "by the machines' role"
+                "without what stands before the @, and the keys by environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; "
+                "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD) or by the machines' role"
             )
 
 

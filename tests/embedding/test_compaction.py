@@ -1,13 +1,16 @@
 """Small files become few large ones; whatever a kill leaves of that, each row is there once."""
 
+import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from urgency_ray import storage
+from urgency_ray.embedding import compaction
 from urgency_ray.embedding.compaction import compact
 from urgency_ray.embedding.ledger import account
 from urgency_ray.embedding.recovery import Left
@@ -84,9 +87,61 @@ def test_of_rows_that_a_kill_left_twice_one_is_kept(small_files: list[Path], tmp
     assert sorted(left.current.to_pylist()) == CALLS and not left.is_settled(left.current)
     left.keep(left.current)
     assert read(tmp_path).equals(expected)
+    assert all(pq.read_metadata(file).num_rows for file in tmp_path.rglob("*.parquet"))
     assert account(str(tmp_path), MANIFEST).rows_embedded == len(CALLS)
     again = Left(str(tmp_path), MANIFEST)
     assert again.is_settled(again.current)
+
+
+def test_a_store_that_is_away_for_a_moment_leaves_no_row_twice(
+    small_files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = iter([True, True, False] * 99)
+
+    def sometimes(work: Any) -> Any:
+        def attempt(*arguments: Any, **options: Any) -> Any:
+            if next(away):
+                raise OSError("AWS Error SLOW_DOWN during DeleteObject operation")
+            return work(*arguments, **options)
+
+        return attempt
+
+    before = read(tmp_path)
+    monkeypatch.setattr("urgency_ray.patience.FIRST_WAIT_SEC", 0.0)
+    monkeypatch.setattr("urgency_ray.patience.MOST_WAIT_SEC", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(compaction, "_remove", sometimes(compaction._remove))
+        patch.setattr(pq, "write_table", sometimes(pq.write_table))
+        compact(str(tmp_path), few=1)
+    assert read(tmp_path).equals(before)
+    assert account(str(tmp_path), MANIFEST).rows_embedded == len(CALLS)
+
+
+@pytest.mark.parametrize(("place", "error"), [("_remove", "ACCESS_DENIED"), ("pq.write_table", "No space left on device")])
+def test_where_it_cannot_be_done_nothing_changes(
+    place: str,
+    error: str,
+    *,
+    small_files: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(error)
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(f"urgency_ray.embedding.compaction.{place}", fail)
+        compact(str(tmp_path), few=1)
+    assert sorted(tmp_path.rglob("*.parquet")) == small_files
+    assert account(str(tmp_path), MANIFEST).rows_embedded == len(CALLS)
+    assert error in caplog.messages[-1] and "are not merged" in caplog.messages[-1]
+
+
+def test_what_was_never_put_into_its_place_is_not_merged(small_files: list[Path], tmp_path: Path) -> None:
+    shutil.copy(small_files[0], small_files[0].with_name(f"{storage.PARTIAL}x.parquet"))
+    compact(str(tmp_path), few=1)
+    assert account(str(tmp_path), MANIFEST).rows_embedded == len(CALLS)
 
 
 def test_a_doubled_row_whose_source_has_changed_is_compared_once(small_files: list[Path], tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 import contextlib
 import importlib.metadata
 import logging
+import re
 import shutil
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +21,10 @@ from kills import kill_all
 from mlflow import MlflowClient
 from test_tensorboard import make_history, read_events
 
-from urgency_ray import cli
+from urgency_ray import cli, storage
 from urgency_ray.commands.train import train
-from urgency_ray.config import Config
-from urgency_ray.errors import RequestError
+from urgency_ray.config import Config, load_config
+from urgency_ray.errors import RequestError, UnreachableError
 from urgency_ray.scoring.blocks import AgainstBaseline, Difference
 from urgency_ray.tracking import Ended, Tracking, TrialNote, check_trackers, figures_of, track
 from urgency_ray.tracking.tensorboard import LiveCurves, write_events
@@ -43,7 +45,7 @@ def tell(config: Config, run_dir: Path, kind: Any) -> None:
         tracking.trials(TRIALS[:1])
         tracking.epochs(EPOCHS[1:])
         tracking.trials(TRIALS)
-        tracking.end(Ended({"test/macro_f1": 0.75}, [str(run_dir / "metrics.json"), str(run_dir / "model")], HISTORY))
+        tracking.end(Ended({"test/macro_f1": 0.75}, [str(run_dir / "metrics.json"), str(run_dir / "model")]))
 
 
 @pytest.fixture
@@ -124,7 +126,7 @@ def test_a_server_takes_it_and_its_death_costs_no_training(
         with caplog.at_level(logging.WARNING), track(config, str(run_dir), "train") as tracking:
             kill_all([process, *process.children(recursive=True)])
             tracking.epochs(EPOCHS)
-            tracking.end(Ended({}, [], HISTORY))
+            tracking.end(Ended({}, []))
         assert [message for message in caplog.messages if message.startswith(f"warning: MLflow at {server} does not take")]
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -241,22 +243,12 @@ def test_a_tracker_that_fails_is_told_no_more_and_the_others_all(caplog: pytest.
     with caplog.at_level(logging.WARNING):
         tracking.epochs(EPOCHS)
         tracking.trials(TRIALS)
-        tracking.end(Ended({}, [], HISTORY))
+        tracking.end(Ended({}, []))
         tracking.fail()
     assert deaf.heard == ["epochs", "trial"]
     (line,) = caplog.messages
     assert line.startswith("warning: the server does not take what it is told (ConnectionError: http://***@host: gone)")
     assert [step for step, _, _ in read_events(tmp_path / "tensorboard/fused")["macro_f1/val"]] == [1, 2, 3]
-
-
-def steps_seen(folder: Path, number: int, curves: LiveCurves) -> dict[int, float]:
-    """The curve of the loss on val, once it has so many points: a thread writes them, behind a URI the next epoch does."""
-    deadline, points = time.monotonic() + 30, dict[int, float]()
-    while len(points) < number and time.monotonic() < deadline:
-        time.sleep(0.1)
-        curves.epochs([])
-        points = {step: value for step, value, _ in read_events(folder).get("loss/val", [])}
-    return points
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
@@ -269,10 +261,105 @@ def test_curves_grow_while_a_training_runs(tmp_path: Path, scheme: str, monkeypa
     for number, epoch in enumerate(EPOCHS, start=1):
         curves.epochs([epoch])
         assert [path.name for path in folder.iterdir()] == ["fused"]
-        seen = steps_seen(folder / "fused", number, curves)
+        seen = {step: value for step, value, _ in read_events(folder / "fused")["loss/val"]}
         assert seen == pytest.approx({step: 1.1 / step for step in range(1, number + 1)})
-    curves.end(Ended({}, [], make_history("fused", 5)))
+    curves.end(Ended({}, []))
+    write_events(make_history("fused", 5), f"{scheme}{folder}")
     assert len(read_events(folder / "fused")["loss/val"]) == 5
+
+
+def test_curves_of_a_run_without_a_result_stay_and_need_no_thread(tmp_path: Path) -> None:
+    before = threading.active_count()
+    curves = LiveCurves(f"file://{tmp_path}/tensorboard")
+    curves.epochs([(f"model-{number}", EPOCHS[0][1]) for number in range(45)])
+    assert threading.active_count() == before
+    curves.fail()
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 45
+
+
+def test_a_store_that_is_away_costs_an_upload_and_no_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise UnreachableError("gone")
+
+    monkeypatch.setattr("urgency_ray.tracking.tensorboard.UPLOAD_SEC", 0.0)
+    curves = LiveCurves(f"file://{tmp_path}/tensorboard")
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "copy_dir", fail)
+        curves.epochs(EPOCHS[:2])
+    curves.epochs(EPOCHS[2:])
+    assert len(read_events(tmp_path / "tensorboard/fused")["loss/val"]) == 3
+
+
+class Slow(Deaf):
+    """A tracker that takes its time."""
+
+    name = "the slow one"
+
+    def _hear(self, what: str) -> None:
+        time.sleep(1.0)
+        self.heard.append(what)
+
+
+class Patient(Deaf):
+    """A tracker that takes all."""
+
+    def _hear(self, what: str) -> None:
+        self.heard.append(what)
+
+
+def test_a_slow_tracker_holds_up_nobody_for_long_and_the_others_not_at_all(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("urgency_ray.tracking.run.PATIENCE_SEC", 0.5)
+    monkeypatch.setattr("urgency_ray.tracking.run.GATHER_SEC", 0.0)
+    slow, other = Slow(), Patient()
+    tracking, started = Tracking([slow, other]), time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        tracking.trials(TRIALS)
+        tracking.end(Ended({}, []))
+    assert time.monotonic() - started < 0.9
+    assert other.heard == ["trial", "trial", "end"]
+    assert caplog.messages == ["warning: the slow one has not taken all within 0.5 s: what is missing stays so"]
+    time.sleep(3.0)
+    assert slow.heard == ["trial", "trial", "end"], "one message at a time, in their order"
+
+
+def test_an_experiment_that_was_deleted_is_one_line(run_dir: Path, server: str) -> None:
+    config = Config().replace({"track.mlflow_uri": server})
+    client = MlflowClient(server)
+    client.delete_experiment(client.create_experiment("urgency_ray"))
+    with pytest.raises(RequestError, match=r"^track.mlflow_experiment urgency_ray: "), track(config, str(run_dir), "train"):
+        pass
+
+
+def test_a_run_whose_files_go_nowhere_has_ended_all_the_same(
+    run_dir: Path, server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ConnectionError("no such store")
+
+    monkeypatch.setattr(MlflowClient, "log_artifacts", fail)
+    with caplog.at_level(logging.WARNING):
+        tell(Config().replace({"track.mlflow_uri": server}), run_dir, "train")
+    assert runs_at(server)[1]["train run"].info.status == "FINISHED"
+    assert "no such store" in caplog.messages[-1]
+
+
+def test_of_two_trackers_the_first_is_told_when_the_second_cannot_begin(
+    run_dir: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    config = Config().replace({"track.mlflow_uri": server, "track.wandb_project": "calls"})
+    with pytest.raises(RequestError, match="needs Weights & Biases"), track(config, str(run_dir), "train"):
+        pass
+    assert runs_at(server)[1]["train run"].info.status == "FAILED"
+
+
+@pytest.mark.parametrize("uri", ["http://token@host:5000", "https://host:5000/?token=abc", "http://user:12/ab@host"])
+def test_a_key_in_the_address_of_a_server_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(RequestError, match=r"MLFLOW_TRACKING_TOKEN|MLFLOW_TRACKING_PASSWORD") as caught:
+        load_config(None, {"track.mlflow_uri": uri})
+    assert not {"token@", "abc", "12/ab"} & set(re.findall(r"token@|abc|12/ab", str(caught.value)))
 
 
 def test_no_server_is_one_line_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

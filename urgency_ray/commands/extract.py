@@ -127,7 +127,7 @@ def _go_on(
     left.keep(kept)
     if len(unfinished):
         _embed(config, embeddings, unfinished, fingerprint)
-        patiently(embeddings, lambda: compact(embeddings))
+    compact(embeddings)
     counts = patiently(embeddings, lambda: ledger.account(embeddings, manifest))
     wall_sec = round(time.monotonic() - started, 3)
     files = files_seen(manifest)

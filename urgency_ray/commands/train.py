@@ -24,6 +24,7 @@ from urgency_ray.scoring.blocks import ClassificationBlock, CrossValidation, Fol
 from urgency_ray.scoring.scores import predictions_table, score_pooled
 from urgency_ray.scoring.suspicions import describe_absent, describe_gap
 from urgency_ray.tracking import Ended, Tracking, check_trackers, figures_of, track
+from urgency_ray.tracking.tensorboard import write_events
 from urgency_ray.training.baselines import compare, fit_baselines, format_against, penalty
 from urgency_ray.training.data import TrainingData
 from urgency_ray.training.history import EpochRow
@@ -116,7 +117,8 @@ def _train(
     write_json(folder.history, history)
     write_json(folder.metrics, metrics)
     files = (folder.config, folder.history, folder.metrics, folder.model)
-    tracking.end(Ended(figures_of(metrics), files, history))
+    tracking.end(Ended(figures_of(metrics), files))
+    write_events(history, folder.tensorboard)
     return metrics
 
 

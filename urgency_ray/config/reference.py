@@ -32,7 +32,7 @@ DECIDES = {
     Role.EXTENT: "how far a search goes; it may grow when one is resumed",
     Role.REPORT: "what is scored and shown beside the model",
     Role.SPEED: "where and how fast the work runs, never its result",
-    Role.PLACE: "where files or a cluster are",
+    Role.PLACE: "where files or a cluster are, and who is told",
     Role.CORPUS: "a synthetic corpus",
 }
 DIMENSIONS: dict[str, type[DimensionBase]] = {

@@ -151,6 +151,16 @@ class TrackConfig(Section, role=Role.PLACE):
     """Weights & Biases project of the runs, likewise; who and where is W&B's own matter (WANDB_API_KEY, WANDB_MODE=offline).
     Wants the extra wandb."""
 
+    @model_validator(mode="after")
+    def _holds_no_key(self) -> Self:
+        uri = self.mlflow_uri or ""
+        if uri.startswith(("http://", "https://")) and ("@" in uri or "?" in uri):
+            raise ValueError(
+                "mlflow_uri must be http://HOST:PORT alone: it is kept in files that others read; give user, password or token "
+                "by MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN"
+            )
+        return self
+
 
 Language = Literal["en", "ko"]
 

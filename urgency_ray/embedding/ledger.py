@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from typing import Any
 
@@ -39,7 +40,7 @@ def account(embeddings: str, manifest: pa.Table) -> ExtractCounts:
         RuntimeError: a planned call has no row, a row no planned call, or a row is there twice.
     """
     filesystem, path = storage.open_location(embeddings)
-    files = list_files(filesystem, path)
+    files = [file for file in list_files(filesystem, path) if not posixpath.basename(file).startswith(storage.PARTIAL)]
     planned = manifest["call_id"].cast(pa.large_string()).combine_chunks()
     tables = []
     # A dataset keeps the schema of each of its files: for thousands of small ones, more memory than the columns.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import posixpath
 from concurrent.futures import ThreadPoolExecutor
@@ -132,7 +133,9 @@ class Left:
             return
         is_kept, is_new = self._are_of(kept), _are_equal(self._rows, self._renewed)
         for file, part in self._parts.items():
-            if not (is_kept[part] & is_new[part]).all():
+            if not is_kept[part].any():
+                self._filesystem.delete_file(file)
+            elif not (is_kept[part] & is_new[part]).all():
                 rows = pq.read_table(file, filesystem=self._filesystem, partitioning=None)
                 renewed = self._renewed.slice(part.start, len(rows))
                 for name in renewed.column_names:
@@ -155,7 +158,10 @@ class Left:
                 return pq.ParquetFile(source).read(_COLUMNS, use_threads=False)
         except pa.ArrowInvalid:
             log.info("removing a file that was not written to its end: %s", posixpath.basename(file))
-            self._filesystem.delete_file(file)
+            # Nobody reads a partial one, and a store may let nobody remove what it has.
+            is_partial = posixpath.basename(file).startswith(storage.PARTIAL)
+            with contextlib.suppress(OSError) if is_partial else contextlib.nullcontext():
+                self._filesystem.delete_file(file)
             return None
 
     @cached_property

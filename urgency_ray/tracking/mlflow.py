@@ -68,12 +68,17 @@ class MlflowTracker:
         assert config.track.mlflow_uri is not None
         self.name = f"MLflow at {config.track.mlflow_uri}"
         self._client = connect(config.track.mlflow_uri)
-        self._experiment = self._find_experiment(config.track.mlflow_experiment)
         self._tags = {"urgency_ray.version": __version__, "urgency_ray.command": kind, "urgency_ray.run_dir": run_dir}
-        self._run = self._begin(f"{kind} {posixpath.basename(run_dir.rstrip('/'))}", {})
+        tree, name = config.model_dump(), config.track.mlflow_experiment
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._experiment = self._find_experiment(name)
+            self._run = self._begin(f"{kind} {posixpath.basename(run_dir.rstrip('/'))}", {})
+            self._set_params(self._run, {dotted: read_field(tree, dotted) for dotted, _ in iter_fields()})
+        except MlflowException as error:
+            raise RequestError(f"track.mlflow_experiment {name}: {first_line(error)}") from None
         log.info("tracked by %s: experiment %s, run %s", self.name, self._experiment, self._run)
-        tree = config.model_dump()
-        self._set_params(self._run, {dotted: read_field(tree, dotted) for dotted, _ in iter_fields()})
 
     def epochs(self, epochs: Epochs) -> None:
         """Metrics `MODEL/val_macro_f1` and so on, by epoch."""
@@ -102,22 +107,20 @@ class MlflowTracker:
         """The figures as metrics, the files as artefacts."""
         now = int(time.time() * 1000)
         self._add_metrics(self._run, [(name, value, now, 0) for name, value in ended.figures.items()])
-        with fetch(ended.files) as folder:
-            self._client.log_artifacts(self._run, str(folder))
-        self._client.set_terminated(self._run, "FINISHED")
+        try:
+            with fetch(ended.files) as folder:
+                self._client.log_artifacts(self._run, str(folder))
+        finally:
+            # Where its files go may be another place than the server, which cannot be reached from here.
+            self._client.set_terminated(self._run, "FINISHED")
 
     def fail(self) -> None:
         """The run counts as failed."""
         self._client.set_terminated(self._run, "FAILED")
 
     def _find_experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            found = self._client.get_experiment_by_name(name)
-            return str(self._client.create_experiment(name) if found is None else found.experiment_id)
-        except MlflowException as error:
-            raise RequestError(f"track.mlflow_experiment {name}: {first_line(error)}") from None
+        found = self._client.get_experiment_by_name(name)
+        return str(self._client.create_experiment(name) if found is None else found.experiment_id)
 
     def _begin(self, name: str, tags: Mapping[str, str]) -> str:
         run = self._client.create_run(self._experiment, tags={**self._tags, **tags}, run_name=name)

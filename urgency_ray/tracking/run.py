@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from urgency_ray.config import Config
-from urgency_ray.errors import first_line
+from urgency_ray.errors import RequestError, first_line
 from urgency_ray.run_folder import RunFolder
 from urgency_ray.secret import blot
 from urgency_ray.tracking.tensorboard import LiveCurves
@@ -23,19 +22,19 @@ log = logging.getLogger(__name__)
 GATHER_SEC = 1.0
 """So long epochs are gathered: a small model has many a second, and each message to a server takes its time."""
 PATIENCE_SEC = 120.0
-"""So long what has been told is waited for at the end."""
+"""So long trackers are waited for at the end."""
+
+_Message = tuple[str, Mapping[str, Any]] | TrialNote | Ended | None
+"""An epoch, a trial, a result, or that there is none."""
 
 
 class Tracking:
-    """Tells each tracker what it is told."""
+    """Tells each tracker what it is told, in its order, on a thread of its own: a slow one holds up nobody but itself."""
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
-        self._trackers = list(trackers)
-        self._pending: queue.SimpleQueue[tuple[str, Mapping[str, Any]] | TrialNote | None] = queue.SimpleQueue()
+        self._lines = [_Line(tracker) for tracker in trackers]
         self._told: set[int] = set()
         self._has_ended = False
-        self._thread = threading.Thread(target=self._pass_on, daemon=True)
-        self._thread.start()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Ray Tune keeps a copy of all that its searcher knows: it has nobody to tell.
@@ -44,61 +43,71 @@ class Tracking:
     def epochs(self, epochs: Epochs) -> None:
         """Epochs of models that are being trained, as they end."""
         for epoch in epochs:
-            self._pending.put(epoch)
+            self._tell(epoch)
 
     def trials(self, trials: Sequence[TrialNote]) -> None:
         """Trials that have ended; those that were told before may be among them."""
         for trial in trials:
             if trial.number not in self._told:
                 self._told.add(trial.number)
-                self._pending.put(trial)
+                self._tell(trial)
 
     def end(self, ended: Ended) -> None:
         """What the run came to, once, at its end."""
-        self._close(lambda tracker: tracker.end(ended))
+        self._close(ended)
 
     def fail(self) -> None:
         """Where `end` has not been called, there will be no result."""
         if not self._has_ended:
-            self._close(lambda tracker: tracker.fail())
+            self._close(None)
 
-    def _close(self, last: Callable[[Tracker], None]) -> None:
+    def _tell(self, message: _Message) -> None:
+        for line in self._lines:
+            line.messages.put(message)
+
+    def _close(self, last: Ended | None) -> None:
         self._has_ended = True
-        self._pending.put(None)
-        self._thread.join(PATIENCE_SEC)
         self._tell(last)
-
-    def _pass_on(self) -> None:
-        while True:
-            messages, until = [self._pending.get()], time.monotonic() + GATHER_SEC
-            with contextlib.suppress(queue.Empty):
-                while messages[-1] is not None:
-                    messages.append(self._pending.get(timeout=max(0.0, until - time.monotonic())))
-            if epochs := [message for message in messages if isinstance(message, tuple)]:
-                self._tell(functools.partial(_tell_epochs, epochs))
-            for trial in (message for message in messages if isinstance(message, TrialNote)):
-                self._tell(functools.partial(_tell_trial, trial))
-            if None in messages:
-                return
-
-    def _tell(self, message: Callable[[Tracker], None]) -> None:
-        for tracker in list(self._trackers):
-            try:
-                message(tracker)
-            except Exception as error:  # of whichever library
-                self._trackers.remove(tracker)
-                said = blot(first_line(error))
-                log.warning(
-                    "warning: %s does not take what it is told (%s): this run is tracked there no more", tracker.name, said
-                )
+        until = time.monotonic() + PATIENCE_SEC
+        for line in self._lines:
+            line.thread.join(max(0.0, until - time.monotonic()))
+            if line.thread.is_alive():
+                log.warning("warning: %s has not taken all within %g s: what is missing stays so", line.name, PATIENCE_SEC)
 
 
-def _tell_epochs(epochs: Epochs, tracker: Tracker) -> None:
-    tracker.epochs(epochs)
+class _Line:
+    """The way to one tracker: nothing else touches it once the thread runs."""
 
+    def __init__(self, tracker: Tracker) -> None:
+        self.name = tracker.name
+        self.messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._pass_on, args=(tracker,), daemon=True)
+        self.thread.start()
 
-def _tell_trial(trial: TrialNote, tracker: Tracker) -> None:
-    tracker.trial(trial)
+    def _pass_on(self, tracker: Tracker) -> None:
+        try:
+            while self._pass_some_on(tracker):
+                pass
+        except Exception as error:  # of whichever library
+            said = blot(first_line(error))
+            log.warning("warning: %s does not take what it is told (%s): this run is tracked there no more", self.name, said)
+
+    def _pass_some_on(self, tracker: Tracker) -> bool:
+        """Gather messages for a while and pass them on; whether more will come."""
+        found, until = [self.messages.get()], time.monotonic() + GATHER_SEC
+        with contextlib.suppress(queue.Empty):
+            while not isinstance(found[-1], Ended | None):
+                found.append(self.messages.get(timeout=max(0.0, until - time.monotonic())))
+        if epochs := [message for message in found if isinstance(message, tuple)]:
+            tracker.epochs(epochs)
+        for message in found:
+            if isinstance(message, TrialNote):
+                tracker.trial(message)
+            elif isinstance(message, Ended):
+                tracker.end(message)
+            elif message is None:
+                tracker.fail()
+        return not isinstance(found[-1], Ended | None)
 
 
 def check_trackers(config: Config) -> None:
@@ -125,14 +134,18 @@ def track(config: Config, run_dir: str, kind: Literal["train", "tune"]) -> Itera
         RequestError: as `check_trackers`.
     """
     trackers: list[Tracker] = [LiveCurves(RunFolder(run_dir).tensorboard)] if kind == "train" else []
-    if config.track.mlflow_uri is not None:
-        from urgency_ray.tracking.mlflow import MlflowTracker
+    try:
+        if config.track.mlflow_uri is not None:
+            from urgency_ray.tracking.mlflow import MlflowTracker
 
-        trackers.append(MlflowTracker(config, run_dir, kind))
-    if config.track.wandb_project is not None:
-        from urgency_ray.tracking.wandb import WandbTracker
+            trackers.append(MlflowTracker(config, run_dir, kind))
+        if config.track.wandb_project is not None:
+            from urgency_ray.tracking.wandb import WandbTracker
 
-        trackers.append(WandbTracker(config, run_dir, kind))
+            trackers.append(WandbTracker(config, run_dir, kind))
+    except RequestError:
+        Tracking(trackers).fail()
+        raise
     tracking = Tracking(trackers)
     try:
         yield tracking

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, groupby
 from pathlib import Path
+from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.summary import scalar
 
 from urgency_ray import storage
 from urgency_ray.tracking.tracker import Ended, Epochs, TrialNote
@@ -24,14 +28,13 @@ TAGS = {
 """Tag of each curve, and its column of history.json."""
 EVENTS_FILE = "events.out.tfevents.train"
 """One name for good: a second training replaces the curves of the first, and the name does not tell the host's."""
-FLUSH_SEC = 1
 UPLOAD_SEC = 10.0
 
 
 class LiveCurves:
     """Curves that grow while a training runs; those of the former one go when the first epoch is there.
 
-    Behind a URI, an object is put there anew every `UPLOAD_SEC`.
+    Behind a URI, an object is put there anew every `UPLOAD_SEC`, if the store answers.
 
     Args:
         location: the log folder, of which each model is a subfolder.
@@ -41,40 +44,64 @@ class LiveCurves:
 
     def __init__(self, location: str) -> None:
         self._location = location
-        self._writers: dict[str, SummaryWriter] = {}
+        self._curves: dict[str, _Curves] = {}
         self._copy = tempfile.TemporaryDirectory() if "://" in location else None
         self._folder = Path(storage.absolute(location) if self._copy is None else self._copy.name)
         self._uploaded = time.monotonic()
 
     def epochs(self, epochs: Epochs) -> None:
         """Add points."""
-        if not self._writers:
+        if not self._curves:
             storage.remove_folder(self._location)
         for name, row in epochs:
-            if name not in self._writers:
-                self._writers[name] = _open(self._folder / name)
-            for tag, column in TAGS.items():
-                self._writers[name].add_scalar(tag, row[column], row["epoch"])
-        if self._copy is not None and time.monotonic() > self._uploaded + UPLOAD_SEC:
+            if name not in self._curves:
+                self._curves[name] = _Curves(self._folder / name)
+            self._curves[name].add(row, time.time())
+        for name in {name for name, _ in epochs}:
+            self._curves[name].flush()
+        if time.monotonic() > self._uploaded + UPLOAD_SEC:
             self._uploaded = time.monotonic()
-            storage.copy_dir(self._copy.name, self._location)
+            self._upload()
 
     def trial(self, trial: TrialNote) -> None:
         """A search's curves are in its report."""
 
     def end(self, ended: Ended) -> None:
-        """Curves of all epochs, those of an interrupted training included, in place of what was seen of them."""
-        self.fail()
-        write_events(ended.history, self._location)
+        """Make way for `write_events`, which knows the epochs of an interrupted training, too."""
+        self._close()
 
     def fail(self) -> None:
         """Leave what was seen."""
-        for writer in self._writers.values():
-            writer.close()
-        if self._copy is not None:
-            if self._writers:
+        self._upload()
+        self._close()
+
+    def _upload(self) -> None:
+        if self._copy is not None and self._curves:
+            with contextlib.suppress(OSError):
                 storage.copy_dir(self._copy.name, self._location)
+
+    def _close(self) -> None:
+        for curves in self._curves.values():
+            curves.close()
+        if self._copy is not None:
             self._copy.cleanup()
+
+
+class _Curves:
+    """The event file of one model, written at once: the library's own writer has a thread, which a full disk ends unheard."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        (written,) = folder.iterdir()
+        written.rename(folder / EVENTS_FILE)
+        self.flush = self._writer.flush
+        self.close = self._writer.close
+
+    def add(self, row: Mapping[str, Any], walltime: float) -> None:
+        """A point of each curve."""
+        for tag, column in TAGS.items():
+            self._writer.write_event(Event(wall_time=walltime, step=row["epoch"], summary=scalar(tag, row[column])))
 
 
 def write_events(history: Sequence[EpochRow], location: str) -> None:
@@ -88,18 +115,10 @@ def write_events(history: Sequence[EpochRow], location: str) -> None:
         for (name, member), group in groupby(history, key=lambda row: (row.modalities, row.member)):
             rows = list(group)
             ends = list(accumulate(row.seconds for row in rows))
-            with _open(Path(folder, name if member is None else f"{name}-{member}")) as writer:
-                for row, end in zip(rows, ends, strict=True):
-                    for tag, column in TAGS.items():
-                        # Epochs lie as far apart on the time axis as they took.
-                        writer.add_scalar(tag, getattr(row, column), row.epoch, walltime=time.time() - ends[-1] + end)
+            curves = _Curves(Path(folder, name if member is None else f"{name}-{member}"))
+            for row, end in zip(rows, ends, strict=True):
+                # Epochs lie as far apart on the time axis as they took.
+                curves.add(row.model_dump(), time.time() - ends[-1] + end)
+            curves.close()
         storage.remove_folder(location)
         storage.copy_dir(folder, location)
-
-
-def _open(folder: Path) -> SummaryWriter:
-    """A writer into `EVENTS_FILE`: the library's own name for it changes from time to time."""
-    writer = SummaryWriter(str(folder), flush_secs=FLUSH_SEC)
-    (written,) = folder.iterdir()
-    written.rename(folder / EVENTS_FILE)
-    return writer

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from urgency_ray.schema import URGENCY_KEYS, URGENCY_LABELS
 from urgency_ray.scoring.blocks import Figures
-from urgency_ray.training.history import EpochRow
 
 URGENCY_NAMES: dict[str, str] = dict(zip(URGENCY_LABELS, URGENCY_KEYS, strict=True))
 
@@ -43,16 +42,14 @@ class Ended:
     Attributes:
         figures: by name, as `figures_of` has them.
         files: paths or URIs of its files and folders.
-        history: all epochs of all its models; of a search, none.
     """
 
     figures: Mapping[str, float]
     files: Sequence[str]
-    history: Sequence[EpochRow] = ()
 
 
 class Tracker(Protocol):
-    """One that a run is told to. `epochs` and `trial` are called on a thread of their own, one at a time."""
+    """One that a run is told to: on a thread of its own, one message at a time. What it raises is its end, with a warning."""
 
     name: str
 

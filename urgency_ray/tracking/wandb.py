@@ -10,12 +10,15 @@ from typing import Any
 
 from urgency_ray import __version__
 from urgency_ray.config import Config, iter_fields, read_field
-from urgency_ray.errors import RequestError
+from urgency_ray.errors import RequestError, first_line
 from urgency_ray.tracking.files import fetch
 from urgency_ray.tracking.tracker import Ended, Epochs, TrialNote
 
 SETTINGS = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
 """Environment variables of the library, where the user sets no others."""
+LOGIN_SEC = 10
+FINISH_SEC = 100.0
+"""So long the last data are waited for; the library's own default is for ever."""
 OFFLINE = ("offline", "dryrun", "disabled")
 
 
@@ -30,7 +33,13 @@ def check() -> Any:
         import wandb
     except ImportError:
         raise RequestError("track.wandb_project: needs Weights & Biases: pip install 'urgency-ray[wandb]'") from None
-    if os.environ.get("WANDB_MODE") not in OFFLINE and not wandb.api.api_key:
+    if os.environ.get("WANDB_MODE") in OFFLINE:
+        return wandb
+    try:
+        is_known = wandb.login(prompt=False, verify=True, timeout=LOGIN_SEC)
+    except (wandb.errors.Error, OSError, ValueError) as error:
+        raise RequestError(f"track.wandb_project: Weights & Biases lets nobody in: {first_line(error)}") from None
+    if not is_known:
         raise RequestError(
             "track.wandb_project: nobody is logged in: run wandb login, or set WANDB_API_KEY, or WANDB_MODE=offline"
         )
@@ -91,7 +100,12 @@ class WandbTracker:
         self._run.finish(exit_code=1)
 
     def _begin(self, name: str, kind: str, values: Mapping[str, Any]) -> Any:
-        settings = self._wandb.Settings(console="off", save_code=False, disable_git=True, reinit="create_new")
-        return self._wandb.init(
-            project=self._project, name=name, group=self._group, job_type=kind, config=dict(values), settings=settings
+        settings = self._wandb.Settings(
+            console="off", save_code=False, disable_git=True, reinit="create_new", finish_timeout=FINISH_SEC
         )
+        try:
+            return self._wandb.init(
+                project=self._project, name=name, group=self._group, job_type=kind, config=dict(values), settings=settings
+            )
+        except self._wandb.errors.Error as error:
+            raise RequestError(f"track.wandb_project {self._project}: {first_line(error)}") from None
