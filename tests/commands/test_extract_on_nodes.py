@@ -40,7 +40,7 @@ def begin(cluster: Raylets, calls: Path, run_dir: Path) -> Any:
 
 
 def finish(process: Any, run_dir: Path) -> str:
-    code = process.wait(timeout=240)
+    code = process.wait(timeout=480)
     log = Path(f"{run_dir}.log").read_text(encoding="utf-8")
     assert code == 0 and "Traceback" not in log, log
     return log
@@ -100,7 +100,7 @@ def test_a_wait_for_others_is_said_and_has_an_end(calls: Path, tmp_path: Path) -
         log = Path(f"{run_dir}.log")
         waits = ["--ray.wait_sec", "10"]
         process = cluster.start(log, "extract", "--data.root", calls, "--run-dir", run_dir, *SMALL_BLOCKS, *waits)
-        assert process.wait(timeout=240) == 1
+        assert process.wait(timeout=480) == 1
     said = log.read_text(encoding="utf-8")
     assert "Traceback" not in said
     assert "waiting for 0.25 CPUs to decode calls on" in said
@@ -121,7 +121,7 @@ def test_a_folder_that_one_node_does_not_see_is_named_before_the_work(calls: Pat
     with raylets([1]) as cluster:
         cluster.add_blind(run_dir.parent)
         process = cluster.start(log, "extract", "--data.root", calls, "--run-dir", run_dir, *SMALL_BLOCKS)
-        code = process.wait(timeout=240)
+        code = process.wait(timeout=480)
     said = log.read_text(encoding="utf-8")
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert error.startswith(f"error: --run-dir {run_dir}: node ")
