@@ -30,6 +30,11 @@ IMPORTED: Fields = {"name": "imported"}
 """Stands for an encoder of which nothing is known."""
 
 
+def is_newer(version: Version) -> bool:
+    """Whether what a version made may mean by a name, of a column or a field, what is not known here; a patch does not."""
+    return version.release[:2] > Version(__version__).release[:2]
+
+
 class Fingerprint(BaseModel):
     """What made an embedding.
 
@@ -77,8 +82,7 @@ class Fingerprint(BaseModel):
             raise RequestError(f"embeddings: {field}: {fault['msg']}: not of urgency_ray, or of a newer version") from None
         except InvalidVersion as error:
             raise RequestError(f"embeddings: fingerprint.code_version: {error}: not of urgency_ray") from None
-        # What a newer version means by a column of the same name cannot be known.
-        if made.release[:2] > Version(__version__).release[:2]:
+        if is_newer(made):
             raise RequestError(f"embeddings: were made by urgency_ray {made}, this is {__version__}: update")
         return found
 

@@ -138,7 +138,8 @@ def load_checkpoint(kind: str, name: str, *, dtype: Any, revision: str | None, a
     if broken:
         raise RequestError(f"{kind} {name}: its weights hold NaN or infinite values in {name_some(broken)}")
     floats = {key for key, value in model.state_dict().items() if value.is_floating_point()}
-    if rounded := [key for key in _whole_numbers(folder) if any(key.endswith(name) for name in floats)]:
+    whole = [key for path in sorted(folder.glob("*.safetensors")) for key in whole_numbers(path)]
+    if rounded := [key for key in whole if any(key.endswith(name) for name in floats)]:
         raise RequestError(f"{kind} {name}: its weights are whole numbers in {name_some(rounded)}; take another copy of it")
     return model
 
@@ -159,15 +160,12 @@ def _refuse_elsewhere(kind: str, name: str) -> None:
             raise RequestError(f"{kind} {name}: {words}")
 
 
-def _whole_numbers(folder: Path) -> list[str]:
-    """Tensors of a folder's safetensors that are no floats: loaded as floats, they would be other weights."""
+def whole_numbers(path: Path) -> list[str]:
+    """Tensors of a safetensors file that are no floats: loaded as floats, they would be other weights."""
     from safetensors import safe_open
 
-    found: list[str] = []
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            found += [key for key in file.keys() if not file.get_slice(key).get_dtype().startswith(("F", "BF"))]  # noqa: SIM118
-    return found
+    with safe_open(path, framework="pt") as file:
+        return [key for key in file.keys() if not file.get_slice(key).get_dtype().startswith(("F", "BF"))]  # noqa: SIM118
 
 
 def name_some(names: Sequence[str]) -> str:

@@ -53,6 +53,11 @@ def open_location(location: str | Path) -> tuple[fs.FileSystem, str]:
     return filesystem, path
 
 
+def is_partial(path: str) -> bool:
+    """Whether a file is a copy that may not be whole, by its name."""
+    return posixpath.basename(path).startswith(PARTIAL)
+
+
 def readable(text: str) -> str:
     """A text whose URIs have the letters of names as they are, not as `%EC%8B%A0`."""
     return _URI.sub(lambda uri: plain if (plain := unquote(uri[0])).isprintable() else uri[0], text)

@@ -69,9 +69,7 @@ class FileFound(NamedTuple):
 
 def folder_of(manifest: str) -> str:
     """The folder that the paths in a manifest are relative to."""
-    if "://" not in manifest:
-        return posixpath.dirname(storage.absolute(manifest))
-    return storage.folder_of(manifest)
+    return storage.folder_of(storage.absolute(manifest))
 
 
 def resolve(base: str, name: str) -> Named:

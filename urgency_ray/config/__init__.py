@@ -28,7 +28,7 @@ from urgency_ray.config.sections import (
     searched_fields,
 )
 from urgency_ray.config.training_sections import LossConfig, ModelConfig, SamplerConfig, SplitConfig, TrainConfig
-from urgency_ray.config.tree import Role, describe, parse_yaml
+from urgency_ray.config.tree import Role, describe, flatten, parse_yaml
 
 __all__ = [
     "ENCODER_SECTIONS",
@@ -56,6 +56,7 @@ __all__ = [
     "describe",
     "dimension_fields",
     "fields_of",
+    "flatten",
     "iter_fields",
     "load_config",
     "parse_config",

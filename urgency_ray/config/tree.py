@@ -115,6 +115,11 @@ def iter_fields(root: type[Section]) -> Iterator[tuple[str, FieldInfo]]:
         yield from ((f"{name}.{field}", info) for field, info in section.model_fields.items())
 
 
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a tree of sections and their values, dotted; a section may be null, as in YAML without fields."""
+    return {f"{section}.{field}": value for section, fields in tree.items() for field, value in (fields or {}).items()}
+
+
 def describe(field: FieldInfo) -> str:
     """What a field takes, in words: `an integer >= 1, or null`."""
     return _describe(field.annotation, field.metadata)

@@ -47,7 +47,7 @@ def compact(embeddings: str, few: int = FEW_FILES, file_bytes: int = FILE_BYTES)
     filesystem, path = patiently(embeddings, lambda: storage.open_location(embeddings))
     small = defaultdict(list)
     for info in patiently(embeddings, lambda: filesystem.get_file_info(fs.FileSelector(path, recursive=True))):
-        if info.type == fs.FileType.File and info.size < file_bytes // 2 and not info.base_name.startswith(storage.PARTIAL):
+        if info.type == fs.FileType.File and info.size < file_bytes // 2 and not storage.is_partial(info.path):
             small[posixpath.dirname(info.path)].append(info)
     many = {folder: infos for folder, infos in small.items() if len(infos) > few}
     if not many:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections import Counter
 from typing import Any
 
@@ -40,7 +39,7 @@ def account(embeddings: str, manifest: pa.Table) -> ExtractCounts:
         RuntimeError: a planned call has no row, a row no planned call, or a row is there twice.
     """
     filesystem, path = storage.open_location(embeddings)
-    files = [file for file in list_files(filesystem, path) if not posixpath.basename(file).startswith(storage.PARTIAL)]
+    files = [file for file in list_files(filesystem, path) if not storage.is_partial(file)]
     planned = manifest["call_id"].cast(pa.large_string()).combine_chunks()
     tables = []
     # A dataset keeps the schema of each of its files: for thousands of small ones, more memory than the columns.

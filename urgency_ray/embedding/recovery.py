@@ -152,15 +152,14 @@ class Left:
 
     def _read(self, file: str) -> pa.Table | None:
         try:
-            if posixpath.basename(file).startswith(storage.PARTIAL):
+            if storage.is_partial(file):
                 raise pa.ArrowInvalid("never put into its place")
             with self._filesystem.open_input_file(file) as source:
                 return pq.ParquetFile(source).read(_COLUMNS, use_threads=False)
         except pa.ArrowInvalid:
             log.info("removing a file that was not written to its end: %s", posixpath.basename(file))
             # Nobody reads a partial one, and a store may let nobody remove what it has.
-            is_partial = posixpath.basename(file).startswith(storage.PARTIAL)
-            with contextlib.suppress(OSError) if is_partial else contextlib.nullcontext():
+            with contextlib.suppress(OSError) if storage.is_partial(file) else contextlib.nullcontext():
                 self._filesystem.delete_file(file)
             return None
 

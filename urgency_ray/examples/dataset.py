@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -110,11 +110,17 @@ def _reading() -> Iterator[None]:
         raise RequestError(f"{said}; run extract on it again: what is damaged is made anew") from None
 
 
+def open_rows(embeddings: str) -> pads.Dataset:
+    """The dataset of a run's embedding rows, at a path or URI."""
+    filesystem, path = storage.open_location(embeddings)
+    return pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
+
+
 def _read_examples(run_dir: str, by_call: bool, keep: Keep | None, group_by: GroupBy | None) -> Examples:
-    filesystem, path = storage.open_location(RunFolder(run_dir).embeddings)
-    dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
-    refuse_unsound_files(run_dir, dataset)
-    fingerprint = _only_fingerprint(run_dir, dataset)
+    dataset = open_rows(RunFolder(run_dir).embeddings)
+    schemas = _read_schemas(dataset)
+    refuse_unsound_files(run_dir, schemas)
+    fingerprint = _only_fingerprint(run_dir, dataset, schemas.values())
     embedded = pc.field("status") == Status.EMBEDDED
     names = ["example_id", "call_id", "provider_split", "audio_sha256", "urgency", "sentiment", *ACOUSTIC_FEATURES]
     if by_call:
@@ -178,8 +184,7 @@ def _refuse_unusable(run_dir: str, frame: pd.DataFrame, by_call: bool) -> None:
 
 def load_transcripts(run_dir: str) -> pa.ChunkedArray:
     """The transcripts of a run's embedded rows, in the order of `load_examples`."""
-    filesystem, path = storage.open_location(RunFolder(run_dir).embeddings)
-    dataset = pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
+    dataset = open_rows(RunFolder(run_dir).embeddings)
     with _reading():
         table = dataset.to_table(columns=["example_id", "text"], filter=pc.field("status") == Status.EMBEDDED)
     order = np.argsort(table["example_id"].to_numpy().astype(str), kind="stable")
@@ -187,9 +192,15 @@ def load_transcripts(run_dir: str) -> pa.ChunkedArray:
     return pc.fill_null(table["text"].cast(pa.large_string()), "").take(pa.array(order))
 
 
-def _only_fingerprint(run_dir: str, dataset: pads.Dataset) -> Fingerprint | None:
+def _read_schemas(dataset: pads.Dataset) -> dict[str, pa.Schema]:
+    """Of each file by its path: a request each, so several at once."""
+    fragments = list(dataset.get_fragments())
     with ThreadPoolExecutor(storage.AT_ONCE) as pool:
-        schemas = pool.map(lambda fragment: fragment.physical_schema, dataset.get_fragments())
+        schemas = pool.map(lambda fragment: fragment.physical_schema, fragments)
+        return {fragment.path: schema for fragment, schema in zip(fragments, schemas, strict=True)}
+
+
+def _only_fingerprint(run_dir: str, dataset: pads.Dataset, schemas: Iterable[pa.Schema]) -> Fingerprint | None:
     found = {(schema.metadata or {}).get(METADATA_KEY) for schema in schemas}
     if len(found) > 1:
         raise RequestError(

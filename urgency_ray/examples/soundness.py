@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
 from urgency_ray.errors import RequestError
@@ -20,21 +20,24 @@ _READ = ("example_id", "call_id", "provider_split", "audio_sha256", "text", "urg
 _ADVICE = "run extract (or import) into another folder"
 
 
-def refuse_unsound_files(run_dir: str, dataset: pads.Dataset) -> None:
-    """Look at the columns of each file of embedded rows, which cost nothing to read.
+def refuse_unsound_files(run_dir: str, schemas: Mapping[str, pa.Schema]) -> None:
+    """Look at the columns of each file of embedded rows.
+
+    Args:
+        run_dir: run folder, for what is said.
+        schemas: of each file, by its path.
 
     Raises:
         RequestError: a column is absent or of another type, or the embeddings of two files are of different widths; the text
             names the file.
     """
     widths: dict[str, int] = {}
-    for fragment in dataset.get_fragments():
-        if f"/status={Status.EMBEDDED}/" not in fragment.path:
+    for path, schema in schemas.items():
+        if f"/status={Status.EMBEDDED}/" not in path:
             continue
-        schema = fragment.physical_schema
         for name in (*_READ, *VECTORS):
             if fault := _column_fault(schema, name, widths):
-                raise RequestError(f"--run-dir {run_dir}: {posixpath.basename(fragment.path)}: {name}: {fault}; {_ADVICE}")
+                raise RequestError(f"--run-dir {run_dir}: {posixpath.basename(path)}: {name}: {fault}; {_ADVICE}")
 
 
 def _column_fault(schema: pa.Schema, name: str, widths: dict[str, int]) -> str | None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from urgency_ray import __version__, storage
 from urgency_ray.config import ModelConfig
 from urgency_ray.errors import RequestError, first_line
+from urgency_ray.fingerprint import is_newer
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.ensemble import EnsembleConfig, UrgencyEnsemble
 from urgency_ray.model.weights import WEIGHTS_FILE
@@ -71,7 +72,6 @@ def _read_kind(content: bytes) -> type[Model]:
         made = f"the model was made by urgency_ray {version}, this is {__version__}"
         advice = f"{made}: update" if version > Version(__version__) else "take another copy of it"
         raise RequestError(f"{CONFIG_FILE}: {field}: {fault['msg']}; {advice}") from None
-    if version.release[:2] > Version(__version__).release[:2]:
-        # What a newer version means by a field of the same name cannot be known.
+    if is_newer(version):
         raise RequestError(f"{CONFIG_FILE}: the model was made by urgency_ray {version}, this is {__version__}: update")
     return kind

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors import safe_open
 from safetensors.torch import load_model
 from torch import nn
 
 from urgency_ray.errors import RequestError, first_line
-from urgency_ray.huggingface import describe_damage, name_some
+from urgency_ray.huggingface import describe_damage, name_some, whole_numbers
 
 WEIGHTS_FILE = "model.safetensors"
 SOURCE = ("revision", "cache_dir", "force_download", "local_files_only", "token")
@@ -50,10 +49,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
             raise RequestError(
                 f"{path.name}: {words} {name_some(sorted(names))}; save the model again, or take another copy of it"
             )
-    with safe_open(path, framework="pt") as file:
-        kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no mapping
+    whole = set(whole_numbers(path))
     floats = [name for name, value in model.state_dict().items() if value.is_floating_point()]
-    if rounded := [name for name in floats if not kinds.get(name, "F").startswith(("F", "BF"))]:
+    if rounded := [name for name in floats if name in whole]:
         raise RequestError(f"{path.name}: holds whole numbers in {name_some(rounded)}, which are none; take another copy of it")
     broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
     if broken:

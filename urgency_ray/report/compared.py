@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from urgency_ray import storage
-from urgency_ray.config import Config, Role, fields_of
+from urgency_ray.config import Config, Role, fields_of, flatten
 from urgency_ray.errors import RequestError
+from urgency_ray.examples.dataset import open_rows
 from urgency_ray.examples.groups import group_examples
 from urgency_ray.report import words
-from urgency_ray.report.files import Tree, read_history, read_part, read_table, read_tree
+from urgency_ray.report.files import DEFAULTS, Tree, read_history, read_part, read_table, read_tree
 from urgency_ray.report.language import say
-from urgency_ray.report.traits import open_rows
 from urgency_ray.run_folder import RunFolder
 from urgency_ray.schema import PREDICTION_SCHEMA, URGENCY_KEYS, URGENCY_LABELS
 from urgency_ray.scoring.blocks import ClassificationBlock
@@ -142,21 +142,15 @@ def _read_run(location: str, name: str) -> Run:
     table = read_part(folder.predictions, lambda place: read_table(place, columns))
     if table is None:
         raise RequestError(f"{location}: holds no predictions.parquet; train on it first")
-    flat = {f"{section}.{field}": value for section, fields in config.items() for field, value in (fields or {}).items()}
     run = Run(
         location=location,
         name=name,
-        config=_DEFAULTS | flat,
+        config=DEFAULTS | flatten(config),
         rows=table.to_pandas().set_index("example_id"),
         history=read_part(folder.history, read_history),
     )
     _refuse_unusable(run)
     return run
-
-
-_DEFAULTS = {
-    f"{section}.{field}": value for section, fields in Config().model_dump().items() for field, value in fields.items()
-}
 
 
 def _refuse_unusable(run: Run) -> None:
@@ -214,7 +208,7 @@ def differing_fields(runs: Sequence[Run]) -> dict[str, list[str]]:
     those that this version does not know, and whose calls they are.
     """
     decisive = {*fields_of(Role.EMBEDDING, Role.RECIPE, Role.SETUP), *SHOWN_PLACES}
-    names = dict.fromkeys(name for run in runs for name in run.config if name in decisive or name not in _DEFAULTS)
+    names = dict.fromkeys(name for run in runs for name in run.config if name in decisive or name not in DEFAULTS)
     values = {name: [run.config.get(name) for run in runs] for name in names}
     return {name: _tell_apart(found) for name, found in values.items() if any(value != found[0] for value in found)}
 

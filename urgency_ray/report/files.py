@@ -14,7 +14,7 @@ import yaml
 
 from urgency_ray import storage
 from urgency_ray.accounts import ExtractAccounts
-from urgency_ray.config import parse_yaml
+from urgency_ray.config import Config, flatten, parse_yaml
 from urgency_ray.errors import RequestError
 from urgency_ray.run_folder import RunFolder, SearchFolder, read_json
 from urgency_ray.schema import URGENCY_KEYS
@@ -32,6 +32,8 @@ Content = TypeVar("Content")
 TRIAL_COLUMNS = ("number", "state", "val_macro_f1", "epochs", "seconds")
 """What every tune/trials.parquet has; beside them a column for each searched field, and what newer searches note."""
 EPOCH_COLUMNS = ("trial", "epoch", "best_val_macro_f1")
+DEFAULTS: Tree = flatten(Config().model_dump())
+"""Of all fields, dotted: an older run's config may lack some."""
 PREDICTION_COLUMNS = ("example_id", "call_id", "split", "urgency", "urgency_pred", *(f"prob_{key}" for key in URGENCY_KEYS))
 
 

@@ -16,10 +16,10 @@ import pandas as pd
 
 from urgency_ray import __version__, storage
 from urgency_ray.accounts import ExtractAccounts
-from urgency_ray.config import ENCODER_SECTIONS, Config, ReportConfig, Role, fields_of
+from urgency_ray.config import ENCODER_SECTIONS, ReportConfig, Role, fields_of, flatten
 from urgency_ray.report import charts, verdicts, words
 from urgency_ray.report.calls import calls_view, coverage_view
-from urgency_ray.report.files import RunFiles, Tree, View, read_files
+from urgency_ray.report.files import DEFAULTS, RunFiles, Tree, View, read_files
 from urgency_ray.report.language import say, speaking
 from urgency_ray.report.template import markup, render
 from urgency_ray.report.tuning import tuning_view
@@ -63,7 +63,7 @@ def _view(run_dir: str, files: RunFiles, config: ReportConfig) -> View:
         **_extract_view(files.extract),
         **_result_view(files.metrics, files.ceiling),
         **_calibration_view(files.predictions),
-        **calls_view(run_dir, files.predictions, _DEFAULTS | _flatten(files.config), config.show_text),
+        **calls_view(run_dir, files.predictions, DEFAULTS | flatten(files.config), config.show_text),
         **(coverage_view(run_dir) if files.extract is not None else {}),
         **_training_view(files.history),
         **_tune_view(files),
@@ -84,20 +84,13 @@ def _newest(locations: Iterable[str]) -> datetime | None:
     return max((time for time in times if time is not None), default=None)  # not every filesystem knows
 
 
-def _flatten(tree: Tree) -> Tree:
-    return {f"{section}.{field}": value for section, fields in tree.items() for field, value in (fields or {}).items()}
-
-
-_DEFAULTS = _flatten(Config().model_dump())
-
-
 def _settings_view(tree: Tree) -> View:
     # Not validated: the report of an old run may name a field that is gone by now.
-    config = _DEFAULTS | _flatten(tree)
+    config = DEFAULTS | flatten(tree)
     hidden = (*fields_of(Role.PLACE), "tune.space")  # where things lie is nobody's business, the space is in the panels
-    changed = {key: value for key, value in config.items() if key not in hidden and value != _DEFAULTS.get(key)}
+    changed = {key: value for key, value in config.items() if key not in hidden and value != DEFAULTS.get(key)}
     selected_by = words.SELECTED_BY.get(config["train.select_by"], config["train.select_by"])
-    return {"config": config, "defaults": _DEFAULTS, "changed": changed, "selected_by": selected_by}
+    return {"config": config, "defaults": DEFAULTS, "changed": changed, "selected_by": selected_by}
 
 
 def _extract_view(accounts: ExtractAccounts | None) -> View:
@@ -178,6 +171,6 @@ def _training_view(history: Sequence[EpochRow] | None) -> View:
 
 def _tune_view(files: RunFiles) -> View:
     # The run folder's is that of its last extract or train, maybe with another config.
-    own = _DEFAULTS | _flatten(files.config if files.search.config is None else files.search.config)
-    best = _DEFAULTS | _flatten(files.search.best) if files.search.best is not None else {}
-    return tuning_view(files.search, own, best, _DEFAULTS)
+    own = DEFAULTS | flatten(files.config if files.search.config is None else files.search.config)
+    best = DEFAULTS | flatten(files.search.best) if files.search.best is not None else {}
+    return tuning_view(files.search, own, best, DEFAULTS)

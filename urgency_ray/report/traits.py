@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
-from urgency_ray import storage
+from urgency_ray.examples.dataset import open_rows
 from urgency_ray.schema import CALLER, DISPATCHER, Status
 
 SOUND = ("speech_ratio", "energy_mean", "peak_amp")
@@ -21,12 +20,6 @@ CLIPPED_PEAK = 0.999
 """A recording whose largest sample is this near to full scale is taken for clipped."""
 MAX_REGIONS = 20
 NUM_BINS = 3
-
-
-def open_rows(embeddings: str) -> pads.Dataset:
-    """The dataset of a run's embedding rows."""
-    filesystem, path = storage.open_location(embeddings)
-    return pads.dataset(path, filesystem=filesystem, partitioning="hive", format="parquet")
 
 
 def read_traits(embeddings: str, test: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from urgency_ray import __version__
-from urgency_ray.config import Config, iter_fields, read_field
+from urgency_ray.config import Config, flatten
 from urgency_ray.errors import RequestError, first_line
 from urgency_ray.tracking.files import fetch
 from urgency_ray.tracking.tracker import Ended, Epochs, TrialNote
@@ -69,13 +69,13 @@ class MlflowTracker:
         self.name = f"MLflow at {config.track.mlflow_uri}"
         self._client = connect(config.track.mlflow_uri)
         self._tags = {"urgency_ray.version": __version__, "urgency_ray.command": kind, "urgency_ray.run_dir": run_dir}
-        tree, name = config.model_dump(), config.track.mlflow_experiment
+        name = config.track.mlflow_experiment
         from mlflow.exceptions import MlflowException
 
         try:
             self._experiment = self._find_experiment(name)
             self._run = self._begin(f"{kind} {posixpath.basename(run_dir.rstrip('/'))}", {})
-            self._set_params(self._run, {dotted: read_field(tree, dotted) for dotted, _ in iter_fields()})
+            self._set_params(self._run, flatten(config.model_dump()))
         except MlflowException as error:
             raise RequestError(f"track.mlflow_experiment {name}: {first_line(error)}") from None
         log.info("tracked by %s: experiment %s, run %s", self.name, self._experiment, self._run)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from urgency_ray import __version__
-from urgency_ray.config import Config, iter_fields, read_field
+from urgency_ray.config import Config, flatten
 from urgency_ray.errors import RequestError, first_line
 from urgency_ray.tracking.files import fetch
 from urgency_ray.tracking.tracker import Ended, Epochs, TrialNote
@@ -22,19 +22,29 @@ FINISH_SEC = 100.0
 OFFLINE = ("offline", "dryrun", "disabled")
 
 
-def check() -> Any:
-    """The library, `wandb`.
+def open_library() -> Any:
+    """`wandb`.
 
     Raises:
-        RequestError: it is not installed, or would ask who the user is.
+        RequestError: it is not installed.
     """
     os.environ |= {name: value for name, value in SETTINGS.items() if name not in os.environ}
     try:
         import wandb
     except ImportError:
         raise RequestError("track.wandb_project: needs Weights & Biases: pip install 'urgency-ray[wandb]'") from None
+    return wandb
+
+
+def check() -> None:
+    """Look whether the library is there, and lets somebody in.
+
+    Raises:
+        RequestError: it is not installed, or would ask who the user is.
+    """
+    wandb = open_library()
     if os.environ.get("WANDB_MODE") in OFFLINE:
-        return wandb
+        return
     try:
         is_known = wandb.login(prompt=False, verify=True, timeout=LOGIN_SEC)
     except (wandb.errors.Error, OSError, ValueError) as error:
@@ -43,7 +53,6 @@ def check() -> Any:
         raise RequestError(
             "track.wandb_project: nobody is logged in: run wandb login, or set WANDB_API_KEY, or WANDB_MODE=offline"
         )
-    return wandb
 
 
 class WandbTracker:
@@ -55,18 +64,17 @@ class WandbTracker:
         kind: the command.
 
     Raises:
-        RequestError: as `check`.
+        RequestError: as `open_library`, or nobody is let in.
     """
 
     name = "Weights & Biases"
 
     def __init__(self, config: Config, run_dir: str, kind: str) -> None:
-        self._wandb = check()
+        self._wandb = open_library()
         self._project = config.track.wandb_project
         name = f"{kind} {posixpath.basename(run_dir.rstrip('/'))}"
         self._group = f"{name} {uuid.uuid4().hex[:8]}"
-        tree = config.model_dump()
-        self._run = self._begin(name, kind, {dotted: read_field(tree, dotted) for dotted, _ in iter_fields()})
+        self._run = self._begin(name, kind, flatten(config.model_dump()))
         self._run.config.update({"urgency_ray.version": __version__})
         self._models: set[str] = set()
 
