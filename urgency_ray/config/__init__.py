@@ -7,25 +7,27 @@ from urgency_ray.config.embedding_sections import (
     TextEncoderConfig,
     TranscriberConfig,
 )
-from urgency_ray.config.sections import (
-    ENCODER_SECTIONS,
+from urgency_ray.config.search_sections import (
     CategoricalDimension,
-    Config,
     Dimension,
     FloatDimension,
     IntDimension,
+    SimplexDimension,
+    dimension_fields,
+    searched_fields,
+)
+from urgency_ray.config.sections import (
+    ENCODER_SECTIONS,
+    Config,
     Language,
     RayConfig,
     ReportConfig,
-    SimplexDimension,
     SynthesizeConfig,
-    dimension_fields,
     fields_of,
     iter_fields,
     load_config,
     parse_config,
     read_field,
-    searched_fields,
 )
 from urgency_ray.config.training_sections import LossConfig, ModelConfig, SamplerConfig, SplitConfig, TrainConfig
 from urgency_ray.config.tree import Role, describe, flatten, parse_yaml

@@ -5,14 +5,14 @@ from __future__ import annotations
 import yaml
 from pydantic.fields import FieldInfo
 
-from urgency_ray.config.sections import (
+from urgency_ray.config.search_sections import (
     CategoricalDimension,
-    Config,
     DimensionBase,
     FloatDimension,
     IntDimension,
     SimplexDimension,
 )
+from urgency_ray.config.sections import Config
 from urgency_ray.config.tree import Role, describe, iter_sections
 
 HEAD = """# Config

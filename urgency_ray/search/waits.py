@@ -10,7 +10,7 @@ import ray
 import ray.tune
 
 from urgency_ray.cluster import Waiting
-from urgency_ray.config.sections import TuneConfig
+from urgency_ray.config.search_sections import TuneConfig
 
 LOOK_SEC = 5.0
 QUIET_SEC = 24.0
