@@ -1,6 +1,6 @@
 # One image for head, workers and drivers; models and data are mounted, never in it.
-#   CPU:  docker build -t urgency-ray:0.2.0-cpu .
-#   CUDA: docker build -t urgency-ray:0.2.0-cuda --build-arg TORCH_INDEX=https://pypi.org/simple .
+#   CPU:  docker build -t urgency-ray:0.3.0-cpu .
+#   CUDA: docker build -t urgency-ray:0.3.0-cuda --build-arg TORCH_INDEX=https://pypi.org/simple .
 FROM python:3.11-slim-trixie
 
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]

@@ -45,6 +45,12 @@ def test_those_of_an_older_one_and_of_another_patch_are_read() -> None:
         assert Fingerprint.of_schema(embedding_schema(2, 1, made.model_dump())) == made
 
 
+def test_rows_of_an_older_version_and_of_this_one_meet_where_their_fields_are_the_same() -> None:
+    older = made_by().model_copy(update={"code_version": "0.1.0"})
+    assert older != made_by() and not older.differences(made_by())
+    refuse_other("runs/a", older, made_by())
+
+
 def test_words_that_other_rules_left_do_not_meet_in_a_run_folder() -> None:
     with pytest.raises(RequestError, match=r"\(text_rules: 1 there, 2 here\)"):
         refuse_other("runs/a", made_by(**AS_0_2_0), made_by())

@@ -24,7 +24,7 @@ from urgency_ray.config import DataConfig
 from urgency_ray.errors import Reject, RequestError
 
 FAST_SEC, NIGHTLY_SEC = 0.0, 150.0
-"""For each of four readers; the fast tests take one round of examples."""
+"""For each of five readers; the fast tests take one round of examples."""
 EXAMPLES = 40
 LONGEST_SEC = 10.0
 MORE_MEMORY_KIB = 1 << 20
@@ -47,6 +47,13 @@ ARCHIVES = [zipped(MEMBERS), zipped(MEMBERS, zipfile.ZIP_DEFLATED), tarred(MEMBE
 MANIFESTS = [
     b"audio_filepath,text,urgency,split\na.wav,hello,low,train\nb.wav,,high,val\n",
     b'{"audio_filepath": "a.wav", "text": "x", "duration": 1.0, "offset": 0.5}\n' * 3,
+    "audio,label\nin.zip/TS_서울_화재/a.wav,zip://a.json::in.zip\nzip://b/c.wav::in.zip,tar://a.json::a.tar\n".encode(),
+]
+MEMBER_NAMES = [
+    {"audio": name, "label": label}
+    for archive in ("a.zip", "a.tar")
+    for name in (f"{archive}/TS_서울_화재/a.wav", f"zip://b/c.wav::{archive}", f"{archive}/in.zip/b/c.wav")
+    for label in (f"{archive}/a.json", f"zip://a.json::zip://in.zip::{archive}")
 ]
 
 EDITS = st.lists(
@@ -80,7 +87,19 @@ def hear(content: bytes, _: Path) -> None:
 
 def plan_archive(content: bytes, folder: Path) -> None:
     (folder / "a.zip").write_bytes(content)
-    for call in plan_calls(DataConfig(root=str(folder))).to_pylist():
+    read_planned(DataConfig(root=str(folder)))
+
+
+def plan_members(content: bytes, folder: Path) -> None:
+    for name in ("a.zip", "a.tar"):
+        (folder / name).write_bytes(content)
+    (folder / "calls.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in MEMBER_NAMES), encoding="utf-8")
+    read_planned(DataConfig(manifest=str(folder / "calls.jsonl")))
+
+
+def read_planned(data: DataConfig) -> None:
+    """Read the files of each call that is planned."""
+    for call in plan_calls(data).to_pylist():
         for side in ("audio", "label"):
             if call["reason"] is None and call[f"{side}_container"] is not None:
                 with contextlib.suppress(Reject):
@@ -88,14 +107,17 @@ def plan_archive(content: bytes, folder: Path) -> None:
 
 
 def plan_manifest(content: bytes, folder: Path) -> None:
+    (folder / "in.zip").write_bytes(ARCHIVES[0])
+    (folder / "a.tar").write_bytes(ARCHIVES[2])
     (folder / "calls.csv").write_bytes(content)
-    plan_calls(DataConfig(manifest=str(folder / "calls.csv")))
+    read_planned(DataConfig(manifest=str(folder / "calls.csv")))
 
 
 READERS: dict[str, tuple[Callable[[bytes, Path], None], list[bytes]]] = {
     "labels": (read_label, [LABEL, LABEL.decode().encode("utf-16"), LABEL.decode().encode("cp949")]),
     "recordings": (hear, RECORDINGS),
     "archives": (plan_archive, ARCHIVES),
+    "members that a manifest names": (plan_members, ARCHIVES),
     "manifests": (plan_manifest, MANIFESTS),
 }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from urgency_ray.prediction.urgency_pipeline import Prediction, UrgencyPipeline
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = ["Prediction", "UrgencyPipeline", "__version__"]
 
 

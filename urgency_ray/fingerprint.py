@@ -17,6 +17,7 @@ from urgency_ray import __version__
 from urgency_ray.config import ENCODER_SECTIONS, Config, Role, fields_of
 from urgency_ray.errors import RequestError
 from urgency_ray.schema import METADATA_KEY
+from urgency_ray.versions import is_newer
 
 Fields = dict[str, Any]
 """A section's fields by name, with the plain values of YAML and JSON."""
@@ -30,11 +31,6 @@ IMPORTED: Fields = {"name": "imported"}
 """Stands for an encoder of which nothing is known."""
 
 
-def is_newer(version: Version) -> bool:
-    """Whether what a version made may mean by a name, of a column or a field, what is not known here; a patch does not."""
-    return version.release[:2] > Version(__version__).release[:2]
-
-
 class Fingerprint(BaseModel):
     """What made an embedding.
 
@@ -45,7 +41,8 @@ class Fingerprint(BaseModel):
         audio_encoder, text_encoder: the section's fields that decide a vector, and `weights`: a commit on the Hub, a digest of
             a folder, or `built-in`.
         transcriber: the same of what wrote words down; None, and left out, where nothing did.
-        code_version: that of urgency_ray.
+        code_version: that of urgency_ray. It says who made it and decides nothing: where a version makes another vector of a
+            call than the one before it did, a field of the config says which (`data.text_rules`).
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -110,11 +107,11 @@ class Fingerprint(BaseModel):
         return self.model_copy(update={"transcriber": None})
 
     def differences(self, wanted: Fingerprint) -> dict[str, str]:
-        """What differs from another one, by dotted field: `spectral there, facebook/data2vec-audio-base here`."""
-        found, ours = dict(_flatten(self.settings())), dict(_flatten(wanted.settings()))
+        """What differs in what they make, by dotted field: `spectral there, facebook/data2vec-audio-base here`."""
+        found, ours = (dict(_flatten(made.settings())) for made in (self, wanted))
         return {
             field: f"{found.get(field)} there, {ours.get(field)} here"
-            for field in sorted(found.keys() | ours.keys())
+            for field in sorted((found.keys() | ours.keys()) - {"code_version"})
             if found.get(field) != ours.get(field)
         }
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+from call_files import tarred, zipped
 from object_store import bucket_of, serve
 from pyarrow import fs
 from shared_runs import Extracted, KnownCorpus
@@ -78,6 +79,33 @@ def test_a_manifest_in_a_store_names_its_files_by_paths_and_uris(bucket: Any, co
     plan = plan_calls(data)
     rows = {row["call_id"]: row["reason"] for row in decode_calls(plan, data).to_pylist()}
     assert rows == {"신고 1": None, "b?c": None, "d": None, "no": "missing_audio", "e": "missing_audio", "f": "missing_audio"}
+
+
+def test_a_manifest_names_members_of_archives_in_a_store(bucket: Any, corpus: KnownCorpus) -> None:
+    with zipfile.ZipFile(next(corpus[0].rglob("VS_*.zip"))) as archive:
+        sound = archive.read(next(name for name in archive.namelist() if name.endswith(".wav")))
+    filesystem, path = storage.open_location(bucket)
+    label = json.dumps({"utterances": [{"text": "불이 났어요"}], "urgencyLevel": "상"}).encode()
+    packed = zipped({"신고/가 1.wav": sound, "b.json": label})
+    for place, content in (("packed/TS 서울.zip", packed), ("packed/a.tar", tarred({"day/b.wav": sound}))):
+        with filesystem.open_output_stream(f"{path}/{place}") as stream:
+            stream.write(content)
+    names = {
+        "chained": "zip://신고/가 1.wav::TS 서울.zip",
+        "path": "TS 서울.zip/신고/가 1.wav",
+        "uri": f"{bucket}/packed/a.tar/day/b.wav?region=ap-northeast-2",
+        "no member": f"tar://day/c.wav::{bucket}/packed/a.tar",
+        "no archive": "b.zip/day/b.wav",
+    }
+    label_of = f"zip://b.json::{bucket}/packed/TS%20%EC%84%9C%EC%9A%B8.zip"
+    manifest = f"{bucket}/packed/calls.jsonl"
+    lines = [json.dumps({"id": call_id, "audio": name, "label": label_of}) for call_id, name in names.items()]
+    storage.write_text(manifest, "\n".join(lines))
+    data = DataConfig(manifest=manifest)
+    rows = {row["call_id"]: row for row in decode_calls(plan_calls(data), data).to_pylist()}
+    gone = {"no member": "missing_audio", "no archive": "missing_audio"}
+    assert {call_id: row["reason"] for call_id, row in rows.items()} == dict.fromkeys(("chained", "path", "uri")) | gone
+    assert {rows[call_id]["text"] for call_id in ("chained", "path", "uri")} == {"불이 났어요"}
 
 
 def read_rows(run_dir: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from urgency_ray import cli
+from urgency_ray import __version__, cli
 from urgency_ray.config import Config, SynthesizeConfig, load_config
 from urgency_ray.errors import RequestError
 from urgency_ray.model.inference import predict_examples
@@ -147,6 +147,19 @@ def test_train_gives_the_figures_that_it_gave(ray_session: None, run_dir: Any) -
     pd.testing.assert_frame_equal(made, left, atol=1e-4)
     found, known = (list(leaves(read_json(folder, "metrics.json"))) for folder in (run_dir, LEFT))
     assert [path for path in found if path in known] == known
+
+
+@pytest.mark.slow
+def test_it_grows_with_its_rules_and_trains(ray_session: None, run_dir: Any, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    for seed, num_calls in ((0, 40), (1, 30)):
+        how = SynthesizeConfig(num_calls=num_calls, min_call_sec=4.0, max_call_sec=5.0, flaw_fraction=0.1, seed=seed)
+        synthesize(str(corpus / str(seed)), how)
+    left = set(pd.read_parquet(LEFT / "embeddings", columns=["call_id"])["call_id"])
+    assert command("extract", "--run-dir", run_dir, "--data.root", corpus, "--data.text_rules", 1) == 0
+    assert left < set(pd.read_parquet(Path(run_dir, "embeddings"), columns=["call_id"])["call_id"])
+    assert command("train", "--run-dir", run_dir) == 0
+    assert read_json(run_dir, "model", "config.json")["urgency_ray_version"] == __version__
 
 
 def test_a_config_of_today_is_told_what_the_embeddings_were_made_with(run_dir: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from urgency_ray import __version__
 from urgency_ray.config import Config, describe, iter_fields, load_config, parse_config, parse_yaml
 from urgency_ray.errors import RequestError
 
@@ -108,14 +109,21 @@ def test_trials_share_one_gpu_or_have_whole_ones() -> None:
         Config().replace({"tune.gpus_per_trial": 1.5})
 
 
-def test_what_a_newer_version_wrote_is_named_with_the_field_that_is_not_known(tmp_path: Path) -> None:
+def test_what_a_newer_version_wrote_is_refused_whether_its_fields_are_known_or_not(tmp_path: Path) -> None:
     path, text = tmp_path / "config.yaml", Config().to_yaml()
     path.write_text(text, encoding="utf-8")
     assert load_config(path) == Config()
-    unversioned = text.partition("\n")[2].replace("train:\n", "train:\n  momentum: 0.9\n")
-    path.write_text(unversioned, encoding="utf-8")
-    with pytest.raises(RequestError, match=r"train\.momentum: no such field[^(]*$"):
-        load_config(path)
-    path.write_text(f"# urgency_ray 99.1.0\n{unversioned}", encoding="utf-8")
-    with pytest.raises(RequestError, match=r"train\.momentum: .* \(urgency_ray 99\.1\.0 wrote it, this is .*: update\)$"):
-        load_config(path)
+    fields = text.partition("\n")[2]
+    for newer in (fields, fields.replace("train:\n", "train:\n  momentum: 0.9\n")):
+        path.write_text(f"# urgency_ray 99.1.0\n{newer}", encoding="utf-8")
+        with pytest.raises(RequestError, match=r"^\S*config\.yaml: urgency_ray 99\.1\.0 wrote it, this is .*: update$"):
+            load_config(path)
+
+
+@pytest.mark.parametrize(
+    "first_line", ["# urgency_ray 0.1.0", f"# urgency_ray {__version__}.post1", "# urgency_ray soon", "# mine"]
+)
+def test_what_an_older_version_a_patch_or_a_user_wrote_is_read(first_line: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{first_line}\ntrain: {{epochs: 3}}\n", encoding="utf-8")
+    assert load_config(path).train.epochs == 3

@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from urgency_ray import cli
+from urgency_ray.config import ENCODER_SECTIONS, Config
 from urgency_ray.errors import RequestError
 from urgency_ray.examples.dataset import load_examples
+from urgency_ray.fingerprint import Fingerprint
 from urgency_ray.schema import METADATA_KEY
 
 Change = Callable[[pa.Table], pa.Table]
@@ -108,3 +110,25 @@ def test_a_file_of_another_width_is_named(imported: Path, tmp_path: Path) -> Non
     pq.write_table(wider, path.with_name("zz.parquet"))
     with pytest.raises(RequestError, match=r"zz\.parquet: audio_embedding: 16 wide, where another file has 8"):
         load_examples(str(run_dir))
+
+
+def test_files_of_two_versions_are_one_run_and_files_of_other_settings_are_not(imported: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(imported, tmp_path / "run"))
+    (path,) = run_dir.glob("embeddings/status=embedded/*.parquet")
+    table = pq.read_table(io.BytesIO(path.read_bytes()))
+    made = [Fingerprint.of(Config(), dict.fromkeys(ENCODER_SECTIONS, "built-in"), version) for version in ("0.2.0", "0.2.1")]
+    other = made[0].model_copy(update={"unit": "utterance"})
+
+    def put_halves(first: Fingerprint | None, second: Fingerprint | None) -> None:
+        for name, rows, fingerprint in (("a", table[:15], first), ("b", table[15:], second)):
+            metadata = {METADATA_KEY: fingerprint.model_dump_json().encode()} if fingerprint else None
+            pq.write_table(rows.replace_schema_metadata(metadata), path.with_name(f"{name}.parquet"))
+
+    path.unlink()
+    put_halves(made[1], made[0])
+    examples = load_examples(str(run_dir))
+    assert len(examples) == 30 and examples.fingerprint == made[0]
+    for second in (other, None):
+        put_halves(made[1], second)
+        with pytest.raises(RequestError, match=r"its embeddings were made with 2 different settings; extract afresh$"):
+            load_examples(str(run_dir))

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from call_files import put, tarred, zipped
 from shared_runs import Extracted, KnownCorpus, Trained
 
 import urgency_ray
@@ -78,6 +79,25 @@ def test_a_recording_may_be_a_path_or_samples_and_its_label_a_file(
     check(pipeline({"audio": samples, "sampling_rate": rate, "utterances": label["utterances"]}), known.loc[call_id])
     words = " ".join(turn["text"] for turn in label["utterances"])
     check(pipeline({"audio": audio, "text": words}), known.loc[call_id])
+
+
+def test_recording_and_label_may_lie_in_archives(
+    pipeline: UrgencyPipeline, calls: dict[str, Any], known: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call_id, (audio, label) = next(iter(calls.items()))
+    put(tmp_path / "TS_1.zip", zipped({"day/a.wav": audio}))
+    put(tmp_path / "TL_1.tar", tarred({"day/a.json": json.dumps(label, ensure_ascii=False).encode()}))
+    names = {"audio": "TS_1.zip/day/a.wav", "label": "tar://day/a.json::TL_1.tar"}
+    elsewhere = {"audio": tmp_path / "TS_1.zip" / "day" / "a.wav", "label": f"file://{tmp_path}/TL_1.tar/day/a.json"}
+    for prediction in pipeline([names, elsewhere]):
+        check(prediction, known.loc[call_id])
+    gone = [names | {"audio": "TS_1.zip/b.wav"}, names | {"audio": "TS_2.zip/b.wav"}, names | {"label": "TL_1.tar/b.json"}]
+    assert [(each.reason, each.detail) for each in pipeline(gone)] == [
+        ("missing_audio", "no such file in the archive"),
+        ("missing_audio", "no such file"),
+        ("missing_label", "no such file in the archive"),
+    ]
 
 
 def test_the_lines_of_readme_run(trained: Trained, calls: dict[str, Any], tmp_path: Path) -> None:

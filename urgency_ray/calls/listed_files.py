@@ -19,6 +19,8 @@ from urgency_ray.errors import Reason, RequestError, UnreachableError
 _CHAIN = "::"
 _SCHEMES = ("zip://", "tar://")
 _A_FOLDER = "a folder, not a file"
+NO_FILE = "no such file"
+"""The fault of a path at which nothing is."""
 
 
 class Named(NamedTuple):
@@ -198,7 +200,7 @@ def _look_into(places: list[str]) -> Iterator[tuple[str, FileFound]]:
 
 def _found(place: str, info: fs.FileInfo | None) -> FileFound:
     if info is None or info.type == fs.FileType.NotFound:
-        return FileFound(place, fault="no such file; paths are relative to the manifest's folder")
+        return FileFound(place, fault=NO_FILE)
     if info.type == fs.FileType.Directory:
         return FileFound(place, fault=_A_FOLDER)
     name = quote(info.base_name) if "://" in place else info.base_name

@@ -13,7 +13,7 @@ import pyarrow as pa
 from urgency_ray import storage
 from urgency_ray.calls.archives import Fault
 from urgency_ray.calls.formats import AUDIO_SUFFIXES, LABEL_SUFFIX
-from urgency_ray.calls.listed_files import FileFound, Named, folder_of, look_up, resolve
+from urgency_ray.calls.listed_files import NO_FILE, FileFound, Named, folder_of, look_up, resolve
 from urgency_ray.calls.manifest_cells import Column, Columns, FaultyCellError, as_ms, as_path, as_split, as_text, label_of
 from urgency_ray.calls.manifest_rows import Row, read_rows
 from urgency_ray.calls.planned import to_table
@@ -185,7 +185,11 @@ def _file_fault(row: Listed, audio: FileFound | None, label_file: FileFound | No
     # What has no suffix of a recording may be no name, but somebody's words in the wrong column.
     names = row.audio.name if row.audio and row.audio.suffix in AUDIO_SUFFIXES else "the audio"
     if audio is not None and audio.fault:
-        return audio.reason or Reason.MISSING_AUDIO, f"{names}: {audio.fault}"
+        return audio.reason or Reason.MISSING_AUDIO, f"{names}: {_describe(audio.fault)}"
     if label_file is not None and label_file.fault:
-        return label_file.reason or Reason.MISSING_LABEL, f"the label of {names}: {label_file.fault}"
+        return label_file.reason or Reason.MISSING_LABEL, f"the label of {names}: {_describe(label_file.fault)}"
     return None
+
+
+def _describe(fault: str) -> str:
+    return f"{fault}; paths are relative to the manifest's folder" if fault == NO_FILE else fault

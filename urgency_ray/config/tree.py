@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 from urgency_ray import __version__
 from urgency_ray.errors import RequestError
 from urgency_ray.secret import refuse_secret
+from urgency_ray.versions import is_newer
 
 VERSION_LINE = "# urgency_ray {}\n"
 """First line of a config that this program has written; the first versions wrote none."""
@@ -195,10 +196,8 @@ def load(
             raise RequestError(f"--config {path}: {error.strerror or ' '.join(str(error).split())}") from None
         except yaml.YAMLError as error:
             raise RequestError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from None
-        try:
-            parse(root, tree, source=str(path))
-        except RequestError as error:
-            raise RequestError(f"{error}{_describe_newer(text)}") from None
+        _refuse_newer(text, str(path))
+        parse(root, tree, source=str(path))
     known = dict(iter_fields(root))
     for dotted, text in (overrides or {}).items():
         # A text is taken as it is: in YAML, a path with " #" would end there, and a commit such as 12e4567 be a number.
@@ -211,12 +210,11 @@ def load(
     return parse(root, tree, source="command line" if overrides else str(path))
 
 
-def _describe_newer(text: str) -> str:
-    """That a newer version wrote a config, which explains fields that are not known here; empty where none did."""
-    written = re.match(VERSION_LINE.replace("{}", r"(\S+)"), text)
-    if written is None or Version(written[1]) <= Version(__version__):
-        return ""
-    return f" (urgency_ray {written[1]} wrote it, this is {__version__}: update)"
+def _refuse_newer(text: str, source: str) -> None:
+    """Refuse a config that a newer version wrote: a name that is known here may mean something else there."""
+    written = re.match(VERSION_LINE.replace("{}", r"(\d+(?:\.\d+)+)").rstrip(), text)
+    if written is not None and is_newer(Version(written[1])):
+        raise RequestError(f"{source}: urgency_ray {written[1]} wrote it, this is {__version__}: update")
 
 
 def put(root: type[Section], tree: dict[str, Any], dotted: str, value: Any) -> None:

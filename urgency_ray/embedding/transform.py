@@ -145,7 +145,6 @@ def repeat_transform(config: Config, kept: dict[str, Any], *, reads: bool = True
     config = config.replace(fields | {"data.require_urgency": False})
     ignored = {
         *(field.removeprefix("data.") for field in OF_THE_CALLS),
-        "code_version",
         *(f"{key}.name" for key in named),
         *(f"{key}.dtype" for key in by_device),
     }

@@ -120,7 +120,7 @@ def _read_examples(run_dir: str, by_call: bool, keep: Keep | None, group_by: Gro
     dataset = open_rows(RunFolder(run_dir).embeddings)
     schemas = _read_schemas(dataset)
     refuse_unsound_files(run_dir, schemas)
-    fingerprint = _only_fingerprint(run_dir, dataset, schemas.values())
+    fingerprint = _only_fingerprint(run_dir, schemas.values())
     embedded = pc.field("status") == Status.EMBEDDED
     names = ["example_id", "call_id", "provider_split", "audio_sha256", "urgency", "sentiment", *ACOUSTIC_FEATURES]
     if by_call:
@@ -200,13 +200,14 @@ def _read_schemas(dataset: pads.Dataset) -> dict[str, pa.Schema]:
         return {fragment.path: schema for fragment, schema in zip(fragments, schemas, strict=True)}
 
 
-def _only_fingerprint(run_dir: str, dataset: pads.Dataset, schemas: Iterable[pa.Schema]) -> Fingerprint | None:
-    found = {(schema.metadata or {}).get(METADATA_KEY) for schema in schemas}
-    if len(found) > 1:
+def _only_fingerprint(run_dir: str, schemas: Iterable[pa.Schema]) -> Fingerprint | None:
+    by_content = {(schema.metadata or {}).get(METADATA_KEY): schema for schema in schemas}
+    first, *others = (Fingerprint.of_schema(by_content[key]) for key in sorted(by_content, key=lambda key: key or b""))
+    if any(first is None or other is None or first.differences(other) for other in others):
         raise RequestError(
-            f"--run-dir {run_dir}: its embeddings were made with {len(found)} different settings; extract afresh"
+            f"--run-dir {run_dir}: its embeddings were made with {len(by_content)} different settings; extract afresh"
         )
-    return Fingerprint.of_schema(dataset.schema)
+    return first
 
 
 def _read_vectors(run_dir: str, dataset: pads.Dataset, name: str, order: NDArray[np.int64]) -> NDArray[np.float32]:

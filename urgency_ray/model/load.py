@@ -13,10 +13,10 @@ from pydantic import BaseModel, ValidationError
 from urgency_ray import __version__, storage
 from urgency_ray.config import ModelConfig
 from urgency_ray.errors import RequestError, first_line
-from urgency_ray.fingerprint import is_newer
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.ensemble import EnsembleConfig, UrgencyEnsemble
 from urgency_ray.model.weights import WEIGHTS_FILE
+from urgency_ray.versions import is_newer
 
 CONFIG_FILE = "config.json"
 

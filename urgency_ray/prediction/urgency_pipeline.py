@@ -9,6 +9,7 @@ import posixpath
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -17,10 +18,11 @@ import soundfile
 
 from urgency_ray.calls.files import max_audio_bytes, read_file
 from urgency_ray.calls.label import MAX_LABEL_BYTES, NO_LABEL, Label, Utterance, parse_label
+from urgency_ray.calls.listed_files import FileFound, Named, look_up, resolve
 from urgency_ray.config import Config, DataConfig
 from urgency_ray.embedding.stages import EncodeAudio, EncodeText, Row, decode_content, rejected, to_decoded
 from urgency_ray.embedding.transcription import Transcribe
-from urgency_ray.errors import Reject, RequestError
+from urgency_ray.errors import Reason, Reject, RequestError
 from urgency_ray.model.load import Model, load_model
 from urgency_ray.prediction.by_call import HEARD_FIELDS, classify_calls
 from urgency_ray.prediction.by_row import Classify
@@ -105,10 +107,10 @@ class UrgencyPipeline:
         """Classify a call, or several in one batch.
 
         Args:
-            calls: each has `audio`: a path or URI, the bytes of a file, or samples (T,) or (T, channels) in -1 to 1 with their
-                `sampling_rate` in Hz; and what was said, unless the model is of audio alone, or has a transcriber: `text` (the
-                wanted speakers' words), `utterances` (dicts as in AI-Hub's JSON: text, speaker, startAt, endAt) or `label` (the
-                path of such a JSON).
+            calls: each has `audio`: a path or URI, which may go on into an archive as a manifest's do, the bytes of a file, or
+                samples (T,) or (T, channels) in -1 to 1 with their `sampling_rate` in Hz; and what was said, unless the model
+                is of audio alone, or has a transcriber: `text` (the wanted speakers' words), `utterances` (dicts as in AI-Hub's
+                JSON: text, speaker, startAt, endAt) or `label` (the path of such a JSON).
 
         Returns:
             A `Prediction` for each call; of a model of utterances, a list of them for each call. One alone comes alone.
@@ -122,7 +124,8 @@ class UrgencyPipeline:
         return self._predict(calls) if calls else []
 
     def _predict(self, calls: Sequence[Mapping[str, Any]]) -> list[Any]:
-        decoded = [_decode(f"{number:09d}", call, self.config.reading) for number, call in enumerate(calls)]
+        data, members = self.config.reading, _find_members(calls)
+        decoded = [_decode(f"{number:09d}", call, data, members) for number, call in enumerate(calls)]
         rows = [row | {"num_call_rows": len(call)} for call in decoded for row in call]
         table = to_decoded(rows, self.config.transcriber.used_for)
         with self._turn:
@@ -138,22 +141,43 @@ def _as_it_is(table: pa.Table) -> pa.Table:
     return table
 
 
-def _decode(call_id: str, call: Mapping[str, Any], data: DataConfig) -> list[Row]:
-    if unknown := sorted(set(call) - set(_FIELDS)):
-        raise RequestError(f"{unknown[0]}: no such key of a call; it takes {', '.join(_FIELDS)}")
-    for key in ("audio", "label"):
-        if isinstance(call.get(key), str):
-            refuse_secret(call[key], key)
+def _find_members(calls: Sequence[Mapping[str, Any]]) -> dict[Named, FileFound]:
+    """Where the files are that calls name in archives; each archive is listed once."""
+    for call in calls:
+        if unknown := sorted(set(call) - set(_FIELDS)):
+            raise RequestError(f"{unknown[0]}: no such key of a call; it takes {', '.join(_FIELDS)}")
+        for key in ("audio", "label"):
+            if isinstance(call.get(key), str):
+                refuse_secret(call[key], key)
+    paths = (call[key] for call in calls for key in ("audio", "label") if isinstance(call.get(key), str | os.PathLike))
+    return look_up(named for named in map(_resolve, paths) if named.member is not None)
+
+
+def _resolve(path: str | os.PathLike[str]) -> Named:
+    return resolve(str(Path.cwd()), os.fspath(path))
+
+
+def _read(path: str | os.PathLike[str], members: Mapping[Named, FileFound], limit: int, missing: Reason) -> bytes:
+    """A file that a call names; `missing` is why it is not read where an archive lacks it."""
+    found = members.get(_resolve(path))
+    if found is None:
+        return read_file(os.fspath(path), None, limit)
+    if found.fault:
+        raise Reject(found.reason or missing, found.fault)
+    return read_file(found.location, found.member, limit)
+
+
+def _decode(call_id: str, call: Mapping[str, Any], data: DataConfig, members: Mapping[Named, FileFound]) -> list[Row]:
     row = {"call_id": call_id, "example_id": call_id, "provider_split": "unknown", "source_version": ""}
     try:
-        label = _read_label(call, data)
-        content, name = _read_audio(call, data)
+        label = _read_label(call, data, members)
+        content, name = _read_audio(call, data, members)
     except Reject as reject:
         return [rejected(row, reject)]
     return decode_content(content, name, row, label, data)
 
 
-def _read_label(call: Mapping[str, Any], data: DataConfig) -> Label:
+def _read_label(call: Mapping[str, Any], data: DataConfig, members: Mapping[Named, FileFound]) -> Label:
     given = [key for key in ("text", "utterances", "label") if call.get(key) is not None]
     if len(given) > 1:
         raise RequestError(f"{given[0]} and {given[1]}: give one of them")
@@ -169,18 +193,18 @@ def _read_label(call: Mapping[str, Any], data: DataConfig) -> Label:
     if key == "utterances":
         content = json.dumps({"utterances": list(call["utterances"])}, ensure_ascii=False).encode()
     else:
-        content = read_file(os.fspath(call["label"]), None, MAX_LABEL_BYTES)
+        content = _read(call["label"], members, MAX_LABEL_BYTES, Reason.MISSING_LABEL)
     return parse_label(content, require_urgency=False, require_text=data.require_text)
 
 
-def _read_audio(call: Mapping[str, Any], data: DataConfig) -> tuple[bytes, str]:
+def _read_audio(call: Mapping[str, Any], data: DataConfig, members: Mapping[Named, FileFound]) -> tuple[bytes, str]:
     """The content of a call's recording, and its name."""
     audio = call.get("audio")
     if isinstance(audio, bytes):
         return audio, "audio"
     if isinstance(audio, str | os.PathLike):
-        location = os.fspath(audio)
-        return read_file(location, None, max_audio_bytes(data)), posixpath.basename(location)
+        content = _read(audio, members, max_audio_bytes(data), Reason.MISSING_AUDIO)
+        return content, posixpath.basename(_resolve(audio).name)
     samples = np.asarray(audio)
     if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
         raise RequestError("audio: must be a path, the bytes of a file, or floating samples (T,) or (T, channels)")

@@ -17,6 +17,7 @@ from urgency_ray import __version__
 from urgency_ray.config import Config, Role, fields_of, iter_fields, read_field, searched_fields
 from urgency_ray.errors import RequestError
 from urgency_ray.search.journal import Journal
+from urgency_ray.versions import is_newer
 
 Resume = bool | Literal["auto"]
 """Whether to go on with the last search; `auto` does where there is one."""
@@ -50,7 +51,7 @@ def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: R
     if last is None:
         raise RequestError(f"--resume: {run_dir} holds no search; start one without --resume, or by --resume auto")
     # What a newer version notes of a trial need not mean the same here.
-    if Version(version := last.user_attrs.get("version", "0.2.0")) > Version(__version__):
+    if is_newer(Version(version := last.user_attrs.get("version", "0.2.0"))):
         raise RequestError(f"--resume: urgency_ray {version} began this search, this is {__version__}: update")
     # A field that an older version had not yet stands for its default.
     found = _settings(Config()) | last.user_attrs["settings"]
