@@ -23,6 +23,8 @@ from urgency_ray.embedding.transform import make_fingerprint
 from urgency_ray.fingerprint import Fingerprint, Transform
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.run_folder import RunFolder
+from urgency_ray.search.journal import open_journal
+from urgency_ray.search.study import begin_study
 
 Damage = Callable[[Path], object]
 
@@ -214,6 +216,14 @@ def test_a_file_of_a_run_folder_that_report_cannot_read(
 def test_a_space_that_is_none(run_dir: Path, capsys: pytest.CaptureFixture[str], choices: str) -> None:
     space = f"{{model.hidden_dim: {{type: categorical, choices: {choices}}}}}"
     check_fault(capsys, "tune.space", "tune", "--run-dir", run_dir, "--tune.space", space)
+
+
+def test_a_search_that_stands_in_the_way_and_one_that_is_not_there(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tune = ["tune", "--run-dir", run_dir, "--tune.space", "{model.dropout: {type: float, low: 0, high: 0.5}}"]
+    check_fault(capsys, "holds no search; start one without --resume", *tune, "--resume")
+    with open_journal(RunFolder(str(run_dir)).search) as journal:
+        begin_study(journal, Config(), "digest", resume=False, run_dir=str(run_dir))
+    check_fault(capsys, "holds a search that has not ended; go on with it by --resume", *tune)
 
 
 def test_the_second_of_two_commands_on_one_run_folder(

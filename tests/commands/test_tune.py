@@ -22,7 +22,7 @@ from shared_runs import Extracted, Searched, Share, Trained
 from urgency_ray.cluster import Node
 from urgency_ray.commands.tune import format_verdict, tune
 from urgency_ray.config import Config, load_config
-from urgency_ray.errors import RequestError
+from urgency_ray.errors import RequestError, WorkError
 from urgency_ray.examples.groups import group_examples
 from urgency_ray.examples.splits import val_folds
 from urgency_ray.fingerprint import Transform
@@ -137,6 +137,16 @@ def test_a_trial_that_fails_cannot_win(ray_session: None, extracted: Extracted, 
     summary = tune(config.replace({"tune.max_concurrent": 1}), run_dir)
     assert summary.failed >= 1
     assert summary.best["train.learning_rate"] == 1e-9
+
+
+def test_a_search_all_of_whose_trials_failed_has_ended(ray_session: None, extracted: Extracted, tmp_path: Path) -> None:
+    run_dir = str(shutil.copytree(extracted[0], tmp_path / "run"))
+    space = {"train.learning_rate": {"type": "categorical", "choices": [1e30]}}
+    config = extracted[2].replace({"tune.space": space, "train.clip_norm": None, "tune.num_trials": 1})
+    with pytest.raises(WorkError, match=r"^all 1 trials failed; the first said: epoch \d: the training loss is nan"):
+        tune(config, run_dir)
+    with open_journal(RunFolder(run_dir).search) as journal:
+        assert study.find_resumed(journal, resume=False, run_dir=run_dir) is None
 
 
 def test_a_trial_that_fits_nowhere_is_refused(ray_session: None, extracted: Extracted) -> None:

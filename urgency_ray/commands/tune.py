@@ -29,7 +29,16 @@ from urgency_ray.scoring.blocks import Difference, Metrics, SearchSummary
 from urgency_ray.search.engine import num_concurrent, run_search
 from urgency_ray.search.journal import Journal, open_journal
 from urgency_ray.search.space import check_space
-from urgency_ray.search.study import STATES, Resume, begin_study, ended_trials, history_table, trials_table
+from urgency_ray.search.study import (
+    NOTHING_TO_RESUME,
+    STATES,
+    Resume,
+    begin_study,
+    ended_trials,
+    find_resumed,
+    history_table,
+    trials_table,
+)
 from urgency_ray.tracking import Ended, Tracking, TrialNote, check_trackers, figures_of, track
 from urgency_ray.training.baselines import format_against
 from urgency_ray.training.data import TrainingData
@@ -59,6 +68,7 @@ def tune(config: Config, run_dir: str, *, resume: Resume = False) -> SearchSumma
     check_space(config)
     check_trackers(config)
     config = _check_ensemble(config)
+    _check_resumed(run_dir, resume)
     inputs = SharedInputs(config.ray)
     config, examples, splits = open_run(config, run_dir, inputs.keep)
     folds = _trial_folds(config, examples, splits)
@@ -82,7 +92,7 @@ def tune(config: Config, run_dir: str, *, resume: Resume = False) -> SearchSumma
         tabled = _with_tables(journal, study, config, folder, tracking)
         errors = run_search(config, shared, parts, study=study, journal=tabled, folder=folder)
         trials = _write_tables(study, config, folder)
-        _refuse_unscored(trials, study, config, errors)
+        _refuse_unscored(trials, study, config, errors, journal)
         winner = _winner(study)
         best = _best_config(config, winner)
         storage.write_text(folder.best, best.to_yaml())
@@ -110,6 +120,16 @@ def tune(config: Config, run_dir: str, *, resume: Resume = False) -> SearchSumma
     for line in (*format_verdict(summary), f"retrain the winner with --config {folder.best}"):
         log.info("%s", line)
     return summary
+
+
+def _check_resumed(run_dir: str, resume: Resume) -> None:
+    """Refuse before the work what stands in the run folder's way; looked at again when the search begins."""
+    folder = RunFolder(run_dir).search
+    if storage.exists(folder.journal):
+        with lease.hold(RunFolder(run_dir).lease("tune"), f"tune in {run_dir}"), open_journal(folder) as journal:
+            find_resumed(journal, resume=resume, run_dir=run_dir)
+    elif resume is True:
+        raise RequestError(NOTHING_TO_RESUME.format(run_dir))
 
 
 def _check_ensemble(config: Config) -> Config:
@@ -215,7 +235,7 @@ def _summarize(
     )
 
 
-def _refuse_unscored(trials: pd.DataFrame, study: optuna.Study, config: Config, errors: list[str]) -> None:
+def _refuse_unscored(trials: pd.DataFrame, study: optuna.Study, config: Config, errors: list[str], journal: Journal) -> None:
     """Say why no trial has a score, where none has; `errors` are what `run_search` gave back."""
     if trials["val_macro_f1"].notna().any():
         return
@@ -225,6 +245,10 @@ def _refuse_unscored(trials: pd.DataFrame, study: optuna.Study, config: Config, 
             "raise it, and go on with --resume"
         )
     said = [trial.user_attrs["failed"] for trial in ended_trials(study) if "failed" in trial.user_attrs]
+    if len(said) == len(trials):
+        # Their own fault: the next search will be of another config, and need not go on with this one.
+        study.set_user_attr("ended", True)
+        journal.publish()
     raise WorkError(f"all {len(trials)} trials failed; the first said: {[*said, *errors, 'nothing'][0]}")
 
 

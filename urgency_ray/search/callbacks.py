@@ -15,23 +15,34 @@ log = logging.getLogger(__name__)
 
 
 class TrialLog(ray.tune.Callback):
-    """Logs how each trial ended; `num_done` of `num_trials` had before."""
+    """Logs how each trial ended, `num_done` of `num_trials` had before; of those that failed alike, the first."""
 
     def __init__(self, num_done: int, num_trials: int) -> None:
         self.num_done = num_done
         self.num_trials = num_trials
+        self._failures: set[str] = set()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         result = trial.last_result
         scores = f"validation macro-F1 {result.get(METRIC, 0.0):.3f} after {result.get('epoch', 0)} epochs"
         how = "finished" if result.get("finished") else "stopped by ASHA"
-        self._say(f"failed: {result['failed']}" if "failed" in result else f"{scores}, {how}")
+        if "failed" in result:
+            self._say_failed(result["failed"])
+        else:
+            self._say(f"{scores}, {how}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._say("failed: its process was lost or ended in an error")
+        self._say_failed("its process was lost or ended in an error")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         log.warning("warning: a process of a trial was lost or ended in an error; the trial begins anew")
+
+    def _say_failed(self, words: str) -> None:
+        if words in self._failures:
+            self.num_done += 1
+        else:
+            self._say(f"failed: {words}")
+        self._failures.add(words)
 
     def _say(self, words: str) -> None:
         self.num_done += 1

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import optuna
 import pandas as pd
+from optuna.study import StudySummary
 from optuna.trial import FrozenTrial, TrialState
 from packaging.version import Version
 
@@ -22,19 +23,19 @@ from urgency_ray.versions import is_newer
 Resume = bool | Literal["auto"]
 """Whether to go on with the last search; `auto` does where there is one."""
 
+NOTHING_TO_RESUME = "--resume: {} holds no search; start one without --resume, or by --resume auto"
+
 STATES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
 
 
-def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: Resume, run_dir: str) -> optuna.Study:
-    """A new study, or the last one of the journal where it is to be resumed.
+def find_resumed(journal: Journal, *, resume: Resume, run_dir: str) -> StudySummary | None:
+    """The search that is to go on; None where a new one is to begin.
 
     Raises:
-        RequestError: there is none to resume, one that has not ended stands in the way of a new one, or the config or the data
-            are no longer those of the study.
+        RequestError: there is none to resume, a newer version began it, or one that has not ended stands in a new one's way.
     """
     ours = [study for study in optuna.get_all_study_summaries(journal.storage) if "settings" in study.user_attrs]
     last = ours[-1] if ours else None
-    settings = _settings(config)
     if resume == "auto":
         resume = last is not None
     if not resume:
@@ -42,17 +43,29 @@ def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: R
             raise RequestError(
                 f"--run-dir {run_dir}: holds a search that has not ended; go on with it by --resume, or delete its tune folder"
             )
+        return None
+    if last is None:
+        raise RequestError(NOTHING_TO_RESUME.format(run_dir))
+    # What a newer version notes of a trial need not mean the same here.
+    if is_newer(Version(version := last.user_attrs.get("version", "0.2.0"))):
+        raise RequestError(f"--resume: urgency_ray {version} began this search, this is {__version__}: update")
+    return last
+
+
+def begin_study(journal: Journal, config: Config, data_digest: str, *, resume: Resume, run_dir: str) -> optuna.Study:
+    """A new study, or the last one of the journal where it is to be resumed.
+
+    Raises:
+        RequestError: as `find_resumed`, or the config or the data are no longer those of the study.
+    """
+    last, settings = find_resumed(journal, resume=resume, run_dir=run_dir), _settings(config)
+    if last is None:
         name = f"search-{uuid.uuid4().hex[:8]}"
         study = optuna.create_study(study_name=name, storage=journal.storage, direction="maximize")
         study.set_user_attr("settings", settings)
         study.set_user_attr("version", __version__)
         study.set_user_attr("data", data_digest)
         return study
-    if last is None:
-        raise RequestError(f"--resume: {run_dir} holds no search; start one without --resume, or by --resume auto")
-    # What a newer version notes of a trial need not mean the same here.
-    if is_newer(Version(version := last.user_attrs.get("version", "0.2.0"))):
-        raise RequestError(f"--resume: urgency_ray {version} began this search, this is {__version__}: update")
     # A field that an older version had not yet stands for its default.
     found = _settings(Config()) | last.user_attrs["settings"]
     # One that it noted, too, may by now decide nothing but the speed.
