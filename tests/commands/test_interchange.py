@@ -421,7 +421,7 @@ def arrays(**given: Any) -> Any:
         (b"", "e.npz: cannot be read as arrays"),
         (b"PK\x03\x04 no zip", "e.npz: cannot be read as arrays"),
         (b"\x93NUMPY\x01\x00\x10\x00{'descr'", "e.npz: cannot be read as arrays"),
-        (b"words", "e.npz: cannot be read as arrays"),
+        (b"words", "e.npz: cannot be read as arrays of plain numbers: it is neither a .npz nor a .npy"),
         (None, "e.npz: no such file"),
     ],
 )

@@ -50,6 +50,7 @@ from urgency_ray.schema import PROVIDER_SPLITS, URGENCY_LABELS, Status
 log = logging.getLogger(__name__)
 
 ROWS_PER_FILE = 8192
+_ZIP, _NUMPY = b"PK", b"\x93NUMPY"
 # What storage, pandas, numpy and zipfile raise on damaged files. So wide a list can hide bugs: keep what is tried short.
 _READ_ERRORS = (OSError, ValueError, RuntimeError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
 
@@ -90,6 +91,10 @@ def _read_cells(location: str, layout: Layout) -> pd.DataFrame:
 def _read_arrays(location: str, layout: Layout, num_rows: int, metadata: str) -> dict[str, NDArray[np.float32]]:
     """The layout's arrays by name, float32 (num_rows, width)."""
     with _reading("--embeddings", location, "arrays of plain numbers") as stream:
+        if not stream.read(len(_NUMPY)).startswith((_ZIP, _NUMPY)):
+            # numpy takes it for a pickle, and says how to open one.
+            raise ValueError("it is neither a .npz nor a .npy")
+        stream.seek(0)
         loaded = np.load(stream, allow_pickle=False)
         alone = isinstance(loaded, np.ndarray)
         arrays = {"audio": loaded} if alone else {name: loaded[name] for name in layout.arrays if name in loaded.files}
