@@ -39,11 +39,12 @@ from urgency_ray.search.engine import num_concurrent, run_search
 from urgency_ray.search.journal import open_journal
 from urgency_ray.search.space import SearchSpace
 from urgency_ray.training.data import TrainingData
+from urgency_ray.training.epoch_progress import Told
 from urgency_ray.training.fit import Epoch, build_model, fit
 from urgency_ray.training.history import EpochRow
 from urgency_ray.training.run import open_run
 from urgency_ray.training.shared import SharedInputs
-from urgency_ray.training.trainer import Job, Told, calibrate
+from urgency_ray.training.trainer import Job, calibrate
 from urgency_ray.training.trainer import Trained as TrainedModel
 
 

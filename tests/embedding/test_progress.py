@@ -25,7 +25,7 @@ def passed(calls: float, audio_sec: float) -> Passed:
 
 def test_a_log_has_a_line_with_rate_and_time_left(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Mock(side_effect=[0.0, 10.0, 20.0])
-    monkeypatch.setattr("urgency_ray.embedding.progress.time.monotonic", clock)
+    monkeypatch.setattr("urgency_ray.progress.time.monotonic", clock)
     with caplog.at_level(logging.INFO), Progress(1200, "extract") as said:
         assert said.every_sec == LINES_SEC
         said([passed(60, 300), passed(40, 200)])

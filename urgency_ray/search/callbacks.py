@@ -9,17 +9,22 @@ import ray
 import ray.tune
 from ray.util.placement_group import PlacementGroup
 
+from urgency_ray.progress import Bar
 from urgency_ray.search.trial import END_SEC, METRIC, Abandoned, Begun, Placed
 
 log = logging.getLogger(__name__)
 
 
 class TrialLog(ray.tune.Callback):
-    """Logs how each trial ended, `num_done` of `num_trials` had before; of those that failed alike, the first."""
+    """Logs how each trial ended, `num_done` of `num_trials` had before; of those that failed alike, the first.
 
-    def __init__(self, num_done: int, num_trials: int) -> None:
+    `bar` is of those that are left.
+    """
+
+    def __init__(self, num_done: int, num_trials: int, bar: Bar) -> None:
         self.num_done = num_done
         self.num_trials = num_trials
+        self._bar = bar
         self._failures: set[str] = set()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -38,15 +43,15 @@ class TrialLog(ray.tune.Callback):
         log.warning("warning: a process of a trial was lost or ended in an error; the trial begins anew")
 
     def _say_failed(self, words: str) -> None:
-        if words in self._failures:
-            self.num_done += 1
-        else:
-            self._say(f"failed: {words}")
+        self._say(None if words in self._failures else f"failed: {words}")
         self._failures.add(words)
 
-    def _say(self, words: str) -> None:
+    def _say(self, words: str | None) -> None:
         self.num_done += 1
-        log.info("trial %d of %d: %s", self.num_done, self.num_trials, words)
+        if words is not None:
+            log.info("trial %d of %d: %s", self.num_done, self.num_trials, words)
+        ended, elapsed = self._bar.total - (self.num_trials - self.num_done), self._bar.elapsed()
+        self._bar.show(ended, f"{60 * ended / elapsed:,.1f} trials/min", elapsed)
 
 
 class PlacementGroups(ray.tune.Callback):

@@ -20,6 +20,7 @@ from ray.tune.schedulers import ASHAScheduler
 from urgency_ray import cluster, storage
 from urgency_ray.config import Config
 from urgency_ray.errors import RequestError
+from urgency_ray.progress import Bar
 from urgency_ray.run_folder import SearchFolder
 from urgency_ray.search.callbacks import PlacementGroups, TrialLog
 from urgency_ray.search.journal import Journal
@@ -110,7 +111,12 @@ def run_search(
     placements = PlacementGroups()
     waits = TrialWaits(tune, config.ray.wait_sec, (lambda: bool(placements.groups)) if tune.workers_per_trial > 1 else None)
     relay: Any = cluster.Relay(placements.note, 0.2) if tune.workers_per_trial > 1 else contextlib.nullcontext()
-    with tempfile.TemporaryDirectory() as scratch, contextlib.closing(placements), relay as send:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        contextlib.closing(placements),
+        relay as send,
+        Bar("trials", left) as bar,
+    ):
         results = ray.tune.Tuner(
             _trainable(TrialOrders(config, data, parts), folder, send),
             tune_config=ray.tune.TuneConfig(
@@ -127,7 +133,7 @@ def run_search(
                 failure_config=ray.tune.FailureConfig(max_failures=tune.max_failures),
                 # Trials leave no checkpoint: one that is lost begins anew.
                 checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[TrialLog(len(ended), tune.num_trials), placements, waits],
+                callbacks=[TrialLog(len(ended), tune.num_trials, bar), placements, waits],
                 verbose=0,
             ),
         ).fit()

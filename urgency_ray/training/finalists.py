@@ -12,10 +12,11 @@ from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.scoring.blocks import AgainstBaseline, Difference, Finalist, SearchEnsemble
 from urgency_ray.scoring.scores import compare_called
 from urgency_ray.training.baselines import compare, fit_baselines, penalty
+from urgency_ray.training.epoch_progress import Told
 from urgency_ray.training.members import member_configs
 from urgency_ray.training.mixture import Library
 from urgency_ray.training.shared import SharedInputs
-from urgency_ray.training.trainer import Told, Trained, train_models
+from urgency_ray.training.trainer import Trained, train_models
 from urgency_ray.training.whole import Judged, Whole
 
 

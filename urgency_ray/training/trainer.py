@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from urgency_ray.run_folder import RunFolder
 from urgency_ray.scoring.calibration import fit_temperature
 from urgency_ray.training.checkpoints import Checkpoints, identify
 from urgency_ray.training.data import TrainingData
+from urgency_ray.training.epoch_progress import EpochProgress, Told
 from urgency_ray.training.fit import build_model
 from urgency_ray.training.history import EpochRow
 from urgency_ray.training.shared import SharedData
@@ -37,8 +38,6 @@ from urgency_ray.training.worker import Orders, Task, read_result, train_worker
 
 log = logging.getLogger(__name__)
 
-Told = Callable[[list[tuple[str, dict[str, Any]]]], None]
-"""Takes names of models, each with the figures of one of its epochs."""
 DEALT_SEC = 7 * 24 * 3600
 
 
@@ -136,10 +135,12 @@ def train_models(jobs: Sequence[Job], run_dir: str, transform: Transform, told: 
     checkpoints = Checkpoints(storage.absolute(RunFolder(run_dir).checkpoints), identity)
     checkpoints.begin()
     if not checkpoints.is_ended():
-        if jobs[0].config.train.num_workers is None and not use_gpu and cluster.is_private(jobs[0].config.ray):
-            _run_here(jobs, checkpoints, cpus, functools.partial(_tell, told))
-        else:
-            _run_workers(jobs, checkpoints, use_gpu, cpus, functools.partial(_tell, told))
+        left = [job for job in jobs if not storage.exists(checkpoints.result(job.name))]
+        with EpochProgress({job.name: job.config.train.epochs for job in left}, told) as tell:
+            if jobs[0].config.train.num_workers is None and not use_gpu and cluster.is_private(jobs[0].config.ray):
+                _run_here(jobs, checkpoints, cpus, tell)
+            else:
+                _run_workers(jobs, checkpoints, use_gpu, cpus, tell)
     checkpoints.discard_others()
     trained = []
     for job, model in zip(jobs, models, strict=True):
@@ -252,12 +253,3 @@ def calibrate(data: TrainingData, model: UrgencyClassifier) -> None:
         if known.any():
             model.temperature[TASKS.index(task)] = fit_temperature(torch.cat(parts).numpy()[known], truth[known])
     model.to("cpu")
-
-
-def _tell(told: Told | None, epochs: list[tuple[str, dict[str, Any]]]) -> None:
-    """Say of each epoch how it went, to the user and to whoever else is told."""
-    if told is not None:
-        told(epochs)
-    for name, row in epochs:
-        scores = f"train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}, val macro-F1 {row['val_macro_f1']:.4f}"
-        log.info("%s epoch %d: %s, %.2f s", name, row["epoch"], scores, row["seconds"])

@@ -29,8 +29,11 @@ second."""
 RESULT = ("best_model", "history")
 """What stays of the last epoch's state once a model has come to its end."""
 
+LAST = "last"
+"""Beside an epoch's metrics: whether it is the model's last."""
+
 Send = Callable[[tuple[str, dict[str, Any]]], None]
-"""Tells the driver the name of a model and the metrics of one of its epochs."""
+"""Tells the driver the name of a model and the metrics of one of its epochs, with `LAST`."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def _train_alone(task: Task, send: Send) -> None:
 
     def report(epoch: Epoch) -> None:
         nonlocal saved
-        send((task.name, epoch.metrics))
+        send((task.name, epoch.metrics | {LAST: epoch.last}))
         if epoch.last:
             storage.write_bytes(task.result, _pack({name: epoch.state()[name] for name in RESULT}))
         elif _is_regular(task, epoch) or (epoch.improved and time.monotonic() - saved > SAVE_SEC):
@@ -152,7 +155,7 @@ def _train(task: Task, send: Send, resume: State | None) -> None:
 
     def report(epoch: Epoch) -> None:
         if first:
-            send((task.name, epoch.metrics))
+            send((task.name, epoch.metrics | {LAST: epoch.last}))
         if epoch.last and first:
             # Before the last checkpoint: one that has ended is never without its result.
             storage.write_bytes(task.result, _pack({name: epoch.state()[name] for name in RESULT}))
