@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from call_files import tarred, zipped
 from object_store import bucket_of, serve
+from predicted_runs import make_run
 from pyarrow import fs
 from shared_runs import Extracted, KnownCorpus
 
@@ -228,3 +230,16 @@ def test_small_files_in_a_store_are_merged(bucket: Any) -> None:
     filesystem, path = storage.open_location(folder)
     (merged,) = filesystem.get_file_info(fs.FileSelector(path))
     assert read_table(f"{folder}/{merged.base_name}").equals(pa.concat_tables(parts))
+
+
+def test_runs_in_a_store_are_compared_as_local_ones(bucket: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    local = [make_run(tmp_path / "a", [0, 0, 1, 1, 0, 2]), make_run(tmp_path / "b", [0, 0, 1, 1, 2, 2])]
+    remote = [f"{bucket}/compared/{name}" for name in ("a", "b")]
+    for source, target in zip(local, remote, strict=True):
+        storage.copy_dir(source, target)
+    assert cli.main(["compare", *local]) == 0
+    table = capsys.readouterr().out
+    assert cli.main(["compare", *remote]) == 0
+    assert capsys.readouterr().out == table and "called differently: 1 of 6 common calls" in table
+    pages = [storage.read_text(storage.join(run, "compare.html")) for run in (local[0], remote[0])]
+    assert [len(page.splitlines()) for page in pages] == [len(pages[0].splitlines())] * 2
