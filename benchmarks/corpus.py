@@ -51,6 +51,12 @@ def _draw_text(rng: np.random.Generator) -> str:
     return " ".join(words)
 
 
+def draw_texts(num_calls: int) -> list[str]:
+    """What is said in calls of `UTTERANCES_PER_CALL` utterances."""
+    rng = np.random.default_rng(1)
+    return [" ".join(_draw_text(rng) for _ in range(UTTERANCES_PER_CALL)) for _ in range(num_calls)]
+
+
 def write_corpus(folder: Path, num_calls: int) -> None:
     """Calls of `make_waves` with labels of about 30 utterances each, as plain files."""
     rng = np.random.default_rng(1)
