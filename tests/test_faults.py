@@ -16,12 +16,10 @@ from faults import check_fault
 from odd_checkpoints import LFS, ODD, WEIGHT, change, cut, drop, no_change, put, save_electra, want_code
 from safetensors.torch import load_file, save_file
 from shared_runs import KnownCorpus
+from tiny_checkpoints import save_model
 
 from urgency_ray import cli, cluster, lease
-from urgency_ray.config import Config, ModelConfig
-from urgency_ray.embedding.transform import make_fingerprint
-from urgency_ray.fingerprint import Fingerprint, Transform
-from urgency_ray.model.classifier import UrgencyClassifier
+from urgency_ray.config import Config
 from urgency_ray.run_folder import RunFolder
 from urgency_ray.search.journal import open_journal
 from urgency_ray.search.study import begin_study
@@ -79,14 +77,6 @@ def test_extract_and_predict_with_what_is_no_transcriber(
         ["predict", "--model", model, "--output", tmp_path / "o.csv"],
     ):
         check_fault(capsys, f"transcriber {folder}: ", *arguments, *calls)
-
-
-def save_model(folder: Path, config: Config, text_dim: int = 512) -> None:
-    """A model folder on a config's encoders, as `train` writes it."""
-    fingerprint: Fingerprint = make_fingerprint(config)
-    small = ModelConfig(hidden_dim=16, num_heads=2, num_layers=1, feedforward_dim=16, head_dim=8)
-    kept = Transform.of(config, fingerprint).model_dump()
-    UrgencyClassifier(small, 288, text_dim, False, kept).save_pretrained(folder)
 
 
 @pytest.fixture

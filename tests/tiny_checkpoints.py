@@ -7,6 +7,11 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from urgency_ray.config import Config, ModelConfig
+from urgency_ray.embedding.transform import make_fingerprint
+from urgency_ray.fingerprint import Transform
+from urgency_ray.model.classifier import UrgencyClassifier
+
 tf: Any = transformers  # its constructors and checkpoints are typed in part only
 
 SENTENCES = [
@@ -131,3 +136,10 @@ def save_whisper_checkpoint(folder: Path, *, chunk_sec: int = 5, languages: tupl
     for part in (model, extractor, tokenizer):
         part.save_pretrained(path)
     return str(path)
+
+
+def save_model(folder: Path, config: Config, text_dim: int = 512) -> None:
+    """A model folder on a config's encoders, as `train` writes it."""
+    small = ModelConfig(hidden_dim=16, num_heads=2, num_layers=1, feedforward_dim=16, head_dim=8)
+    kept = Transform.of(config, make_fingerprint(config)).model_dump()
+    UrgencyClassifier(small, 288, text_dim, False, kept).save_pretrained(folder)

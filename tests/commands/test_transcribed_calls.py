@@ -30,7 +30,7 @@ from urgency_ray.fingerprint import Transform
 from urgency_ray.model import UrgencyClassifier
 from urgency_ray.model.inference import predict_examples
 from urgency_ray.model.load import load_model
-from urgency_ray.prediction.prepare import prepare
+from urgency_ray.prediction.prepare import adopt_transform
 from urgency_ray.schema import URGENCY_LABELS
 from urgency_ray.training.run import open_run
 
@@ -248,7 +248,7 @@ def test_a_model_of_labels_rejects_recordings_alone_and_reads_them_by_a_transcri
 ) -> None:
     config = Config().replace({"data.root": str(recordings), "extract.num_transcribers": 1})
     model, known = save_random(labelled, tmp_path / "model", "fused")
-    planned = plan_calls(prepare(load_model(model), config).reading)
+    planned = plan_calls(adopt_transform(load_model(model), config).reading)
     assert planned["reason"].to_pylist() == ["missing_label"] * NUM_CALLS
     output = tmp_path / "new.parquet"
     with caplog.at_level(logging.INFO):

@@ -14,13 +14,16 @@ import pandas as pd
 import pytest
 import soundfile
 from call_files import put, tarred, zipped
+from odd_checkpoints import save_electra
 from shared_runs import Extracted, KnownCorpus, Trained
+from tiny_checkpoints import save_model
 
 import urgency_ray
 from urgency_ray import Prediction, UrgencyPipeline
 from urgency_ray.calls.files import read_file
 from urgency_ray.calls.plan import plan_calls
-from urgency_ray.config import DataConfig
+from urgency_ray.config import Config, DataConfig, TextEncoderConfig
+from urgency_ray.encoders.pretrained_text import PretrainedTextEncoder
 from urgency_ray.errors import RequestError
 from urgency_ray.run_folder import RunFolder
 
@@ -109,6 +112,24 @@ def test_the_lines_of_readme_run(trained: Trained, calls: dict[str, Any], tmp_pa
     code = code.replace("runs/demo/model", RunFolder(trained[0]).model).replace("call.wav", str(tmp_path / "call.wav"))
     exec(code, names)
     assert names["called"].urgency in KEYS
+
+
+def test_each_encoder_is_loaded_once_and_proves_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_electra(tmp_path / "text")
+    save_model(tmp_path / "model", Config().replace({"text_encoder.name": str(tmp_path / "text")}), text_dim=24)
+    loaded: list[str] = []
+    load = PretrainedTextEncoder.__init__
+
+    def note(self: PretrainedTextEncoder, config: TextEncoderConfig, device: str = "cpu") -> None:
+        loaded.append(config.name)
+        load(self, config, device)
+
+    monkeypatch.setattr(PretrainedTextEncoder, "__init__", note)
+    UrgencyPipeline.from_pretrained(str(tmp_path / "model"))
+    assert loaded == [str(tmp_path / "text")]
+    monkeypatch.setattr(PretrainedTextEncoder, "encode", lambda *_: 1 / 0)
+    with pytest.raises(RequestError, match=r"^text encoder .*/text: cannot be used: ZeroDivisionError"):
+        UrgencyPipeline.from_pretrained(str(tmp_path / "model"))
 
 
 def test_threads_take_turns(pipeline: UrgencyPipeline, calls: dict[str, Any], known: pd.DataFrame) -> None:

@@ -21,6 +21,7 @@ from urgency_ray.embedding.pipeline import embed_calls
 from urgency_ray.embedding.placement import ACTOR_CPUS
 from urgency_ray.embedding.progress import Progress
 from urgency_ray.embedding.transform import make_fingerprint, places_read
+from urgency_ray.encoders.probe import probe_encoders
 from urgency_ray.errors import WorkError
 from urgency_ray.examples.tokens import describe_cut
 from urgency_ray.model.load import Model, load_model
@@ -29,7 +30,7 @@ from urgency_ray.prediction.by_call import CALL_OUTPUT_SCHEMA, classify_calls, w
 from urgency_ray.prediction.by_row import OUTPUT_SCHEMA, Classify
 from urgency_ray.prediction.kept import KeptRows, keep_rows
 from urgency_ray.prediction.output import check_output, describe_counts, write_predictions
-from urgency_ray.prediction.prepare import prepare, repeat_arithmetic
+from urgency_ray.prediction.prepare import adopt_transform, repeat_arithmetic
 from urgency_ray.secret import refuse_listed_secrets
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ def predict(config: Config, model_location: str, output: str) -> dict[str, Any]:
     """
     check_output(output)
     model = load_model(model_location)
-    config = prepare(model, config)
+    config = adopt_transform(model, config)
+    probe_encoders(config)
     manifest = plan_calls(config.reading)
     refuse_listed_secrets(manifest, "--data.manifest")
     for line in describe_plan(manifest):

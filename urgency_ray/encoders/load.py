@@ -17,6 +17,11 @@ def is_built_in(config: AudioEncoderConfig | TextEncoderConfig | TranscriberConf
     return config.name == (BUILT_IN_AUDIO if isinstance(config, AudioEncoderConfig) else BUILT_IN_TEXT)
 
 
+def describe_model(config: AudioEncoderConfig | TextEncoderConfig | TranscriberConfig) -> str:
+    """Its kind and name, as messages begin."""
+    return f"{_KINDS[type(config)]} {config.name}"
+
+
 def load_audio_encoder(config: AudioEncoderConfig, device: str = "cpu") -> AudioEncoder:
     """The audio encoder that `config.name` stands for, on `device` (`cpu`, `cuda`).
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urgency_ray.config import AudioEncoderConfig, Config, TextEncoderConfig, TranscriberConfig
-from urgency_ray.encoders.base import SAMPLE_RATE_HZ, AudioEncoder
-from urgency_ray.encoders.load import is_built_in, load_audio_encoder, load_text_encoder, load_transcriber
+from urgency_ray.encoders.base import SAMPLE_RATE_HZ, AudioEncoder, TextEncoder, Transcriber
+from urgency_ray.encoders.load import describe_model, is_built_in, load_audio_encoder, load_text_encoder, load_transcriber
 from urgency_ray.encoders.settings import read_sentence_settings
 from urgency_ray.errors import RequestError
 
@@ -77,9 +77,17 @@ def probe_audio_encoder(config: AudioEncoderConfig, device: str = "cpu") -> None
     """
     if is_built_in(config):
         return
-    name = f"audio encoder {config.name}"
-    with _blamed(name):
+    with blamed(config):
         encoder = load_audio_encoder(config, device)
+    prove_audio_encoder(config, encoder)
+
+
+def prove_audio_encoder(config: AudioEncoderConfig, encoder: AudioEncoder) -> None:
+    """As `probe_audio_encoder`, with one that is loaded."""
+    if is_built_in(config):
+        return
+    name = describe_model(config)
+    with blamed(config):
         _refuse_other_rate(name, encoder.sample_rate_hz)
         _check(name, config.dtype, encoder.dim, _sounds(), lambda sounds: encoder.encode(sounds).vectors)
     _tell_silence(config, encoder)
@@ -94,9 +102,17 @@ def probe_text_encoder(config: TextEncoderConfig, device: str = "cpu") -> None:
     """
     if is_built_in(config):
         return
-    name = f"text encoder {config.name}"
-    with _blamed(name):
+    with blamed(config):
         encoder = load_text_encoder(config, device)
+    prove_text_encoder(config, encoder)
+
+
+def prove_text_encoder(config: TextEncoderConfig, encoder: TextEncoder) -> None:
+    """As `probe_text_encoder`, with one that is loaded."""
+    if is_built_in(config):
+        return
+    name = describe_model(config)
+    with blamed(config):
         _check(name, config.dtype, encoder.dim, TEXTS, lambda texts: encoder.encode(texts).vectors)
     if others := _sentence_settings(config):
         words = "as a sentence-transformers model it says %s, which is not taken; --text_encoder.pooling auto takes it"
@@ -111,9 +127,15 @@ def probe_transcriber(config: TranscriberConfig, device: str = "cpu") -> None:
     """
     if not config.is_used:
         return
-    name = f"transcriber {config.name}"
-    with _blamed(name):
+    with blamed(config):
         transcriber = load_transcriber(config, device)
+    prove_transcriber(config, transcriber)
+
+
+def prove_transcriber(config: TranscriberConfig, transcriber: Transcriber) -> None:
+    """As `probe_transcriber`, with one that is loaded."""
+    name = describe_model(config)
+    with blamed(config):
         _refuse_other_rate(name, transcriber.sample_rate_hz)
         if None in transcriber.transcribe(_sounds()[:2]):
             raise RequestError(
@@ -149,7 +171,7 @@ def _refuse_other_rate(name: str, sample_rate_hz: int) -> None:
 
 
 @contextlib.contextmanager
-def _blamed(name: str) -> Iterator[None]:
+def blamed(config: AudioEncoderConfig | TextEncoderConfig | TranscriberConfig) -> Iterator[None]:
     """What goes wrong in an encoder's own code is a fact about the encoder that was asked for, whatever its type."""
     try:
         yield
@@ -157,7 +179,8 @@ def _blamed(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(str(error).split()).partition(". ")[0]
-        raise RequestError(f"{name}: cannot be used: {type(error).__name__}: {said[:MOST_LETTERS]}; choose another") from error
+        fault = f"cannot be used: {type(error).__name__}: {said[:MOST_LETTERS]}; choose another"
+        raise RequestError(f"{describe_model(config)}: {fault}") from error
 
 
 def _tell_silence(config: AudioEncoderConfig, encoder: AudioEncoder) -> None:

@@ -6,17 +6,16 @@ import logging
 
 from urgency_ray.config import Config
 from urgency_ray.embedding.transform import Ask, open_arithmetic, pin_arithmetic, repeat_transform
-from urgency_ray.encoders.probe import probe_encoders
 from urgency_ray.model.load import Model
 
 log = logging.getLogger(__name__)
 
 
-def prepare(model: Model, config: Config) -> Config:
-    """`config` with the transform of the model, whose encoders have proved themselves; one of audio alone wants no words.
+def adopt_transform(model: Model, config: Config) -> Config:
+    """`config` with the transform of the model; one of audio alone wants no words.
 
     Raises:
-        RequestError: the transform cannot be repeated here, or an encoder, or the transcriber, cannot be used.
+        RequestError: the transform cannot be repeated here.
     """
     config = repeat_transform(config, model.transform, reads=model.reads)
     if not model.reads:
@@ -27,12 +26,11 @@ def prepare(model: Model, config: Config) -> Config:
             "always, and train on that, to know how well it reads it",
             config.transcriber.name,
         )
-    probe_encoders(config)
     return config
 
 
 def repeat_arithmetic(model: Model, config: Config, num_gpus: int, ask: Ask) -> Config:
-    """`config` of `prepare` with an arithmetic that the cluster's nodes have; a warning where it is not that of the model.
+    """`config` of `adopt_transform` with an arithmetic that the nodes have; a warning where it is not that of the model.
 
     Args:
         model: whose embeddings it is about.

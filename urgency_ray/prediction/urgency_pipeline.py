@@ -22,11 +22,12 @@ from urgency_ray.calls.listed_files import FileFound, Named, look_up, resolve
 from urgency_ray.config import Config, DataConfig
 from urgency_ray.embedding.stages import EncodeAudio, EncodeText, Row, decode_content, rejected, to_decoded
 from urgency_ray.embedding.transcription import Transcribe
+from urgency_ray.encoders.probe import blamed, prove_audio_encoder, prove_text_encoder, prove_transcriber
 from urgency_ray.errors import Reason, Reject, RequestError
 from urgency_ray.model.load import Model, load_model
 from urgency_ray.prediction.by_call import HEARD_FIELDS, classify_calls
 from urgency_ray.prediction.by_row import Classify
-from urgency_ray.prediction.prepare import prepare
+from urgency_ray.prediction.prepare import adopt_transform
 from urgency_ray.schema import CALLER, URGENCY_KEYS, URGENCY_LABELS
 from urgency_ray.secret import refuse_secret
 
@@ -66,8 +67,11 @@ class UrgencyPipeline:
 
     Args:
         model: as `load_model` gives it.
-        config: how its embeddings are made, as `prepare` gives it.
+        config: how its embeddings are made, as `adopt_transform` gives it.
         device: torch device of the encoders.
+
+    Raises:
+        RequestError: an encoder, or the transcriber, cannot be loaded, or its vectors say nothing.
     """
 
     def __init__(self, model: Model, config: Config, device: str = "cpu") -> None:
@@ -77,15 +81,21 @@ class UrgencyPipeline:
         threads = torch.get_num_threads()
         self._transcribe: Callable[[pa.Table], pa.Table] = _as_it_is
         if config.transcriber.is_used:
-            self._transcribe = Transcribe(config.transcriber, config.data.require_text, device, threads)
-        self._encode_audio = EncodeAudio(config.audio_encoder, device, threads)
-        self._encode_text = EncodeText(config.text_encoder, device, threads, None, lambda _: None)
+            with blamed(config.transcriber):
+                self._transcribe = transcribe = Transcribe(config.transcriber, config.data.require_text, device, threads)
+            prove_transcriber(config.transcriber, transcribe.transcriber)
+        with blamed(config.audio_encoder):
+            self._encode_audio = EncodeAudio(config.audio_encoder, device, threads)
+        prove_audio_encoder(config.audio_encoder, self._encode_audio.encoder)
+        with blamed(config.text_encoder):
+            self._encode_text = EncodeText(config.text_encoder, device, threads, None, lambda _: None)
+        prove_text_encoder(config.text_encoder, self._encode_text.encoder)
         self._classify = Classify(model, lambda _: None)
         self._turn = threading.Lock()
 
     @classmethod
     def from_pretrained(cls, model: str, *, device: str | None = None, **overrides: Any) -> Self:
-        """Load a model folder, and the encoders, and transcriber, that made what it was trained on.
+        """Load a model folder and, once, the encoders, and transcriber, that made what it was trained on.
 
         Args:
             model: model folder of a run: a local path or a URI.
@@ -100,7 +110,7 @@ class UrgencyPipeline:
         import torch
 
         loaded = load_model(model)
-        config = prepare(loaded, Config().replace(overrides))
+        config = adopt_transform(loaded, Config().replace(overrides))
         return cls(loaded, config, device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     def __call__(self, calls: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
