@@ -16,6 +16,10 @@ Anything else is a bug, and keeps its traceback.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class RequestError(ValueError):
@@ -32,6 +36,12 @@ def first_line(error: BaseException) -> str:
     # PyTorch's first line names the class, and what is wrong comes below it.
     said = lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0] if lines else ""
     return f"{type(error).__name__}: {' '.join(said.split())}" if said else type(error).__name__
+
+
+def first_fault(error: ValidationError, root: str) -> str:
+    """The first of what pydantic found: `root.field.of.it: what is wrong`."""
+    fault = error.errors()[0]
+    return f"{'.'.join([root, *map(str, fault['loc'])])}: {fault['msg']}"
 
 
 class WorkError(RuntimeError):

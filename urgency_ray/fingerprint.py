@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 
 from urgency_ray import __version__
 from urgency_ray.config import ENCODER_SECTIONS, Config, Role, fields_of
-from urgency_ray.errors import RequestError
+from urgency_ray.errors import RequestError, first_fault
 from urgency_ray.schema import METADATA_KEY
 from urgency_ray.versions import is_newer
 
@@ -74,9 +74,8 @@ class Fingerprint(BaseModel):
             found = cls.model_validate_json(raw)
             made = Version(found.code_version)
         except ValidationError as error:
-            fault = error.errors()[0]
-            field = ".".join(["fingerprint", *map(str, fault["loc"])])
-            raise RequestError(f"embeddings: {field}: {fault['msg']}: not of urgency_ray, or of a newer version") from None
+            said = first_fault(error, "fingerprint")
+            raise RequestError(f"embeddings: {said}: not of urgency_ray, or of a newer version") from None
         except InvalidVersion as error:
             raise RequestError(f"embeddings: fingerprint.code_version: {error}: not of urgency_ray") from None
         if is_newer(made):
@@ -156,9 +155,8 @@ class Transform(BaseModel):
         try:
             return cls.model_validate(kept)
         except ValidationError as error:
-            fault = error.errors()[0]
-            field = ".".join(["transform", *map(str, fault["loc"])])
-            raise RequestError(f"--model: config.json: {field}: {fault['msg']}; take another copy of it") from None
+            said = first_fault(error, "transform")
+            raise RequestError(f"--model: config.json: {said}; take another copy of it") from None
 
     def fields(self) -> Fields:
         """The fields that decide an embedding and their values, dotted."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from urgency_ray import __version__, storage
 from urgency_ray.config import ModelConfig
-from urgency_ray.errors import RequestError, first_line
+from urgency_ray.errors import RequestError, first_fault, first_line
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.ensemble import EnsembleConfig, UrgencyEnsemble
 from urgency_ray.model.weights import WEIGHTS_FILE
@@ -67,11 +67,9 @@ def _read_kind(content: bytes) -> type[Model]:
     try:
         schema.model_validate(section)
     except ValidationError as error:
-        fault = error.errors()[0]
-        field = ".".join([name, *map(str, fault["loc"])])
         made = f"the model was made by urgency_ray {version}, this is {__version__}"
         advice = f"{made}: update" if version > Version(__version__) else "take another copy of it"
-        raise RequestError(f"{CONFIG_FILE}: {field}: {fault['msg']}; {advice}") from None
+        raise RequestError(f"{CONFIG_FILE}: {first_fault(error, name)}; {advice}") from None
     if is_newer(version):
         raise RequestError(f"{CONFIG_FILE}: the model was made by urgency_ray {version}, this is {__version__}: update")
     return kind
