@@ -44,7 +44,8 @@ from urgency_ray.training.trainer import Trained, calibrate
 
 ROOT = Path(__file__).parents[1]
 BASELINE = "linear"
-SINGLE: dict[str, Any] = {"train.members": None, "train.linear_member": False, "train.discriminant_member": False}
+FITTED = ("linear", "discriminant", "stacked")
+SINGLE: dict[str, Any] = {"train.members": None} | {f"train.{name}_member": False for name in FITTED}
 MEMBERS = SINGLE | {"train.members": 5}
 RECIPE: dict[str, Any] = {
     "model.name": "cross_attention",
@@ -66,11 +67,13 @@ PARTS: dict[str, dict[str, Any]] = {
     "linear, audio": SINGLE | {"model.name": "linear", "model.modalities": "audio"},
     "linear, text": SINGLE | {"model.name": "linear", "model.modalities": "text"},
     "discriminant": SINGLE | {"model.name": "discriminant"},
+    "stacked": SINGLE | {"model.name": "stacked"},
     "recipe, small": SINGLE | RECIPE,
     "recipe, 5 members": MEMBERS | RECIPE,
     "recipe + linear": MEMBERS | RECIPE | {"train.linear_member": True},
     "concat, 5 members": MEMBERS,
     "concat + linear": MEMBERS | {"train.linear_member": True},
+    "best but stacked": {"train.stacked_member": False},
     "best": {},
 }
 """What is changed in configs/best.yaml for each part."""
@@ -126,7 +129,7 @@ def answer(config: Config, examples: Examples, splits: Splits) -> NDArray[np.flo
     """P(urgency class) of the test rows of `splits`, (N, C)."""
     if config.train.members is None:
         (one,) = train_here(config, examples, [splits])
-        if config.model.is_linear:  # it was fitted to val, which can say nothing of its temperature
+        if config.model.is_fitted:  # it was fitted to val, which can say nothing of its temperature
             one.model.temperature.fill_(1.0)
         return predict_examples(one.model, examples, splits.test)["urgency"]
     folds = val_folds(examples, splits, config.split, config.train.members, "train.members")
@@ -141,9 +144,9 @@ def cross_answer(part: str, rows: Rows, seed: int) -> NDArray[np.float32]:
     config = load_config(ROOT / "configs" / "best.yaml").replace(PARTS[part] | seeds)
     told = np.zeros((len(rows.examples), NUM_CLASSES), np.float32)
     for fold in fold_splits(rows.examples, config.split, 5):
-        # A linear model has no use for val: it is fitted on all rows but those held out.
+        # What is fitted at once has no use for val: it takes all rows but those held out.
         both = np.sort(np.concatenate([fold.train, fold.val]))
-        told[fold.test] = answer(config, rows.examples, replace(fold, train=both) if config.model.is_linear else fold)
+        told[fold.test] = answer(config, rows.examples, replace(fold, train=both) if config.model.is_fitted else fold)
     return told[rows.both]
 
 

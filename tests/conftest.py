@@ -60,7 +60,13 @@ def demo_config() -> Config:
 
     model = {"name": "cross_attention", "hidden_dim": "64", "num_layers": "1", "num_heads": "4", "feedforward_dim": "128"}
     loss = {"kl_weight": "0.25", "focal_weight": "0.4", "cross_entropy_weight": "0.35"}
-    one = {"members": "null", "linear_member": "false", "discriminant_member": "false", "select_by": "urgency_macro_f1"}
+    one = {
+        "members": "null",
+        "linear_member": "false",
+        "discriminant_member": "false",
+        "stacked_member": "false",
+        "select_by": "urgency_macro_f1",
+    }
     # Baselines take as long as these trainings: what is said of them asks for them.
     recipe = {
         "weight_decay": "0.01",

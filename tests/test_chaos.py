@@ -40,6 +40,7 @@ OPTIONS = {
     "train.members": "null",
     "train.linear_member": "false",
     "train.discriminant_member": "false",
+    "train.stacked_member": "false",
     "train.select_by": "urgency_macro_f1",
     "train.checkpoint_epochs": "1",
     "train.baselines": "false",

@@ -28,6 +28,7 @@ SMALL = {
     "--train.members": "null",
     "--train.linear_member": "false",
     "--train.discriminant_member": "false",
+    "--train.stacked_member": "false",
     "--train.select_by": "urgency_macro_f1",
     "--train.baselines": "false",
     "--tune.num_trials": "2",

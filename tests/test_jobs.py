@@ -35,6 +35,7 @@ QUICK = {
     "train.members": "null",
     "train.linear_member": "false",
     "train.discriminant_member": "false",
+    "train.stacked_member": "false",
     "train.select_by": "urgency_macro_f1",
     "tune.num_trials": "2",
     "tune.grace_epochs": "1",

@@ -28,6 +28,7 @@ OPTIONS = {
     "train.members": "null",
     "train.linear_member": "false",
     "train.discriminant_member": "false",
+    "train.stacked_member": "false",
     "train.bootstrap_samples": 100,
 }
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"

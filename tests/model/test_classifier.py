@@ -29,10 +29,10 @@ def build(**changes: Any) -> Any:
     return UrgencyClassifier(ModelConfig(**{**SMALL, **changes}), 10, 7, with_sentiment, {"unit": "call"}).eval()
 
 
-@pytest.mark.parametrize("name", ["cross_attention", "concat", "cross_modal", "linear", "discriminant"])
+@pytest.mark.parametrize("name", ["cross_attention", "concat", "cross_modal", "linear", "discriminant", "stacked"])
 @pytest.mark.parametrize(("modalities", "urgency_head"), [("fused", "softmax"), ("audio", "corn"), ("text", "softmax")])
 def test_a_saved_model_gives_the_same_logits(tmp_path: Path, name: str, modalities: str, urgency_head: str) -> None:
-    if name in ("linear", "discriminant"):
+    if name in ("linear", "discriminant", "stacked"):
         urgency_head = "softmax"
     model = build(name=name, modalities=modalities, urgency_head=urgency_head, with_sentiment=True)
     model.standardize_acoustic.set_statistics(np.arange(5, dtype=np.float32), np.full(5, 2.0, np.float32))

@@ -54,6 +54,7 @@ def join(members: list[UrgencyClassifier]) -> UrgencyEnsemble:
 
 
 MIXED: list[dict[str, Any]] = [{"name": "concat", "standardize_embeddings": True}, {"name": "linear"}, {"name": "discriminant"}]
+STACKED: dict[str, Any] = {"name": "stacked"}
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,9 @@ MIXED: list[dict[str, Any]] = [{"name": "concat", "standardize_embeddings": True
         [{"name": "concat", "modalities": "text", "standardize_embeddings": True}, {"name": "linear", "modalities": "text"}],
         [{"name": "cross_attention", "modalities": "audio"}, {"name": "linear", "modalities": "audio"}],
         [{"name": "concat", "hidden_dim": 24, "standardize_embeddings": True}, *MIXED],
+        [*MIXED, STACKED, STACKED | {"acoustic_features": False}],
+        [STACKED | {"modalities": "text"}, {"name": "linear", "modalities": "text"}],
+        [STACKED | {"modalities": "audio"}],
     ],
     ids=str,
 )

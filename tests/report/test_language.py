@@ -31,7 +31,7 @@ LOOKED_UP_BY_VARIABLE = {
     *("val", "test", "training", "validation"),
     *("completed", "stopped", "failed"),
     *("audio encoder", "text encoder", "transcriber"),
-    *("winner", "defaults", "ensemble", "linear", "discriminant"),
+    *("winner", "defaults", "ensemble", "linear", "discriminant", "stacked"),
 }
 
 

@@ -85,7 +85,7 @@ def test_a_class_that_is_not_there_is_never_called() -> None:
         assert set(probs.argmax(axis=1)) <= set(classes)
 
 
-@pytest.mark.parametrize("name", ["linear", "discriminant"])
+@pytest.mark.parametrize("name", ["linear", "discriminant", "stacked"])
 def test_embeddings_of_any_size_are_taken_by_a_model_that_standardises_them(name: str) -> None:
     data = make_data()
     ids, none = range(240), dict.fromkeys(("audio_sha256", "text_sha256"))

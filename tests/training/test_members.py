@@ -118,17 +118,17 @@ def test_kinds_share_the_say_by_the_least_log_loss() -> None:
 
 def test_members_begin_differently_and_see_their_own_folds() -> None:
     examples, splits = make_examples()
-    kinds = {"train.linear_member": True, "train.discriminant_member": True}
+    kinds = {f"train.{name}_member": True for name in ("linear", "discriminant", "stacked")}
     config = Config().replace(SMALL | kinds | {"train.members": NUM_FOLDS, "train.seed": 7})
     folds = val_folds(examples, splits, config.split, NUM_FOLDS, "train.members")
     data = [(TrainingData.from_examples(examples, fold), SharedData({}, None, str(k))) for k, fold in enumerate(folds)]
     jobs = member_jobs("fused", config, data)
     assert [job.name for job in jobs] == [
-        f"fused-{kind}-{k}" for kind in ("cross_attention", "linear", "discriminant") for k in range(NUM_FOLDS)
+        f"fused-{kind}-{k}" for kind in ("cross_attention", "linear", "discriminant", "stacked") for k in range(NUM_FOLDS)
     ]
     assert [job.config.train.seed for job in jobs[:3]] == [7, 8, 9]
-    assert [job.config.model.name for job in jobs[3:]] == ["linear"] * 3 + ["discriminant"] * 3
-    for job, fold in zip(jobs, folds * 3, strict=True):
+    assert [job.config.model.name for job in jobs[3:]] == ["linear"] * 3 + ["discriminant"] * 3 + ["stacked"] * 3
+    for job, fold in zip(jobs, folds * 4, strict=True):
         assert (job.data.val == fold.val).all()
         # The labels of test are hidden from all of them.
         assert (job.data.urgency[100:] == -1).all() and (job.data.urgency[:100] >= 0).all()

@@ -135,8 +135,8 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _linear_learns_urgency_alone(self) -> Self:
-        if self.model.is_linear and self.loss.sentiment_weight > 0:
+    def _fitted_learns_urgency_alone(self) -> Self:
+        if self.model.is_fitted and self.loss.sentiment_weight > 0:
             weight = f"{self.loss.sentiment_weight:g}"
             raise ValueError(
                 f"loss.sentiment_weight: {weight}, but model.name {self.model.name} learns urgency alone: set it to 0"

@@ -32,11 +32,13 @@ class SplitConfig(Section, role=Role.SETUP):
 
 
 class ModelConfig(Section, role=Role.RECIPE):
-    name: Literal["cross_attention", "concat", "cross_modal", "hierarchical", "linear", "discriminant"] = "cross_attention"
+    name: Literal["cross_attention", "concat", "cross_modal", "hierarchical", "linear", "discriminant", "stacked"] = (
+        "cross_attention"
+    )
     """UrgencySense's transformer over both modalities, plain concatenation, UrgencyDetect's text-queries-audio attention,
     UrgencySense's transformer over each utterance of a call and attention over the utterances (wants data.unit utterance), or
-    a linear model of the standardised inputs: logistic regression, as scikit-learn fits it, or discriminant analysis with a
-    shrunken covariance."""
+    what is fitted at once to the standardised inputs: logistic regression, as scikit-learn does it; discriminant analysis, its
+    covariance shrunken; or, stacked, discriminant analysis of each modality and a smooth surface over its scores."""
     modalities: Literal["fused", "audio", "text"] = "fused"
     """What the classifier may use; audio and text alone run through the same trunk."""
     standardize_embeddings: bool = False
@@ -83,9 +85,14 @@ class ModelConfig(Section, role=Role.RECIPE):
         return self.name in ("linear", "discriminant")
 
     @property
+    def is_fitted(self) -> bool:
+        """Whether it is fitted at once, to urgency alone, and not trained in epochs."""
+        return self.is_linear or self.name == "stacked"
+
+    @property
     def standardizes(self) -> bool:
-        """Whether the embeddings' size does not matter: a linear model always takes them standardised."""
-        return self.standardize_embeddings or self.is_linear
+        """Whether the embeddings' size does not matter: what is fitted at once always takes them standardised."""
+        return self.standardize_embeddings or self.is_fitted
 
     @model_validator(mode="after")
     def _encoder_has_its_trunk(self) -> Self:
@@ -98,8 +105,8 @@ class ModelConfig(Section, role=Role.RECIPE):
         return self
 
     @model_validator(mode="after")
-    def _linear_has_one_head(self) -> Self:
-        if self.is_linear and self.urgency_head != "softmax":
+    def _fitted_has_one_head(self) -> Self:
+        if self.is_fitted and self.urgency_head != "softmax":
             raise ValueError(f"urgency_head {self.urgency_head} needs a trunk, but name is {self.name}: set it to softmax")
         return self
 
@@ -167,7 +174,8 @@ class TrainConfig(Section):
     linear_c: Annotated[PositiveFloat | None, Role.RECIPE] = None
     """Inverse strength of a linear model's ridge penalty (scikit-learn's C); null chooses it by grouped cross-validation."""
     shrinkage: Annotated[Annotated[float, Field(gt=0.0, le=1.0)] | None, Role.RECIPE] = None
-    """Share of the mean variance in the covariance of a discriminant model; null chooses it by grouped cross-validation."""
+    """Share of the mean variance in the covariance of a discriminant or stacked model; null chooses it by grouped
+    cross-validation."""
     early_stop_epochs: Annotated[PositiveInt | None, Role.RECIPE] = 10
     """Stop after this many epochs without a better one by select_by; null never stops early."""
     clip_norm: Annotated[PositiveFloat | None, Role.RECIPE] = 1.0
@@ -206,6 +214,8 @@ class TrainConfig(Section):
     """Also fit the majority class and linear models on the same rows, in seconds, and say whether the model beats them."""
     discriminant_member: Annotated[bool, Role.RECIPE] = False
     """Likewise a discriminant model."""
+    stacked_member: Annotated[bool, Role.RECIPE] = False
+    """Likewise a stacked model."""
     folds: Annotated[Folds | None, Role.REPORT] = None
     """Also cross-validate: as many models, each scored on its fold of the rows outside the provider's test; null does not."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000), Role.REPORT] = 1000
@@ -218,7 +228,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _members_fit_the_rest(self) -> Self:
-        for name in ("linear_member", "discriminant_member"):
+        for name in ("linear_member", "discriminant_member", "stacked_member"):
             if getattr(self, name) and self.members is None:
                 raise ValueError(f"{name} needs members, whose ensemble it joins, but that is null")
         if self.folds is not None and self.members is not None:

@@ -20,6 +20,7 @@ from urgency_ray.model.call_attention import CallAttention, Turns, mean_over_cal
 from urgency_ray.model.layer_weights import LayerChoice, LayerWeights
 from urgency_ray.model.layers import FewTokensLayer, SixteenBitDropout
 from urgency_ray.model.saved import SavedModel
+from urgency_ray.model.score_surface import ScoreSurface
 from urgency_ray.model.text_trunk import KoElectraCrossModal
 from urgency_ray.schema import ACOUSTIC_FEATURES, SENTIMENT_LABELS, URGENCY_LABELS
 
@@ -181,10 +182,10 @@ class UrgencyClassifier(
         self.hears = model.modalities != "text"
         self.reads = model.modalities != "audio"
         self.num_layers = {"audio": 1, "text": 1} | (num_layers or {})
-        # A linear model is fitted, not trained: nothing would learn its weights.
+        # What is fitted at once is not trained: nothing would learn these weights.
         choices = {"audio": model.audio_layers, "text": model.text_layers}
         fixed: dict[str, LayerChoice] = {
-            name: "mean" if choice == "weighted" and model.is_linear else choice for name, choice in choices.items()
+            name: "mean" if choice == "weighted" and model.is_fitted else choice for name, choice in choices.items()
         }
         self.mix_audio = LayerWeights(self.num_layers["audio"] if self.hears else 1, fixed["audio"])
         # A text encoder that is part of the model reads the words themselves.
@@ -196,6 +197,9 @@ class UrgencyClassifier(
         if model.is_linear:
             self.head: nn.Module = nn.Identity()
             width = self.hears * in_dim + self.reads * text_dim
+        elif model.name == "stacked":
+            surface = ScoreSurface([in_dim] * self.hears + [text_dim] * self.reads)
+            self.head, width = surface, surface.out_dim
         elif model.text_encoder is not None:
             self.trunk = KoElectraCrossModal(model, in_dim, architecture)
             self.head = nn.Identity()
@@ -246,7 +250,7 @@ class UrgencyClassifier(
         return self.decide(self._fuse(batch), batch.turns)
 
     def decide(self, fused: Tensor, turns: Turns | None) -> tuple[dict[str, Tensor], Tensor | None]:
-        """What `explain` gives, of the trunk's output or, of a linear model, of its inputs side by side (R, D)."""
+        """What `explain` gives, of the trunk's output or, where there is none, of the inputs side by side (R, D)."""
         weights = None
         if self.attention is not None:
             assert turns is not None, "a hierarchical model takes the utterances of calls"
@@ -260,7 +264,7 @@ class UrgencyClassifier(
         return logits, weights
 
     def linear_inputs(self, batch: Batch) -> Tensor:
-        """What a linear model multiplies, (B, D): the standardised inputs side by side, their mean over the rows of a call."""
+        """Of a model without a trunk: the standardised inputs side by side, (B, D), their mean over the rows of a call."""
         inputs = self._fuse(batch)
         return inputs if batch.turns is None else mean_over_calls(inputs, batch.turns)[0]
 

@@ -89,7 +89,7 @@ class UrgencyEnsemble(
         options: dict[str, Any] = {"architecture": architecture, "num_layers": num_layers}
         self.members = nn.ModuleList(
             UrgencyClassifier(
-                member.model, audio_dim, text_dim, with_sentiment and not member.model.is_linear, transform, **options
+                member.model, audio_dim, text_dim, with_sentiment and not member.model.is_fitted, transform, **options
             )
             for member in ensemble.members
         )

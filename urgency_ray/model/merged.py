@@ -3,7 +3,7 @@
 Standardisation is folded into the first layers, so that the inputs are read once for all members, not once for each.
 
 Shapes: B examples, R embedding rows, C classes, D inputs, K members of a shape, H outputs of a member's first layer (a linear
-member's are its logits), O those of all members side by side.
+member's are its logits, a stacked one's its scores), O those of all members side by side.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from urgency_ray.model.batch import Batch
 from urgency_ray.model.call_attention import Turns, mean_over_calls
 from urgency_ray.model.classifier import Concat, CornHead, Standardize, UrgencyClassifier
+from urgency_ray.model.score_surface import NUM_SCORES, ScoreSurface, bumps
 
 MODALITIES = ("audio", "text")
 
@@ -156,8 +157,11 @@ class _Group:
     def __init__(self, places: list[int], members: list[UrgencyClassifier]) -> None:
         self.places, self.members = places, members
         first = members[0]
+        self.is_stacked = isinstance(first.head, ScoreSurface)
         self.width = first.urgency.out_features if first.config.is_linear else first.config.hidden_dim
-        names = [] if first.config.is_linear else [name for name in MODALITIES if _uses(first, name)]
+        if self.is_stacked:
+            self.width, self.surface = NUM_SCORES, _Layers([member.urgency for member in members])
+        names = [] if first.config.is_fitted else [name for name in MODALITIES if _uses(first, name)]
         self.activations = [_Activations([getattr(member, f"project_{name}") for member in members]) for name in names]
         self.heads = _Heads(members) if isinstance(first.trunk, Concat) else None
 
@@ -166,6 +170,10 @@ class _Group:
         if self.members[0].config.is_linear:
             summed, even = _over_calls(torch.stack(projected).sum(dim=0), turns)
             return Said(self.places, {"urgency": summed.movedim(1, 0)}, even)
+        if self.is_stacked:
+            scores, even = _over_calls(torch.cat(projected, dim=-1), turns)
+            heights = bumps(scores.view(*scores.shape[:2], -1, NUM_SCORES)).flatten(2)
+            return Said(self.places, {"urgency": self.surface(heights)}, even)
         tokens = [activations(values) for activations, values in zip(self.activations, projected, strict=True)]
         if self.heads is not None:
             fused, even = _over_calls(torch.cat(tokens, dim=-1), turns)
@@ -174,7 +182,7 @@ class _Group:
         told: list[dict[str, Tensor]] = []
         weights: list[Tensor] = []
         for place, member in enumerate(self.members):
-            assert member.trunk is not None, "what has no trunk is linear"
+            assert member.trunk is not None, "what has no trunk is linear or stacked"
             logits, attended = member.decide(member.trunk(torch.stack([values[:, place] for values in tokens], dim=1)), turns)
             told.append(logits)
             weights += [] if attended is None else [attended]
@@ -253,6 +261,9 @@ def _first_layer(member: UrgencyClassifier, name: str) -> tuple[Tensor, Tensor, 
         dim = member.urgency.in_features - member.widths["text"] * member.reads
         weight = member.urgency.weight[:, :dim] if name == "audio" else member.urgency.weight[:, dim:]
         bias = member.urgency.bias if name == "audio" or not member.hears else torch.zeros_like(member.urgency.bias)
+    elif isinstance(member.head, ScoreSurface):
+        own: Any = member.head.scores[0 if name == "audio" else -1]
+        weight, bias = own.weight, own.bias
     else:
         layer: Any = (member.project_audio if name == "audio" else member.project_text)[0]
         weight, bias = layer.weight, layer.bias

@@ -25,11 +25,11 @@ def write_comparison(comparison: Comparison, location: str, language: Language) 
 
 
 def wanted_history(run: Run) -> list[EpochRow]:
-    """The epochs of a run's own model, without those of its ablation; linear members have no curve."""
+    """The epochs of a run's own model, without those of its ablation; members fitted at once have no curve."""
     rows = run.history or []
     own = [row for row in rows if row.modalities == run.config["model.modalities"]]
     kinds = {(row.member or "").rpartition("-")[0] for row in own}
-    return [row for row in own if kinds <= {""} or not (row.member or "").startswith(("linear", "discriminant"))]
+    return [row for row in own if kinds <= {""} or not (row.member or "").startswith(("linear", "discriminant", "stacked"))]
 
 
 def _view(comparison: Comparison) -> View:

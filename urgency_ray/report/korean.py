@@ -576,6 +576,7 @@ _TUNING = {
     "ensemble": "앙상블",
     "linear": "선형 모델",
     "discriminant": "판별 분석",
+    "stacked": "스태킹 모델",
     "the ensemble of its models": "모델들의 앙상블",
     "%(score)s against %(other)s": "%(score)s (원래 설정 %(other)s)",
     "Their ensemble is made of %(shares)s: test macro-F1 %(macro_f1)s, %(winner)s against the winner alone "

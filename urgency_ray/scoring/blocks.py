@@ -228,7 +228,7 @@ class SearchEnsemble(Figures):
 
     Attributes:
         chosen: what tune/model is: the one of the least log loss on unseen rows.
-        shares: of each model in its probabilities, by name: winner, defaults, trial 7, linear, discriminant.
+        shares: of each model in its probabilities, by name: winner, defaults, trial 7, linear, stacked.
         log_loss: on unseen rows, of the ensemble, the winner and the defaults; the shares were fitted without the row.
         test: its urgency block.
         against_winner, against_defaults: its test macro-F1 less theirs, with a paired bootstrap's interval.

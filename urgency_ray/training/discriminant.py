@@ -11,6 +11,7 @@ Shapes: N rows, D inputs as in `training.linear`, C classes, R = min(N, D).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -58,14 +59,41 @@ def fit_discriminant(
     inputs, labels = linear_inputs(model, data, rows).astype(np.float64), data.urgency[rows]
     groups = rows if data.groups is None else data.groups[rows]
     with few_threads(len(rows)):
-        shrinkage, temperature = _choose(inputs, labels, groups, shrinkage=shrinkage, balanced=balanced, seed=seed)
-        weights, bias = _Moments.of(inputs, labels).weights(shrinkage, balanced)
+        chosen = _choose(inputs, labels, groups, shrinkage=shrinkage, balanced=balanced, seed=seed)
+        weights, bias = _Moments.of(inputs, labels).weights(chosen.shrinkage, balanced)
     with torch.no_grad():
-        model.urgency.weight.copy_(torch.from_numpy(weights / temperature))
+        model.urgency.weight.copy_(torch.from_numpy(weights / chosen.temperature))
         # A class that is not there stays away at any temperature.
-        model.urgency.bias.copy_(torch.from_numpy(np.where(bias == NEVER, NEVER, bias / temperature)))
+        model.urgency.bias.copy_(torch.from_numpy(np.where(bias == NEVER, NEVER, bias / chosen.temperature)))
         logits = model.urgency(torch.from_numpy(inputs.astype(np.float32)))
         return float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)))
+
+
+def held_out_logits(
+    inputs: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    *,
+    shrinkage: float | None,
+    balanced: bool,
+    seed: int,
+) -> tuple[NDArray[np.float64], Weights]:
+    """Discriminant functions of each row by a fit that has not seen it, (N, C), and the fit to all rows; without temperature.
+
+    Where there are too few calls to hold any out, the functions are those of the fit to all rows. Arguments as above; `groups`
+    (N,) are never on both sides.
+    """
+    chosen = _choose(inputs, labels, groups, shrinkage=shrinkage, balanced=balanced, seed=seed)
+    weights, bias = _Moments.of(inputs, labels).weights(chosen.shrinkage, balanced)
+    return inputs @ weights.T + bias if chosen.held_out is None else chosen.held_out, (weights, bias)
+
+
+class _Choice(NamedTuple):
+    """Shrinkage and temperature, of the least log loss on rows held out, and their discriminant functions (N, C)."""
+
+    shrinkage: float
+    temperature: float
+    held_out: NDArray[np.float64] | None
 
 
 def _choose(
@@ -76,12 +104,11 @@ def _choose(
     shrinkage: float | None,
     balanced: bool,
     seed: int,
-) -> tuple[float, float]:
-    """Shrinkage and temperature, of the least log loss on rows held out."""
+) -> _Choice:
     folds = grouped_folds(labels, groups, seed)
     candidates = SHRINKAGES if shrinkage is None else (shrinkage,)
     if folds is None:
-        return (FALLBACK if shrinkage is None else shrinkage), 1.0
+        return _Choice(FALLBACK if shrinkage is None else shrinkage, 1.0, None)
     told = np.zeros((len(candidates), len(labels), NUM_CLASSES))
     for fitted, held_out in folds:
         moments = _Moments.of(inputs[fitted], labels[fitted])
@@ -94,7 +121,7 @@ def _choose(
         for logits, temperature in zip(told, temperatures, strict=True)
     ]
     best = int(np.argmin(losses))
-    return candidates[best], temperatures[best]
+    return _Choice(candidates[best], temperatures[best], told[best])
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,8 @@ def train_finalists(
     first = configs["winner"]
     wants_baselines = first.train.baselines or any(config.train.linear_member for config in configs.values())
     baselines = fit_baselines(first, examples, splits) if wants_baselines else {}
-    # Linear members of several configs are nearly the same: the winner's stand for all in the mixture.
-    alone = {"train.linear_member": False, "train.discriminant_member": False}
+    # Members that are fitted at once are nearly the same for several configs: the winner's stand for all in the mixture.
+    alone = {"train.linear_member": False, "train.discriminant_member": False, "train.stacked_member": False}
     every = dict(configs) | {name: config.replace(alone) for name, config in mixed.items()}
     wholes = {name: Whole.of(config, examples, splits, inputs) for name, config in every.items()}
     jobs = {

@@ -172,8 +172,8 @@ def epochs(
         raise RequestError("train.select_by: mean_of_tasks, but no row of the val split has a sentiment; set urgency_macro_f1")
     device = device or torch.device("cpu")
     worker = Worker(0, 1, device) if alone else Worker.current(device)
-    if config.model.is_linear:
-        yield from _linear_epoch(config, data, worker, resume)
+    if config.model.is_fitted:
+        yield from _fitted_epoch(config, data, worker, resume)
         return
     model, loss_fn, optimizer, schedule = _build_learner(config, data, worker.device)
     history: list[Row] = []
@@ -226,11 +226,12 @@ def epochs(
             return
 
 
-def _linear_epoch(config: Config, data: TrainingData, worker: Worker, resume: State | None) -> Iterator[Epoch]:
-    """A linear model's training as an epoch, the same on every rank."""
+def _fitted_epoch(config: Config, data: TrainingData, worker: Worker, resume: State | None) -> Iterator[Epoch]:
+    """The fit of a linear or stacked model as an epoch, the same on every rank."""
     # An import of a second that no other model needs.
     from urgency_ray.training.discriminant import fit_discriminant
     from urgency_ray.training.linear import fit_linear
+    from urgency_ray.training.stacked import fit_stacked
 
     if resume is not None and resume["ended"]:
         return
@@ -241,8 +242,9 @@ def _linear_epoch(config: Config, data: TrainingData, worker: Worker, resume: St
         fitted = fit_linear(model, data, data.train, c=config.train.linear_c, balanced=balanced, seed=config.train.seed)
         train_loss = fitted.loss
     else:
+        fit_it = fit_stacked if config.model.name == "stacked" else fit_discriminant
         shrinkage, seed = config.train.shrinkage, config.train.seed
-        train_loss = fit_discriminant(model, data, data.train, shrinkage=shrinkage, balanced=balanced, seed=seed)
+        train_loss = fit_it(model, data, data.train, shrinkage=shrinkage, balanced=balanced, seed=seed)
     val_loss, confusions = _validate(config, data, model.to(worker.device), worker)
     scores = _val_scores(config, confusions, val_loss)
     row = {
@@ -311,7 +313,7 @@ def _gains_by_bfloat16(config: Config, device: str) -> bool:
     """
     has_encoder = config.model.text_encoder is not None
     if device == "cpu":
-        is_large = config.model.hidden_dim >= BFLOAT16_WIDTH and not config.model.is_linear and not has_encoder
+        is_large = config.model.hidden_dim >= BFLOAT16_WIDTH and not config.model.is_fitted and not has_encoder
         return is_large and bool(torch.cpu.get_capabilities().get("amx_bf16"))
     return has_encoder and torch.cuda.get_device_capability() >= BFLOAT16_GPU
 

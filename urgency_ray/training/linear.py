@@ -6,6 +6,7 @@ Shapes: N rows, D inputs (those of the modalities in use, side by side), C class
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,10 +94,10 @@ def fit_linear(
         c = FALLBACK if penalty is None else penalty.c
     # The last digits are for tests against other libraries; of many rows they would take minutes.
     precise = len(rows) < MANY_ROWS
-    fresh = _unfitted(balanced, tol=FINAL_TOLERANCE if precise else TOLERANCE)
+    fresh = unfitted(balanced, tol=FINAL_TOLERANCE if precise else TOLERANCE)
     exact = inputs.astype(np.float64) if precise else inputs
-    fitted = _regress(exact, labels, c, fresh) if len(np.unique(labels)) > 1 else None
-    weights, bias = _all_classes(fitted, inputs.shape[1], labels)
+    fitted = regress(exact, labels, c, fresh) if len(np.unique(labels)) > 1 else None
+    weights, bias = all_classes(fitted, inputs.shape[1], labels)
     with torch.no_grad():
         model.urgency.weight.copy_(torch.from_numpy(weights))
         model.urgency.bias.copy_(torch.from_numpy(bias))
@@ -106,7 +107,13 @@ def fit_linear(
 
 
 def choose_penalty(
-    inputs: NDArray[np.float32], labels: NDArray[np.int64], groups: NDArray[np.int64], *, balanced: bool, seed: int
+    inputs: NDArray[np.floating[Any]],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    *,
+    balanced: bool,
+    seed: int,
+    penalties: Sequence[float] = PENALTIES,
 ) -> Penalty | None:
     """The C of the least log loss over rows held out, by stratified folds that keep groups together; a function of the seed.
 
@@ -116,6 +123,7 @@ def choose_penalty(
         groups: (N,); rows of one group are never on both sides.
         balanced: as in `fit_linear`.
         seed: of the folds.
+        penalties: candidates for C, strong to weak.
 
     Returns:
         None where a class is missing, or has too few groups to be on both sides.
@@ -123,12 +131,12 @@ def choose_penalty(
     folds = grouped_folds(labels, groups, seed)
     if folds is None:
         return None
-    models = [_unfitted(balanced) for _ in folds]
+    models = [unfitted(balanced) for _ in folds]
     tried: list[tuple[float, Penalty]] = []
-    for c in PENALTIES:
+    for c in penalties:
         told = np.zeros((len(labels), NUM_CLASSES))
         for model, (fitted, held_out) in zip(models, folds, strict=True):
-            _regress(inputs[fitted], labels[fitted], c, model)
+            regress(inputs[fitted], labels[fitted], c, model)
             told[held_out[:, None], model.classes_] = model.predict_proba(inputs[held_out])
         likelihood = np.maximum(told[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
         tried.append((float(-np.log(likelihood).mean()), Penalty(c, told)))
@@ -183,11 +191,12 @@ def sample_rows(data: TrainingData, rows: NDArray[np.int64], seed: int, most: in
     return np.sort(kept)
 
 
-def _unfitted(balanced: bool, tol: float = TOLERANCE) -> LogisticRegression:
+def unfitted(balanced: bool, tol: float = TOLERANCE) -> LogisticRegression:
+    """A logistic regression that goes on from its weights when it is fitted again."""
     return LogisticRegression(max_iter=MAX_STEPS, tol=tol, warm_start=True, class_weight="balanced" if balanced else None)
 
 
-def _regress(
+def regress(
     inputs: NDArray[np.floating[Any]], labels: NDArray[np.int64], c: float, model: LogisticRegression
 ) -> LogisticRegression:
     """Fit the model, from the weights that it has."""
@@ -198,7 +207,7 @@ def _regress(
         return model.fit(inputs, labels)
 
 
-def _all_classes(
+def all_classes(
     model: LogisticRegression | None, num_inputs: int, labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Weights (C, D) and biases (C,) whose softmax is the model's; a class that is not among the labels is never called."""

@@ -29,12 +29,14 @@ Probabilities = dict[str, NDArray[np.float32]]
 
 
 def member_configs(config: Config, linear_c: float | None = None) -> dict[str, Config]:
-    """The config of each kind of member, by its name: the config's own model, and linear ones where they are wanted."""
+    """The config of each kind of member, by its name: the config's own model, and those fitted at once that are wanted."""
     kinds: dict[str, Config] = {config.model.name: config}
     if config.train.linear_member:
         kinds["linear"] = linear_config(config).replace({"train.linear_c": config.train.linear_c or linear_c})
     if config.train.discriminant_member:
         kinds["discriminant"] = linear_config(config).replace({"model.name": "discriminant"})
+    if config.train.stacked_member:
+        kinds["stacked"] = linear_config(config).replace({"model.name": "stacked"})
     return kinds
 
 
