@@ -111,7 +111,8 @@ def main() -> None:
         for num_rows in options.rows:
             compare(name, members, members[0], num_rows, pairs)
             if config is best:
-                others = [make_member(kinds["linear"], seed) for seed in range(2 * options.members)]
+                stacked = [make_member(ModelConfig(name="stacked"), seed) for seed in range(options.members)]
+                others = [*stacked, *(make_member(kinds["linear"], seed) for seed in range(2 * options.members))]
                 compare("all of configs/best.yaml", [*members, *others], members[0], num_rows, pairs)
 
 

@@ -97,7 +97,8 @@ class TuneConfig(Section):
     """Seed of the search; reproducible at one trial at a time."""
     ensemble: Annotated[PositiveInt | None, Role.REPORT] = None
     """Also mix the members of so many of the best trials, of the config's own values and the linear ones, each as often as it
-    helps on rows that it has not seen; tune/model is that ensemble where it is better there. It takes train.members."""
+    helps on rows that it has not seen; tune/model is that ensemble where it is better there beyond noise. It takes
+    train.members."""
     space: Annotated[dict[str, Dimension], Role.SEARCH] = Field(default_factory=dict)
     """Search space: config field (a free name for a simplex) to its dimension."""
 

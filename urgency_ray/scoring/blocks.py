@@ -227,7 +227,8 @@ class SearchEnsemble(Figures):
     """What the mixture of a search's models came to (`tune.ensemble`).
 
     Attributes:
-        chosen: what tune/model is: the one of the least log loss on unseen rows.
+        chosen: what tune/model is: the one of the least log loss on unseen rows, where it is more than a standard error below
+            that of the defaults, else these.
         shares: of each model in its probabilities, by name: winner, defaults, trial 7, linear, stacked.
         log_loss: on unseen rows, of the ensemble, the winner and the defaults; the shares were fitted without the row.
         test: its urgency block.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from urgency_ray.config import Config
 from urgency_ray.examples.dataset import Examples, Splits
 from urgency_ray.fingerprint import Transform
@@ -14,7 +17,7 @@ from urgency_ray.scoring.scores import compare_called
 from urgency_ray.training.baselines import compare, fit_baselines, penalty
 from urgency_ray.training.epoch_progress import Told
 from urgency_ray.training.members import member_configs
-from urgency_ray.training.mixture import Library
+from urgency_ray.training.mixture import Library, choose_beyond_noise
 from urgency_ray.training.shared import SharedInputs
 from urgency_ray.training.trainer import Trained, train_models
 from urgency_ray.training.whole import Judged, Whole
@@ -80,10 +83,12 @@ def train_finalists(
         library = Library(_candidates(wholes, trained), examples, wholes["winner"].folds, first.train.seed)
         model, shares = library.mix()
         mixed_model = wholes["winner"].score("ensemble", model)
+        losses = _losses(library, first)
         ensemble = SearchEnsemble(
-            chosen=min(losses := _losses(library, first), key=lambda name: losses[name]),
+            # What the search began with is kept unless another is better beyond noise: the best of several is by luck, too.
+            chosen=choose_beyond_noise(losses),
             shares=shares,
-            log_loss=losses,
+            log_loss={name: float(rows.mean()) for name, rows in losses.items()},
             test=mixed_model.urgency().test,
             against_winner=_difference(mixed_model, found, examples, first),
             against_defaults=_difference(mixed_model, defaults, examples, first),
@@ -101,15 +106,14 @@ def _candidates(wholes: Mapping[str, Whole], trained: Mapping[str, list[Trained]
     return candidates
 
 
-def _losses(library: Library, config: Config) -> dict[Finalist, float]:
-    """The log loss on unseen rows of the mixture and of each config's own ensemble, its shares fitted without the row."""
+def _losses(library: Library, config: Config) -> dict[Finalist, NDArray[np.float64]]:
+    """The log loss of each unseen row by each config's own ensemble and the mixture, shares fitted without the row."""
     linear = [name for name in library.candidates if name in member_configs(config)]
     own = "defaults" if "defaults" in library.candidates else "winner"
-    # Of equals the first is kept: the config's own values before what a search found by chance.
     return {
-        "defaults": library.log_loss([own, *linear]),
-        "winner": library.log_loss(["winner", *linear]),
-        "ensemble": library.log_loss(list(library.candidates), greedily=True),
+        "defaults": library.log_losses([own, *linear]),
+        "winner": library.log_losses(["winner", *linear]),
+        "ensemble": library.log_losses(list(library.candidates), greedily=True),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,6 +156,6 @@ def fit_shares(probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> 
     return [float(share) for share in shares / shares.sum()]
 
 
-def likelihoods(probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> NDArray[np.float64]:
+def likelihoods(probabilities: NDArray[np.floating[Any]], truth: NDArray[np.int64]) -> NDArray[np.float64]:
     """What K models give to the truth of each row, (K, N), of (K, N, C) and (N,); never quite nothing."""
     return np.maximum(probabilities[:, np.arange(len(truth)), truth].astype(np.float64), LEAST_PROBABILITY)

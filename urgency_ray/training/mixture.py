@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from urgency_ray.examples.dataset import Examples, Splits
 from urgency_ray.model.classifier import UrgencyClassifier
 from urgency_ray.model.ensemble import UrgencyEnsemble
-from urgency_ray.scoring.metrics import log_loss
 from urgency_ray.training.members import assemble, fit_shares, likelihoods, predict_kind
+
+Name = TypeVar("Name", bound=str)
 
 PICKS, BAGS = 20, 20
 BAG_ROWS = 5000
@@ -49,8 +51,8 @@ class Library:
         kinds = [self.candidates[name] for name in chosen]
         return assemble(kinds, list(chosen.values()), self.examples, self.folds), chosen
 
-    def log_loss(self, names: Sequence[str], *, greedily: bool = False) -> float:
-        """Of the ensemble of some of the models, by shares that were fitted without the rows that they are judged on."""
+    def log_losses(self, names: Sequence[str], *, greedily: bool = False) -> NDArray[np.float64]:
+        """Of each row by the ensemble of some of the models, (N,), its shares fitted without the row."""
         told = self.told[[list(self.candidates).index(name) for name in names]]
         mixed = np.zeros(told.shape[1:])
         for start, stop in itertools.pairwise(self.starts):
@@ -58,7 +60,20 @@ class Library:
             seen, truth = told[:, kept], self.truth[kept]
             shares = select_greedily(seen, truth, seed=self.seed) if greedily else fit_shares(seen, truth)
             mixed[start:stop] = np.tensordot(shares, told[:, start:stop], axes=1)
-        return log_loss(self.truth, mixed)
+        return np.asarray(-np.log(likelihoods(mixed[None], self.truth)[0]))
+
+
+def choose_beyond_noise(losses: Mapping[Name, NDArray[np.float64]]) -> Name:
+    """The name of the least mean loss, unless the first's is within a standard error of it.
+
+    The one-standard-error rule (Breiman, Friedman, Olshen and Stone 1984), on differences row by row.
+
+    Args:
+        losses: of the same rows, (N,), by name.
+    """
+    first, best = next(iter(losses)), min(losses, key=lambda name: losses[name].mean())
+    gain = losses[first] - losses[best]
+    return best if gain.mean() > gain.std() / np.sqrt(len(gain)) else first
 
 
 def select_greedily(probabilities: NDArray[np.float32], truth: NDArray[np.int64], *, seed: int = 0) -> list[float]:
