@@ -14,7 +14,6 @@ from pyarrow import fs
 
 from urgency_ray import storage
 from urgency_ray.errors import RequestError
-from urgency_ray.prediction import output as output_module
 from urgency_ray.prediction.by_call import CALL_OUTPUT_SCHEMA
 from urgency_ray.prediction.by_row import OUTPUT_SCHEMA
 from urgency_ray.prediction.output import check_output, write_predictions
@@ -42,10 +41,8 @@ WHOLE = (
 )
 
 
-@pytest.mark.parametrize("rows_at_once", [1, 4, 1000])
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_rows_and_calls_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, rows_at_once: int) -> None:
-    monkeypatch.setattr(output_module, "ROWS_AT_ONCE", rows_at_once)
+def test_rows_and_calls_are_counted(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "new" / f"out.{suffix}"
     assert write_predictions(tables(*WHOLE), OUTPUT_SCHEMA, PLAN, str(path)) == {
         "calls_read": 3,
@@ -70,7 +67,6 @@ def test_utterances_of_calls_are_counted(tmp_path: Path) -> None:
     assert (counts["utterances"], counts["utterances_rejected"], counts["calls_predicted"]) == (15, 6, 2)
 
 
-@pytest.mark.parametrize("rows_at_once", [1, 1000])
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -81,10 +77,7 @@ def test_utterances_of_calls_are_counted(tmp_path: Path) -> None:
     ],
     ids=["missing", "unplanned", "doubled", "none"],
 )
-def test_rows_that_are_lost_or_doubled_leave_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: Any, message: str, rows_at_once: int
-) -> None:
-    monkeypatch.setattr(output_module, "ROWS_AT_ONCE", rows_at_once)
+def test_rows_that_are_lost_or_doubled_leave_no_file(tmp_path: Path, rows: Any, message: str) -> None:
     with pytest.raises(RuntimeError, match=f"accounting: {message}"):
         write_predictions(tables(*rows), OUTPUT_SCHEMA, PLAN, str(tmp_path / "new.parquet"))
     assert list(tmp_path.iterdir()) == []

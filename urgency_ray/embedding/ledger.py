@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+from numpy.typing import NDArray
 from pyarrow import fs
 
 from urgency_ray import storage
 from urgency_ray.accounts import ExtractCounts
+from urgency_ray.numbering import UNKNOWN, Numbering, count_doubled, number_rows
 from urgency_ray.schema import COUNT_FIELDS, OUTCOME_FIELDS, ROW_FIELDS, WORD_ERROR_FIELDS, Status, TextSource
 
 FILES_AT_ONCE = 256
+_BATCHES_AHEAD = 4
 _COUNTED = ("duration_sec", "num_windows", "num_tokens_dropped", "num_text_windows", "text_source")
 # Files of an older version lack the newest of them: nulls stand for those.
 _SCHEMA = pa.schema(
@@ -24,6 +29,17 @@ _SCHEMA = pa.schema(
         *OUTCOME_FIELDS,
     ]
 )
+_TALLIED = (
+    "rows_embedded",
+    "rows_rejected",
+    "rows_noted",
+    "rows_windowed",
+    "texts_windowed",
+    "texts_truncated",
+    "tokens_dropped",
+    "rows_transcribed",
+)
+"""What is a sum over rows, by its name in `ExtractCounts`."""
 
 
 def list_files(filesystem: fs.FileSystem, folder: str, *, allow_not_found: bool = False) -> list[str]:
@@ -33,83 +49,133 @@ def list_files(filesystem: fs.FileSystem, folder: str, *, allow_not_found: bool 
 
 
 def account(embeddings: str, manifest: pa.Table) -> ExtractCounts:
-    """Count what became of each planned call, from the parquet that was written.
+    """Count what became of each planned call, from the parquet that was written, batch by batch.
 
     Raises:
         RuntimeError: a planned call has no row, a row no planned call, or a row is there twice.
     """
     filesystem, path = storage.open_location(embeddings)
     files = [file for file in list_files(filesystem, path) if not storage.is_partial(file)]
-    planned = manifest["call_id"].cast(pa.large_string()).combine_chunks()
-    tables = []
+    planned, numbers, unplanned = Numbering(manifest["call_id"]), [], 0
+    tally = Tally(len(planned))
     # A dataset keeps the schema of each of its files: for thousands of small ones, more memory than the columns.
     for start in range(0, len(files), FILES_AT_ONCE):
         some = files[start : start + FILES_AT_ONCE]
         dataset = pads.dataset(
             some, schema=_SCHEMA, filesystem=filesystem, partitioning="hive", partition_base_dir=path, format="parquet"
         )
-        tables.append(number_ids(dataset.to_table(cache_metadata=False), planned))
-    rows = pa.concat_tables(tables)
-    if unplanned := rows["call_id"].null_count:
+        for batch in dataset.to_batches(batch_readahead=_BATCHES_AHEAD, cache_metadata=False):
+            rows = pa.Table.from_batches([batch])
+            calls = planned.of(rows["call_id"])
+            is_planned = calls != UNKNOWN
+            unplanned += int((~is_planned).sum())
+            rows, calls = rows.filter(pa.array(is_planned)), calls[is_planned]
+            numbers.append(number_rows(rows, calls))
+            tally.add(rows, calls, numbers[-1])
+    if unplanned:
         raise RuntimeError(f"accounting: {unplanned} rows in {embeddings} are of no planned call")
-    if doubled := len(rows) - pc.count_distinct(rows["example_id"]).as_py():
+    if doubled := count_doubled(numbers):
         raise RuntimeError(f"accounting: {doubled} rows were written twice in {embeddings}")
-    if missing := len(planned) - pc.count_distinct(rows["call_id"]).as_py():
+    counts = tally.counts()
+    if missing := len(planned) - counts.calls_read:
         raise RuntimeError(f"accounting: {missing} planned calls have no row in {embeddings}")
-    return count_rows(rows)
-
-
-def number_ids(rows: pa.Table, planned: pa.Array) -> pa.Table:
-    """The rows with numbers of the same order for their ids: many times smaller, where there are a million of them."""
-    call = pc.index_in(rows["call_id"].cast(planned.type), planned).cast(pa.int64())
-    utterance = pc.struct_field(pc.extract_regex(rows["example_id"], r"/(?P<position>\d+)$"), "position")
-    position = pc.fill_null(utterance.cast(pa.int64()), 0)
-    rows = rows.set_column(rows.column_names.index("call_id"), "call_id", call)
-    return rows.set_column(rows.column_names.index("example_id"), "example_id", pc.add(pc.shift_left(call, 32), position))
+    return counts
 
 
 def count_rows(rows: pa.Table) -> ExtractCounts:
-    """What extract.json counts, of all rows of a run."""
-    embedded, rejected = (rows.filter(pc.equal(rows["status"], status)) for status in (Status.EMBEDDED, Status.REJECTED))
-    lost = rejected.filter(pc.invert(pc.is_in(rejected["call_id"], embedded["call_id"]))).sort_by("example_id")
-    # One thread, or "first" is not the first in this order.
-    first = lost.group_by("call_id", use_threads=False).aggregate([("reason", "first")])
-    return ExtractCounts(
-        calls_read=pc.count_distinct(rows["call_id"]).as_py(),
-        calls_embedded=pc.count_distinct(embedded["call_id"]).as_py(),
-        calls_rejected=len(first),
-        rejected_by_reason=_frequencies(first["reason_first"]),
-        rows_embedded=len(embedded),
-        rows_rejected=len(rejected),
-        rows_rejected_by_reason=_frequencies(rejected["reason"]),
-        rows_noted=len(embedded) - embedded["detail"].null_count,
-        audio_sec=round(_sum(embedded["duration_sec"]), 3),
-        rows_windowed=int(_sum(pc.greater(embedded["num_windows"], 1))),
-        texts_windowed=int(_sum(pc.greater(embedded["num_text_windows"], 1))),
-        texts_truncated=int(_sum(pc.greater(embedded["num_tokens_dropped"], 0))),
-        tokens_dropped=int(_sum(embedded["num_tokens_dropped"])),
-        **_count_transcripts(rows),
-    )
+    """What extract.json counts, of all rows of a run: `_SCHEMA`'s columns, and others."""
+    rows = rows.sort_by("example_id")
+    calls = pc.dictionary_encode(rows["call_id"].combine_chunks())
+    tally = Tally(len(calls.dictionary))
+    tally.add(rows, calls.indices.to_numpy().astype(np.int64), np.arange(len(rows)))
+    return tally.counts()
 
 
-def _count_transcripts(rows: pa.Table) -> dict[str, Any]:
-    """How many rows are transcribed, and how far from the words of labels, where those are known."""
-    compared = rows.filter(pc.is_valid(rows["num_words"]))
-    rates = {
-        name: round(_sum(compared[f"{errors}_errors"]) / _sum(compared[f"{errors}s"]), 6) if len(compared) else None
-        for name, errors in (("character_error_rate", "num_letter"), ("word_error_rate", "num_word"))
-    }
-    return {
-        "rows_transcribed": int(_sum(pc.equal(rows["text_source"], TextSource.TRANSCRIBER.value))),
-        "calls_compared": pc.count_distinct(compared["call_id"]).as_py(),
-        **rates,
-    }
+class Tally:
+    """What extract.json counts, of rows that come in parts and in any order.
+
+    It keeps 13 bytes for each call, and none for a row.
+    """
+
+    def __init__(self, num_calls: int) -> None:
+        self._has_come, self._is_embedded, self._is_compared = (np.zeros(num_calls, bool) for _ in range(3))
+        # Of the first rejected row of each call: its number, and the place of its reason among those met so far.
+        self._first = np.full(num_calls, np.iinfo(np.int64).max)
+        self._reason = np.zeros(num_calls, np.int16)
+        self._reasons: dict[str | None, int] = {}
+        self._rejected: Counter[str] = Counter()
+        self._counted = Counter(dict.fromkeys(_TALLIED, 0))
+        self._seconds: list[float] = []
+
+    def add(self, rows: pa.Table, calls: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
+        """Count some rows.
+
+        Args:
+            rows: with the columns that are counted.
+            calls: the number of each one's call, below `num_calls`.
+            numbers: of the rows themselves, by which the first of a call is told.
+        """
+        is_embedded = pc.equal(rows["status"], Status.EMBEDDED)
+        mask = is_embedded.to_numpy()
+        self._has_come[calls] = True
+        self._is_embedded[calls[mask]] = True
+        self._is_compared[calls[pc.is_valid(rows["num_words"]).to_numpy()]] = True
+        self._reject(rows["reason"].filter(pc.invert(is_embedded)), calls[~mask], numbers[~mask])
+        embedded = rows.filter(is_embedded)
+        self._seconds.append(_sum(embedded["duration_sec"]))
+        self._counted.update(
+            rows_embedded=len(embedded),
+            rows_rejected=len(rows) - len(embedded),
+            rows_noted=len(embedded) - embedded["detail"].null_count,
+            rows_windowed=int(_sum(pc.greater(embedded["num_windows"], 1))),
+            texts_windowed=int(_sum(pc.greater(embedded["num_text_windows"], 1))),
+            texts_truncated=int(_sum(pc.greater(embedded["num_tokens_dropped"], 0))),
+            tokens_dropped=int(_sum(embedded["num_tokens_dropped"])),
+            rows_transcribed=int(_sum(pc.equal(rows["text_source"], TextSource.TRANSCRIBER.value))),
+        )
+        compared = rows.filter(pc.is_valid(rows["num_words"]))
+        self._counted.update({field.name: int(_sum(compared[field.name])) for field in WORD_ERROR_FIELDS})
+
+    def _reject(self, reasons: pa.ChunkedArray, calls: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
+        met = [count["values"] for count in pc.value_counts(reasons).to_pylist()]
+        self._rejected.update(_frequencies(reasons))
+        for reason in met:
+            self._reasons.setdefault(reason, len(self._reasons))
+        codes = np.array([self._reasons[reason] for reason in met], np.int16)
+        places = pc.index_in(reasons, pa.array(met, pa.string())).to_numpy() if met else np.empty(0, np.int64)
+        # Of several rows of a call the first is written last.
+        order = np.argsort(-numbers, kind="stable")
+        order = order[numbers[order] < self._first[calls[order]]]
+        self._first[calls[order]] = numbers[order]
+        self._reason[calls[order]] = codes[places[order]]
+
+    def counts(self) -> ExtractCounts:
+        """Of all rows so far."""
+        lost = self._reason[self._has_come & ~self._is_embedded]
+        first = pc.take(pa.array(list(self._reasons), pa.string()), pa.array(lost))
+        return ExtractCounts(
+            calls_read=int(self._has_come.sum()),
+            calls_embedded=int(self._is_embedded.sum()),
+            calls_rejected=len(lost),
+            rejected_by_reason=_frequencies(first),
+            rows_rejected_by_reason=dict(self._rejected.most_common()),
+            audio_sec=round(math.fsum(self._seconds), 3),
+            calls_compared=int(self._is_compared.sum()),
+            character_error_rate=_rate(self._counted, "num_letter"),
+            word_error_rate=_rate(self._counted, "num_word"),
+            **{name: self._counted[name] for name in _TALLIED},
+        )
+
+
+def _rate(counted: Mapping[str, int], what: str) -> float | None:
+    """Errors for each letter, or word, of the labels; None where nothing is compared."""
+    return round(counted[f"{what}_errors"] / counted[f"{what}s"], 6) if counted[f"{what}s"] else None
 
 
 def _sum(values: pa.ChunkedArray) -> float:
     return float(pc.sum(values, min_count=0).as_py())
 
 
-def _frequencies(values: pa.ChunkedArray) -> dict[str, int]:
+def _frequencies(values: pa.Array | pa.ChunkedArray) -> dict[str, int]:
     """How often each value is there, the most frequent first."""
     return dict(Counter({count["values"]: count["counts"] for count in pc.value_counts(values).to_pylist()}).most_common())

@@ -20,13 +20,10 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from urgency_ray import storage
-from urgency_ray.embedding.ledger import number_ids
 from urgency_ray.errors import RequestError
+from urgency_ray.numbering import UNKNOWN, Numbering, count_doubled, number_rows
 from urgency_ray.patience import patiently
 from urgency_ray.schema import URGENCY_KEYS
-
-ROWS_AT_ONCE = 2**17
-"""Rows whose ids wait until they are numbered: each numbering hashes the whole plan once."""
 
 
 def check_output(output: str) -> None:
@@ -118,12 +115,11 @@ class Account:
     """
 
     def __init__(self, planned: pa.ChunkedArray) -> None:
-        self.planned = planned.cast(pa.large_string()).combine_chunks()
+        self.planned = Numbering(planned)
         self.has_come, self.is_predicted = (np.zeros(len(planned), bool) for _ in range(2))
         self.unplanned: set[str] = set()
         self.num_rows = 0
         self.numbers: list[NDArray[np.int64]] = []
-        self.waiting: list[pa.Table] = []
         self.labels, self.reasons, self.utterances = Counter[int](), Counter[str](), Counter[str]()
 
     def add(self, rows: pa.Table) -> None:
@@ -134,24 +130,12 @@ class Account:
             if f"num_{name}" in rows.column_names:
                 self.utterances[name] += pc.sum(rows[f"num_{name}"], min_count=0).as_py()
         self.num_rows += len(rows)
-        is_predicted = pc.is_valid(rows["urgency_pred"])
-        self.waiting.append(rows.select(["example_id", "call_id"]).append_column("is_predicted", is_predicted))
-        if sum(map(len, self.waiting)) >= ROWS_AT_ONCE:
-            self._number()
-
-    def _number(self) -> None:
-        """Take numbers for the ids that wait: as texts, those of millions of rows would fill the driver's memory."""
-        if not self.waiting:
-            return
-        rows, self.waiting = pa.concat_tables(self.waiting), []
-        numbered = number_ids(rows, self.planned)
-        is_planned = pc.is_valid(numbered["call_id"])
-        self.unplanned |= set(pc.unique(rows["call_id"].filter(pc.invert(is_planned))).to_pylist())
-        numbered = numbered.filter(is_planned)
-        calls, is_predicted = (numbered[name].to_numpy() for name in ("call_id", "is_predicted"))
-        self.has_come[calls] = True
-        self.is_predicted[calls[is_predicted]] = True
-        self.numbers.append(numbered["example_id"].to_numpy())
+        calls, is_predicted = self.planned.of(rows["call_id"]), pc.is_valid(rows["urgency_pred"]).to_numpy()
+        is_planned = calls != UNKNOWN
+        self.unplanned |= set(pc.unique(rows["call_id"].filter(pa.array(~is_planned))).to_pylist())
+        self.has_come[calls[is_planned]] = True
+        self.is_predicted[calls[is_planned & is_predicted]] = True
+        self.numbers.append(number_rows(rows, calls)[is_planned])
 
     def close(self) -> dict[str, Any]:
         """The counts.
@@ -159,10 +143,8 @@ class Account:
         Raises:
             RuntimeError: a planned call has no row, a row no planned call, or a row came twice.
         """
-        self._number()
-        numbers = np.concatenate([*self.numbers, np.zeros(0, np.int64)])
         num_calls, num_predicted = int(self.has_come.sum()), int(self.is_predicted.sum())
-        if self.unplanned or num_calls < len(self.planned) or len(np.unique(numbers)) < len(numbers):
+        if self.unplanned or num_calls < len(self.planned) or count_doubled(self.numbers):
             found = num_calls + len(self.unplanned)
             raise RuntimeError(f"accounting: {len(self.planned)} calls planned, {found} came out, in {self.num_rows} rows")
         return {
