@@ -261,6 +261,8 @@ def train(folder: Path, figures: dict[str, float]) -> None:
     from urgency_ray.commands.train import format_scores
     from urgency_ray.commands.train import train as run_train
 
+    # A model of the same rows that has come to its end would not be trained again.
+    storage.remove_folder(RunFolder(str(folder / "run")).checkpoints)
     with measured(figures):
         metrics = run_train(config_of(folder), str(folder / "run"))
     print(format_scores(metrics), file=sys.stderr)

@@ -1,11 +1,12 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from urgency_ray import numbering
-from urgency_ray.numbering import UNKNOWN, Numbering, count_doubled, number_rows
+from urgency_ray.numbering import UNKNOWN, Hashes, Numbering, count_doubled, hash_texts, number_rows, number_values
 
 
 def column(*ids: str) -> Any:
@@ -42,3 +43,36 @@ def test_rows_are_numbered_by_call_and_place() -> None:
     assert np.argsort(numbers).tolist() == [1, 0, 2, 4, 3]
     assert count_doubled([numbers[:2], numbers[1:], numbers[:1]]) == 2
     assert count_doubled([]) == 0
+
+
+VALUES: dict[str, list[str | None]] = {
+    "sorted": ["a", "a", "b", "b", "c"],
+    "in any order": ["b", "a", "b", "c", "a"],
+    "with unknown ones": ["b", None, "a", None, "b"],
+    "none": [None, None],
+    "no row": [],
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_are_numbered_as_they_come(name: str) -> None:
+    values = VALUES[name]
+    expected = pd.factorize(pd.Series(values, dtype=object))[0].tolist()
+    for kind in (object, "str"):
+        assert number_values(pd.Series(values, dtype=kind)).tolist() == expected
+    numbers = np.array(expected, np.int64)
+    assert number_values(pd.Series(pd.arrays.IntegerArray(numbers, numbers < 0))).tolist() == expected
+    hashes = hash_texts(pa.array(values, pa.string()))
+    assert hashes.numbers(np.arange(len(values))).tolist() == expected
+
+
+def test_numbers_that_do_not_count_up_are_numbered_anew() -> None:
+    assert number_values(pd.Series([7, 3, 7, 0])).tolist() == [0, 1, 0, 2]
+
+
+def test_hashes_are_numbered_in_another_order_of_the_rows() -> None:
+    rng = np.random.default_rng(0)
+    values = pd.Series(rng.integers(0, 50, 300).astype(str)).where(rng.random(300) < 0.9)
+    order = rng.permutation(300)
+    parts = [hash_texts(pa.array(values[start : start + 100], pa.string())) for start in (0, 100, 200)]
+    np.testing.assert_array_equal(Hashes.join(parts).numbers(order), pd.factorize(values.iloc[order])[0])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -81,3 +84,60 @@ def _hash(ids: pa.ChunkedArray) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]
     texts = np.asarray(ids.to_numpy(), object)
     first, second = (pd.util.hash_array(texts, hash_key=key, categorize=False) for key in _KEYS)
     return first, second
+
+
+class Hashes(NamedTuple):
+    """128 bits for each of N values, and which of them are known, each (N,)."""
+
+    first: NDArray[np.uint64]
+    second: NDArray[np.uint64]
+    known: NDArray[np.bool_]
+
+    @classmethod
+    def join(cls, parts: Sequence[Hashes]) -> Hashes:
+        """Those of several parts, one after another."""
+        if not parts:
+            return cls(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, bool))
+        return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def numbers(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A number for each value, in an order of them: the same for the same values, and counted as they come; or `UNKNOWN`.
+
+        It is what `pandas.factorize` gives; that keeps a table of several hundred bytes a value.
+        """
+        known = order[self.known[order]]
+        first, second = self.first[known], self.second[known]
+        by_hash = np.lexsort((second, first))
+        is_new = np.ones(len(known), bool)
+        is_new[1:] = (np.diff(first[by_hash]) != 0) | (np.diff(second[by_hash]) != 0)
+        del first, second
+        # Of the same values the sort, which is stable, has the one that comes first in front.
+        leaders = by_hash[is_new]
+        numbers = np.empty(len(leaders), np.int64)
+        numbers[np.argsort(leaders)] = np.arange(len(leaders))
+        found = np.empty(len(known), np.int64)
+        found[by_hash] = numbers[np.cumsum(is_new) - 1]
+        every = np.full(len(order), UNKNOWN, np.int64)
+        every[self.known[order]] = found
+        return every
+
+
+def hash_texts(texts: pa.Array) -> Hashes:
+    """Hashes of some texts; nulls are unknown."""
+    column = pa.chunked_array([texts])
+    return Hashes(*_hash(pc.fill_null(column, "")), pc.is_valid(column).to_numpy())
+
+
+def number_values(values: pd.Series) -> NDArray[np.int64]:
+    """What `pandas.factorize` gives of a column, (N,), without its table where the values are numbered, or sorted, already."""
+    if pd.api.types.is_integer_dtype(values.dtype):
+        numbers: NDArray[np.int64] = values.to_numpy(np.int64, na_value=UNKNOWN)
+        most = np.maximum.accumulate(np.concatenate([[UNKNOWN], numbers[:-1]]))
+        if (numbers <= most + 1).all():
+            return numbers
+    elif isinstance(values.dtype, pd.StringDtype) and not values.isna().any():
+        column = pa.table({"values": values})["values"]
+        before, after = column.slice(0, max(0, len(column) - 1)), column.slice(1)
+        if pc.all(pc.less_equal(before, after)).as_py():
+            return np.concatenate([[0] * min(1, len(column)), np.cumsum(pc.not_equal(before, after).to_numpy())])
+    return np.asarray(pd.factorize(values)[0], np.int64)

@@ -1,7 +1,10 @@
 """Embeddings that somebody edited, or mixed with others, are refused in one line before anything is learnt from them."""
 
+import errno
 import io
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import pytest
 from urgency_ray import cli
 from urgency_ray.config import ENCODER_SECTIONS, Config
 from urgency_ray.errors import RequestError
+from urgency_ray.examples import columns
 from urgency_ray.examples.dataset import load_examples
 from urgency_ray.fingerprint import Fingerprint
 from urgency_ray.schema import METADATA_KEY
@@ -132,3 +136,36 @@ def test_files_of_two_versions_are_one_run_and_files_of_other_settings_are_not(i
         put_halves(made[1], second)
         with pytest.raises(RequestError, match=r"its embeddings were made with 2 different settings; extract afresh$"):
             load_examples(str(run_dir))
+
+
+def test_vectors_beyond_a_share_of_the_memory_are_the_same_in_a_file(
+    imported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    in_memory = load_examples(str(imported))
+    monkeypatch.setattr(columns, "MAPPED_SHARE", 0.0)
+    mapped = load_examples(str(imported))
+    for name in ("audio", "text"):
+        array = getattr(mapped, name)
+        assert array.tobytes() == getattr(in_memory, name).tobytes()
+        address = array.__array_interface__["data"][0]
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+        (file,) = (line.split(maxsplit=5)[5] for line in lines if _holds(line, address))
+        assert file.startswith(str(tmp_path)) and file.endswith("(deleted)")
+    assert not list(tmp_path.iterdir())
+    pd.testing.assert_frame_equal(mapped.keys, in_memory.keys)
+
+
+def _holds(line: str, address: int) -> bool:
+    first, last = (int(end, 16) for end in line.split(maxsplit=1)[0].split("-"))
+    return first <= address < last
+
+
+def test_a_disk_without_room_for_the_vectors_is_an_error_of_its_own(imported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(columns, "MAPPED_SHARE", 0.0)
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match="No space left on device"):
+        load_examples(str(imported))

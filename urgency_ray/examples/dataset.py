@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
-from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -20,12 +18,14 @@ from numpy.typing import NDArray
 from urgency_ray import storage
 from urgency_ray.accounts import ExtractAccounts
 from urgency_ray.errors import RequestError
-from urgency_ray.examples.soundness import as_vectors, refuse_unsound_files, refuse_unsound_rows
+from urgency_ray.examples.columns import Columns, hash_transcripts, read_vectors
+from urgency_ray.examples.soundness import refuse_unsound_files, refuse_unsound_rows
 from urgency_ray.examples.tokens import Tokens
 from urgency_ray.examples.utterances import Utterances, group_utterances
 from urgency_ray.fingerprint import Fingerprint
+from urgency_ray.numbering import UNKNOWN, Hashes
 from urgency_ray.run_folder import RunFolder
-from urgency_ray.schema import ACOUSTIC_FEATURES, METADATA_KEY, SENTIMENT_LABELS, URGENCY_LABELS, Status
+from urgency_ray.schema import METADATA_KEY, PROVIDER_SPLITS, URGENCY_LABELS, Status
 
 GroupBy = Literal["speaker", "group"]
 GROUP_COLUMNS: dict[GroupBy, str] = {"speaker": "speaker_id", "group": "group_id"}
@@ -33,8 +33,6 @@ GROUP_COLUMNS: dict[GroupBy, str] = {"speaker": "speaker_id", "group": "group_id
 SPLITS = ("train", "val", "test")
 UNFINISHED = "its extract has not finished, or files are missing"
 NUM_CLASSES = len(URGENCY_LABELS)
-MIN_TEXT_CHARS = 40
-"""Shorter texts have no hash: that two people say them word for word is no wonder (a dispatcher's opening line, a "yes")."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,9 @@ class Examples:
     There are R embedding rows: N where an example is a row; where an example is a call of several, `utterances` says which.
 
     Attributes:
-        keys: columns example_id, call_id, provider_split, audio_sha256 and text_sha256 (None where unknown, where the text
-            has fewer than `MIN_TEXT_CHARS` characters, or an example is a call of several), one row an example.
+        keys: columns example_id, call_id, provider_split, audio_sha256 and text_sha256, one row an example. The last two are
+            numbers, the same where the hashes are; null where unknown, where the text has fewer than `columns.MIN_TEXT_CHARS`
+            characters, or an example is a call of several.
         audio: float32 (R, audio_dim).
         text: float32 (R, text_dim).
         acoustic: float32 (R, 5), in the order of `schema.ACOUSTIC_FEATURES`, as measured.
@@ -121,47 +120,50 @@ def _read_examples(run_dir: str, by_call: bool, keep: Keep | None, group_by: Gro
     schemas = _read_schemas(dataset)
     refuse_unsound_files(run_dir, schemas)
     fingerprint = _only_fingerprint(run_dir, schemas.values())
-    embedded = pc.field("status") == Status.EMBEDDED
-    names = ["example_id", "call_id", "provider_split", "audio_sha256", "urgency", "sentiment", *ACOUSTIC_FEATURES]
-    if by_call:
-        names += ["utterance_id", "speaker", "start_ms", "end_ms"]
     kinds = [name for name in GROUP_COLUMNS.values() if name in dataset.schema.names]  # an older version wrote none
-    frame = dataset.to_table(columns=[*names, *kinds], filter=embedded).to_pandas()
-    if ExtractAccounts.read(run_dir).rows_embedded != len(frame):
+    columns = Columns(dataset, kinds, by_call=by_call)
+    if ExtractAccounts.read(run_dir).rows_embedded != len(columns):
         raise RequestError(f"--run-dir {run_dir}: {UNFINISHED}; run extract on it again")
-    _refuse_unusable(run_dir, frame, by_call)
-    refuse_unsound_rows(run_dir, frame)
-    order = np.argsort(frame["example_id"].to_numpy(str), kind="stable")
-    if by_call:
-        order = order[np.argsort(frame["call_id"].to_numpy(str)[order], kind="stable")]
+    _refuse_unusable(run_dir, columns, by_call)
+    order = columns.sort(by_call=by_call)
+    refuse_unsound_rows(run_dir, columns.num_doubled, columns.seen)
     vectors = {}
     for name in ("audio", "text"):
-        read = _read_vectors(run_dir, dataset, f"{name}_embedding", order)
+        read = read_vectors(run_dir, dataset, f"{name}_embedding", order)
         vectors[name] = keep(name, read) if keep is not None else read
         del read
-    frame["text_sha256"] = list(_hash_texts(dataset, embedded))
-    frame = frame.iloc[order].reset_index(drop=True)
-    acoustic = frame[list(ACOUSTIC_FEATURES)].to_numpy(np.float32, na_value=np.nan)
-    utterances = group_utterances(frame) if by_call else None
-    if utterances is not None:
-        frame = frame.iloc[utterances.offsets[:-1]].reset_index(drop=True)
-        frame = frame.assign(example_id=frame["call_id"], text_sha256=None)
-    key_columns = ["example_id", "call_id", "provider_split", "audio_sha256", "text_sha256"]
-    key_columns += [name for name in kinds if frame[name].notna().any()]
+    keys = _make_keys(columns, order, hash_transcripts(dataset))
+    urgency, sentiment = columns.urgency.astype(np.int64), columns.sentiment.astype(np.int64)
+    utterances = None
+    if by_call:
+        utterances = group_utterances(pd.DataFrame({"call_id": keys["call_id"], **columns.turns}))
+        first = utterances.offsets[:-1]
+        keys = keys.iloc[first].reset_index(drop=True)
+        keys = keys.assign(example_id=keys["call_id"], text_sha256=None)
+        urgency, sentiment = urgency[first], sentiment[first]
+    keys = keys.drop(columns=[name for name in kinds if not keys[name].notna().any()])
     if group_by is not None:
-        frame["group"] = _group_column(run_dir, frame[key_columns], group_by)
-        key_columns.append("group")
-    sentiments = pd.Categorical(frame["sentiment"], categories=list(SENTIMENT_LABELS))
+        keys["group"] = _group_column(run_dir, keys, group_by)
     return Examples(
-        keys=frame[key_columns],
+        keys=keys,
         audio=vectors["audio"],
         text=vectors["text"],
-        acoustic=acoustic,
-        urgency=frame["urgency"].fillna(-1).to_numpy(np.int64),
-        sentiment=np.asarray(sentiments.codes, np.int64),
+        acoustic=columns.acoustic,
+        urgency=urgency,
+        sentiment=sentiment,
         fingerprint=fingerprint,
         utterances=utterances,
     )
+
+
+def _make_keys(columns: Columns, order: NDArray[np.int64], transcripts: Hashes) -> pd.DataFrame:
+    """`Examples.keys` of all rows: `columns` are in the order of the examples, the hashes in that of the files."""
+    keys = pa.table({"example_id": columns.example_id, "call_id": columns.call_id, **columns.texts}).to_pandas()
+    for name, hashes in (("text_sha256", transcripts), ("audio_sha256", columns.audio)):
+        numbers = hashes.numbers(order)
+        keys.insert(2, name, pd.arrays.IntegerArray(numbers, numbers == UNKNOWN))
+    keys.insert(2, "provider_split", pd.Categorical.from_codes(columns.provider_split, list(PROVIDER_SPLITS)))
+    return keys
 
 
 def _group_column(run_dir: str, keys: pd.DataFrame, group_by: GroupBy) -> pd.Series[str]:
@@ -172,10 +174,10 @@ def _group_column(run_dir: str, keys: pd.DataFrame, group_by: GroupBy) -> pd.Ser
     return keys[GROUP_COLUMNS[group_by]]
 
 
-def _refuse_unusable(run_dir: str, frame: pd.DataFrame, by_call: bool) -> None:
-    if frame.empty:
+def _refuse_unusable(run_dir: str, columns: Columns, by_call: bool) -> None:
+    if not len(columns):
         raise RequestError(f"--run-dir {run_dir}: every call was rejected; extract.json counts the reasons")
-    if by_call and frame["utterance_id"].isna().any():
+    if by_call and columns.seen.whole_calls:
         raise RequestError(
             f"--run-dir {run_dir}: holds a row a call, but model.name hierarchical wants a row an utterance; "
             "extract into another folder with data.unit utterance"
@@ -208,28 +210,6 @@ def _only_fingerprint(run_dir: str, schemas: Iterable[pa.Schema]) -> Fingerprint
             f"--run-dir {run_dir}: its embeddings were made with {len(by_content)} different settings; extract afresh"
         )
     return first
-
-
-def _read_vectors(run_dir: str, dataset: pads.Dataset, name: str, order: NDArray[np.int64]) -> NDArray[np.float32]:
-    # The final place of each row as it comes from the scan: the vectors are written there once, never sorted in memory.
-    places = np.empty_like(order)
-    places[order] = np.arange(len(order))
-    vectors = np.empty((len(order), dataset.schema.field(name).type.list_size), np.float32)
-    start = 0
-    for batch in dataset.to_batches(columns=[name], filter=pc.field("status") == Status.EMBEDDED):
-        column: pa.FixedSizeListArray = batch.column(name)
-        if len(column):
-            vectors[places[start : start + len(column)]] = as_vectors(run_dir, name, column)
-            start += len(column)
-    return vectors
-
-
-def _hash_texts(dataset: pads.Dataset, embedded: pc.Expression) -> Iterator[str | None]:
-    """A hash of each transcript, in the order of the scan; the words themselves are not kept."""
-    for batch in dataset.to_batches(columns=["text"], filter=embedded):
-        for text in batch.column("text").to_pylist():
-            words = " ".join(normalize("NFC", text or "").split())
-            yield hashlib.sha256(words.encode()).hexdigest() if len(words) >= MIN_TEXT_CHARS else None
 
 
 @dataclass(frozen=True)

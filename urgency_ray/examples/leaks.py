@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from urgency_ray.examples.dataset import GROUP_COLUMNS, Examples, Splits
 from urgency_ray.examples.splits import provider_test
+from urgency_ray.numbering import number_values
 
 
 def leak_warnings(examples: Examples, splits: Splits) -> list[str]:
@@ -18,7 +18,7 @@ def leak_warnings(examples: Examples, splits: Splits) -> list[str]:
     Rows are held against those of the splits that the model or its choice has seen: val against train, test against both. They
     are suspicious where the call is the same; where the audio is, by its hash or, for imported data without one, by its
     embedding, bit for bit (all zeros stand for no audio); or where the transcript is, word for word, unless it is too short
-    to tell (`dataset.MIN_TEXT_CHARS`); where a manifest names them, also where the speaker or the group is. Where the
+    to tell (`columns.MIN_TEXT_CHARS`); where a manifest names them, also where the speaker or the group is. Where the
     provider's own split has rows of a group of `split.group_by` on both sides, a line says how many are scored with the test.
     """
     lines = []
@@ -54,7 +54,7 @@ def _evidence(examples: Examples) -> Iterator[tuple[str, list[NDArray[np.int64]]
     """Kinds of evidence, each with numberings of the rows (N,) by what they have in common; -1 is nothing."""
     kinds = [(what, column) for what, column in GROUP_COLUMNS.items() if column in examples.keys]
     for what, column in (("call", "call_id"), ("audio", "audio_sha256"), ("transcript", "text_sha256"), *kinds):
-        codes = pd.factorize(examples.keys[column])[0].astype(np.int64)
+        codes = number_values(examples.keys[column])
         by_vector = what == "audio" and examples.utterances is None
         yield what, [codes, _vector_keys(examples.audio)] if by_vector else [codes]
 

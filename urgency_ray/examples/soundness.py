@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from urgency_ray.errors import RequestError
@@ -59,21 +59,46 @@ def _is_like(found: Any, wanted: Any) -> bool:
     return any(is_kind(found) and is_kind(wanted) for is_kind in kinds)
 
 
-def refuse_unsound_rows(run_dir: str, frame: pd.DataFrame) -> None:
-    """Look at the ids, splits and urgencies of all embedded rows.
+class Seen:
+    """How many of the rows seen so far have a split or an urgency that is none, or lack an `utterance_id`."""
+
+    def __init__(self) -> None:
+        self.splits = self.urgencies = self.whole_calls = 0
+
+    def add(self, batch: pa.RecordBatch, by_call: bool) -> None:
+        """Look at some rows; `by_call`: at utterances, too."""
+        split, urgency = batch.column("provider_split").cast(pa.string()), batch.column("urgency").cast(pa.int64())
+        self.splits += _count(pc.invert(pc.is_in(split, pa.array(PROVIDER_SPLITS))))
+        is_known = pc.is_in(urgency, pa.array(range(len(URGENCY_LABELS)), pa.int64()))
+        self.urgencies += _count(pc.and_not(pc.is_valid(urgency), is_known))
+        self.whole_calls += batch.column("utterance_id").null_count if by_call else 0
+
+
+def refuse_unsound_rows(run_dir: str, num_doubled: int, seen: Seen) -> None:
+    """Refuse rows whose ids, splits or urgencies are none.
+
+    Args:
+        run_dir: run folder, for what is said.
+        num_doubled: rows that have the id of another.
+        seen: of all rows.
 
     Raises:
-        RequestError: an id is given twice, or a split or an urgency is none.
+        RequestError: there are such rows.
     """
-    if frame["example_id"].duplicated().any():
-        twice = int(frame["example_id"].duplicated().sum())
-        raise RequestError(f"--run-dir {run_dir}: example_id: {twice} of its rows have the id of another; {_ADVICE}")
-    if num_odd := int((~frame["provider_split"].isin(PROVIDER_SPLITS)).sum()):
+    if num_doubled:
+        raise RequestError(f"--run-dir {run_dir}: example_id: {num_doubled} of its rows have the id of another; {_ADVICE}")
+    if seen.splits:
         names = ", ".join(PROVIDER_SPLITS)
-        raise RequestError(f"--run-dir {run_dir}: provider_split: must be one of {names}, but {num_odd} rows differ; {_ADVICE}")
-    urgency = frame["urgency"].dropna()
-    if num_odd := int((~urgency.isin(range(len(URGENCY_LABELS)))).sum()):
-        raise RequestError(f"--run-dir {run_dir}: urgency: must be 0, 1 or 2, or null, but {num_odd} rows differ; {_ADVICE}")
+        raise RequestError(
+            f"--run-dir {run_dir}: provider_split: must be one of {names}, but {seen.splits} rows differ; {_ADVICE}"
+        )
+    if seen.urgencies:
+        found = f"{seen.urgencies} rows differ"
+        raise RequestError(f"--run-dir {run_dir}: urgency: must be 0, 1 or 2, or null, but {found}; {_ADVICE}")
+
+
+def _count(mask: pa.Array) -> int:
+    return int(pc.sum(mask, min_count=0).as_py())
 
 
 def as_vectors(run_dir: str, name: str, column: pa.FixedSizeListArray) -> NDArray[Any]:
