@@ -1,6 +1,6 @@
 """Millions of calls through plan, extract, accounts, load and an epoch of training: seconds and memory of the driver.
 
-    python benchmarks/scale.py [--rows 5000000] [--folder DIR] [--stages plan extract recover accounts load train]
+    python benchmarks/scale.py [--rows 5000000] [--folder DIR] [--stages plan extract merge recover accounts load train]
 
 No audio: the calls are names in the directories of 24 archives, as the provider packs them, one in a hundred without its label.
 Plan, pipeline (Ray Data, its blocks, its files), recovery, accounts, loading and training are the product's own; decoding
@@ -209,9 +209,7 @@ def planned(folder: Path) -> pa.Table:
 
 
 def extract(folder: Path, figures: dict[str, float]) -> None:
-    """Pass all calls through the pipeline, and merge its files."""
-    from urgency_ray.embedding.compaction import compact
-
+    """Pass all calls through the pipeline."""
     config, embeddings = config_of(folder), RunFolder(str(folder / "run")).embeddings
     for name, stub in (("decode_calls", stub_decode), ("EncodeAudio", StubAudio), ("EncodeText", StubText)):
         setattr(pipeline, name, stub)
@@ -221,7 +219,14 @@ def extract(folder: Path, figures: dict[str, float]) -> None:
         rows = pipeline.embed_calls(manifest, config, make_fingerprint(config), send)
         filesystem, path = storage.open_location(embeddings)
         rows.write_parquet(path, filesystem=filesystem, partition_cols=["status"], ray_remote_args={"num_cpus": 0.25})
-        compact(embeddings)
+
+
+def merge(folder: Path, figures: dict[str, float]) -> None:
+    """Merge the small files of the pipeline."""
+    from urgency_ray.embedding.compaction import compact
+
+    with measured(figures):
+        compact(RunFolder(str(folder / "run")).embeddings)
 
 
 def recover(folder: Path, figures: dict[str, float]) -> None:
@@ -268,7 +273,7 @@ def train(folder: Path, figures: dict[str, float]) -> None:
     print(format_scores(metrics), file=sys.stderr)
 
 
-STAGES = {each.__name__: each for each in (plan, extract, recover, accounts, load, train)}
+STAGES = {each.__name__: each for each in (plan, extract, merge, recover, accounts, load, train)}
 
 
 def alone(stage: str, folder: Path) -> dict[str, float]:

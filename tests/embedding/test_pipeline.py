@@ -5,13 +5,16 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from urgency_ray.config import Config
-from urgency_ray.embedding.pipeline import plan_actors, plan_transcribers, share_gpus
+from urgency_ray.embedding.pipeline import Blocks, plan_actors, plan_transcribers, share_gpus
 from urgency_ray.embedding.transform import encoders_on_gpus, pin_arithmetic
 from urgency_ray.encoders.arithmetic import Arithmetic
 from urgency_ray.errors import RequestError
+from urgency_ray.schema import MANIFEST_SCHEMA
 
 BOTH = {"audio_encoder.name": "models/a", "text_encoder.name": "models/t"}
 AUDIO, TEXT = ({name: BOTH[name]} for name in BOTH)
@@ -127,3 +130,22 @@ def test_int8_is_refused_of_the_encoder_that_would_be_on_a_gpu_alone() -> None:
     assert encoders_on_gpus(Config().replace(TEXT | {"audio_encoder.dtype": "int8"}), 1) == ["text_encoder"]
     with pytest.raises(RequestError, match=r"^audio_encoder\.dtype: int8 runs on CPUs"):
         encoders_on_gpus(Config().replace(AUDIO | {"audio_encoder.dtype": "int8"}), 1)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 100])
+def test_a_plan_in_any_chunks_is_cut_in_the_order_of_the_archives(chunk_rows: int) -> None:
+    rng = np.random.default_rng(0)
+    places = [(None, None) if row % 9 == 0 else (f"{row % 3}.zip", f"{row:03d}.wav") for row in rng.permutation(60)]
+    rows = [
+        {"call_id": f"c{row}", "audio_container": container, "audio_member": member, "num_bytes": row}
+        | {"version": "1", "provider_split": "unknown"}
+        for row, (container, member) in enumerate(places)
+    ]
+    manifest = pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA)
+    chunks = [manifest.slice(start, chunk_rows) for start in range(0, 60, chunk_rows)]
+    blocks = Blocks(pa.concat_tables([*chunks, manifest.slice(0, 0)]), 16)
+    expected = sorted(rows, key=lambda row: (row["audio_container"] is None, row["audio_container"], row["audio_member"]))
+    assert [len(block) for block in blocks] == [16, 16, 16, 12]
+    found = pa.concat_tables(list(blocks))
+    assert found["call_id"].to_pylist() == [row["call_id"] for row in expected]
+    assert found.to_pylist() == manifest.take(found["num_bytes"]).to_pylist()

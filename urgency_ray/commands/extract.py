@@ -109,7 +109,8 @@ def _go_on(
     left = patiently(embeddings, lambda: recovery.Left(embeddings, manifest))
     left.refuse_other(run_dir, fingerprint)
     kept = _find_kept(left, manifest, config)
-    unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], kept)))
+    # A filter copies, and at first there is nothing to leave out.
+    unfinished = manifest.filter(pc.invert(pc.is_in(manifest["call_id"], kept))) if len(kept) else manifest
     if former is not None and former.manifest_sha256 == planned and not len(unfinished) and left.is_settled(kept):
         log.info(NOTHING_TO_DO, run_dir)
         return former.refuse_empty(run_dir)

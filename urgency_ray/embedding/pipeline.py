@@ -17,9 +17,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from numpy.typing import NDArray
 from ray.data import Dataset
 
 from urgency_ray import cluster
@@ -209,25 +211,27 @@ def _read_calls(manifest: pa.Table, config: Config, read: Callable[..., pa.Table
 class Blocks(Sequence[pa.Table]):
     """The plan in blocks of `size` calls, in the order of the archives: a worker then reads one archive at a time.
 
-    It is sorted once, into one chunk a column: a row that is taken from many chunks costs as much as all rows do.
+    Their order alone is kept beside the plan, which may lie in many chunks: a row that is taken from a chunked table at once
+    costs as much as all rows do, and one chunk of all would be a second plan, with texts of more than 2 GiB.
     """
 
     def __init__(self, manifest: pa.Table, size: int) -> None:
-        # Texts of more than 2 GiB, tens of millions of ids, are more than the offsets of a string column reach.
-        is_text = [pa.types.is_string(kind) for kind in manifest.schema.types]
-        fields = [
-            field.with_type(pa.large_string()) if text else field for field, text in zip(manifest.schema, is_text, strict=True)
-        ]
-        whole = manifest.cast(pa.schema(fields)).combine_chunks()
-        self.manifest = whole.take(pc.sort_indices(whole, [("audio_container", "ascending"), ("audio_member", "ascending")]))
         self.size = size
+        keys = [("audio_container", "ascending"), ("audio_member", "ascending")]
+        self._order: NDArray[np.int64] = pc.sort_indices(manifest, keys).to_numpy().astype(np.int64)
+        self._chunks = manifest.replace_schema_metadata().to_batches()
+        self._starts = np.cumsum([0, *map(len, self._chunks)])[:-1]
 
     def __len__(self) -> int:
-        return math.ceil(len(self.manifest) / self.size)
+        return math.ceil(len(self._order) / self.size)
 
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        start = index * self.size
-        # Not a slice, which may be sent with all that it is a view of.
-        return self.manifest.take(pa.array(range(start, min(start + self.size, len(self.manifest)))))
+        rows = self._order[index * self.size : (index + 1) * self.size]
+        chunks = np.searchsorted(self._starts, rows, side="right") - 1
+        by_chunk = np.argsort(chunks, kind="stable")
+        # Not slices, which may be sent with all that they are views of.
+        parts = [self._chunks[chunk].take(pa.array(rows[chunks == chunk] - self._starts[chunk])) for chunk in np.unique(chunks)]
+        block = pa.Table.from_batches(parts).combine_chunks()
+        return block if (np.diff(chunks) >= 0).all() else block.take(pa.array(np.argsort(by_chunk)))
