@@ -229,29 +229,24 @@ class Folders:
         return any(shared <= reused.get(key, -1) for key in keys) or all(key in self.complete for key in keys)
 
 
-def pair_stems(by_stem: dict[str, list[File]]) -> dict[str, Stem]:
+def pair_stems(by_stem: dict[str, list[File]], complete: set[Key]) -> dict[str, Stem]:
     """Pair the files of each stem, in the order of their paths.
 
+    Args:
+        by_stem: files of stems that are not a WAV and a label side by side.
+        complete: keys of the places where such pairs lie.
+
     Returns:
-        What becomes of the stems that are more than one file, or a WAV and a label side by side.
+        What becomes of the stems that are more than one file.
     """
     folders = Folders()
-    stems: dict[str, Stem] = {}
-    for stem, files in by_stem.items():
-        if is_plain(files):
-            folders.complete.add(files[0].place.key)
-        elif len(files) > 1:
-            stems[stem] = Stem(files)
+    folders.complete |= complete
+    stems = {stem: Stem(files) for stem, files in by_stem.items() if len(files) > 1}
     for found in stems.values():
         folders.learn(found)
     for found in stems.values():
         found.pair_apart(folders)
     return stems
-
-
-def is_plain(files: Sequence[File]) -> bool:
-    """Whether they are a WAV and a label side by side, as nearly all are."""
-    return len(files) == 2 and files[0].is_audio != files[1].is_audio and files[0].place.key == files[1].place.key
 
 
 def _looks_unique(stem: str) -> bool:

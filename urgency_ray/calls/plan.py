@@ -20,6 +20,7 @@ from urgency_ray.calls.archives import Fault, is_archive_name
 from urgency_ray.calls.files import Entry, Listing, max_audio_bytes
 from urgency_ray.calls.foreign import Foreign, advice, classify, missing_part, suffix_of
 from urgency_ray.calls.formats import AUDIO_SUFFIXES
+from urgency_ray.calls.joining import Files, Lookup, merge_calls
 from urgency_ray.calls.label import MAX_LABEL_BYTES
 from urgency_ray.calls.label_collections import name_collections
 from urgency_ray.calls.manifest import plan_listed
@@ -63,8 +64,8 @@ def plan_calls(data: DataConfig) -> pa.Table:
         raise RequestError(f"--data.root {data.root}: {found.nothing()}")
     calls = _name_calls(found, _Missing(found, is_label_needed=data.require_text or data.unit == "utterance"))
     rows = (_row(call_id, calls.pop(call_id)) for call_id in sorted(calls))
-    table = name_collections(to_table(rows, MANIFEST_SCHEMA), found.tables)
-    usable = table.filter(pc.is_null(table["reason"]))["provider_split"]
+    table = name_collections(merge_calls(found.paired, to_table(rows, MANIFEST_SCHEMA)), found.tables)
+    usable = table["provider_split"].filter(pc.is_null(table["reason"]))
     splits = Counter({count["values"]: count["counts"] for count in pc.value_counts(usable).to_pylist()})
     num_copies = pc.sum(pc.equal(table["reason"], Reason.DUPLICATE_STEM.value), min_count=0).as_py()
     seen = found.seen(dict(splits.most_common()), num_copies)
@@ -87,14 +88,16 @@ class _Found:
     """The files below a root, sorted out.
 
     Attributes:
-        by_stem: WAVs and labels.
+        paired: rows of the manifest, of stems that are a WAV and a label side by side.
+        keys: of the places where these lie.
+        by_stem: WAVs and labels of all other stems.
         rows: what is a row though it is neither.
         tables: names of some files that are not read, and may list calls.
         near_misses: how many pairs of stems are one but for their spelling, by how they differ.
     """
 
     def __init__(self, data: DataConfig) -> None:
-        self.by_stem: dict[str, list[File]] = {}
+        self._files = Files()
         self.rows: list[Call] = []
         self.tables: list[str] = []
         self._num_foreign = 0
@@ -106,7 +109,7 @@ class _Found:
         self._listing = Listing(data.root)
         for entry in self._listing.entries():
             self._sort_out(entry)
-        self._num_files = sum(map(len, self.by_stem.values()))
+        self.paired, self.keys, self.by_stem, self._num_files = self._files.join()
         self._name_foreign()
 
     def _sort_out(self, entry: Entry) -> None:
@@ -116,9 +119,7 @@ class _Found:
             fault = entry.fault
             if fault is None and entry.num_bytes > self._limits[suffix]:
                 fault = Reason.FILE_TOO_LARGE, f"{entry.num_bytes} bytes; at most {self._limits[suffix]} are read"
-            file = self._file(entry, stem if stem.isascii() else normalize("NFC", stem), suffix, fault)
-            same = self.by_stem.setdefault(file.stem, [])
-            same.append(file)
+            self._files.add(self._file(entry, stem if stem.isascii() else normalize("NFC", stem), suffix, fault))
         else:
             self._pass_over(entry)
 
@@ -164,7 +165,7 @@ class _Found:
 
     def holds_calls(self) -> bool:
         """Whether there is a WAV or a label, or an archive or a folder that should hold some and cannot be read."""
-        return bool(self.by_stem) or len(self.rows) > self._num_foreign
+        return bool(len(self.paired) or self.by_stem) or len(self.rows) > self._num_foreign
 
     def nothing(self) -> str:
         """Why there are no calls, on one line."""
@@ -195,7 +196,8 @@ class _Found:
 
 def _name_calls(found: _Found, missing: _Missing) -> dict[str, Call]:
     """The calls by their ids: the stem where it names one call, else with its folder before it, and a number if need be."""
-    stems = pair_stems(found.by_stem)
+    stems = pair_stems(found.by_stem, found.keys)
+    is_paired = Lookup(found.paired["call_id"])
     calls: dict[str, Call] = {}
     others: list[tuple[str, Call]] = []
     for stem in list(found.by_stem):
@@ -219,7 +221,7 @@ def _name_calls(found: _Found, missing: _Missing) -> dict[str, Call]:
     numbers: defaultdict[str, int] = defaultdict(lambda: 1)
     for wanted, call in others:
         call_id = wanted
-        while call_id in calls:
+        while call_id in calls or call_id in is_paired:
             numbers[wanted] += 1
             call_id = f"{wanted}#{numbers[wanted]}"
         calls[call_id] = call

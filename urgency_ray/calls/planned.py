@@ -26,7 +26,7 @@ def to_table(rows: Iterator[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
         columns = zip(schema, zip(*batch, strict=True), strict=True)
         arrays = [pa.array(values, field.type) for field, values in columns]
         batches.append(pa.record_batch(arrays, schema=schema))
-    return pa.Table.from_batches(batches)
+    return pa.Table.from_batches(batches, schema=schema)
 
 
 def read_label(call: dict[str, Any], data: DataConfig) -> Label:

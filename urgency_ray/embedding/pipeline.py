@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ray.data import Dataset
 
 from urgency_ray import cluster
+from urgency_ray.calls.spool import Chunks
 from urgency_ray.cluster import Node
 from urgency_ray.config import Config
 from urgency_ray.embedding.changes import digest_calls
@@ -211,16 +212,14 @@ def _read_calls(manifest: pa.Table, config: Config, read: Callable[..., pa.Table
 class Blocks(Sequence[pa.Table]):
     """The plan in blocks of `size` calls, in the order of the archives: a worker then reads one archive at a time.
 
-    Their order alone is kept beside the plan, which may lie in many chunks: a row that is taken from a chunked table at once
-    costs as much as all rows do, and one chunk of all would be a second plan, with texts of more than 2 GiB.
+    Their order alone is kept beside the plan.
     """
 
     def __init__(self, manifest: pa.Table, size: int) -> None:
         self.size = size
         keys = [("audio_container", "ascending"), ("audio_member", "ascending")]
         self._order: NDArray[np.int64] = pc.sort_indices(manifest, keys).to_numpy().astype(np.int64)
-        self._chunks = manifest.replace_schema_metadata().to_batches()
-        self._starts = np.cumsum([0, *map(len, self._chunks)])[:-1]
+        self._chunks = Chunks(manifest.replace_schema_metadata())
 
     def __len__(self) -> int:
         return math.ceil(len(self._order) / self.size)
@@ -228,10 +227,5 @@ class Blocks(Sequence[pa.Table]):
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        rows = self._order[index * self.size : (index + 1) * self.size]
-        chunks = np.searchsorted(self._starts, rows, side="right") - 1
-        by_chunk = np.argsort(chunks, kind="stable")
-        # Not slices, which may be sent with all that they are views of.
-        parts = [self._chunks[chunk].take(pa.array(rows[chunks == chunk] - self._starts[chunk])) for chunk in np.unique(chunks)]
-        block = pa.Table.from_batches(parts).combine_chunks()
-        return block if (np.diff(chunks) >= 0).all() else block.take(pa.array(np.argsort(by_chunk)))
+        # Not a slice, which may be sent with all that it is a view of.
+        return self._chunks.take(self._order[index * self.size : (index + 1) * self.size])
