@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from urgency_ray.numbering import UNKNOWN, Numbering, count_doubled, number_rows
 from urgency_ray.schema import COUNT_FIELDS, OUTCOME_FIELDS, ROW_FIELDS, WORD_ERROR_FIELDS, Status, TextSource
 
 FILES_AT_ONCE = 256
-_BATCHES_AHEAD = 4
+BYTES_AT_ONCE = 64 << 20
 _COUNTED = ("duration_sec", "num_windows", "num_tokens_dropped", "num_text_windows", "text_source")
 # Files of an older version lack the newest of them: nulls stand for those.
 _SCHEMA = pa.schema(
@@ -48,6 +48,25 @@ def list_files(filesystem: fs.FileSystem, folder: str, *, allow_not_found: bool 
     return [info.path for info in infos if info.type == fs.FileType.File]
 
 
+def _groups(filesystem: fs.FileSystem, folder: str) -> Iterator[list[str]]:
+    """The whole files below a folder, some at a time: Arrow reads ahead as far as it can, for whoever counts more slowly.
+
+    And a dataset keeps the schema of each of its files: for thousands of small ones, more memory than the columns.
+    """
+    group: list[str] = []
+    size = 0
+    for info in filesystem.get_file_info(fs.FileSelector(folder, recursive=True)):
+        if info.type != fs.FileType.File or storage.is_partial(info.path):
+            continue
+        if group and (len(group) == FILES_AT_ONCE or size + info.size > BYTES_AT_ONCE):
+            yield group
+            group, size = [], 0
+        group.append(info.path)
+        size += info.size
+    if group:
+        yield group
+
+
 def account(embeddings: str, manifest: pa.Table) -> ExtractCounts:
     """Count what became of each planned call, from the parquet that was written, batch by batch.
 
@@ -55,16 +74,13 @@ def account(embeddings: str, manifest: pa.Table) -> ExtractCounts:
         RuntimeError: a planned call has no row, a row no planned call, or a row is there twice.
     """
     filesystem, path = storage.open_location(embeddings)
-    files = [file for file in list_files(filesystem, path) if not storage.is_partial(file)]
     planned, numbers, unplanned = Numbering(manifest["call_id"]), [], 0
     tally = Tally(len(planned))
-    # A dataset keeps the schema of each of its files: for thousands of small ones, more memory than the columns.
-    for start in range(0, len(files), FILES_AT_ONCE):
-        some = files[start : start + FILES_AT_ONCE]
+    for some in _groups(filesystem, path):
         dataset = pads.dataset(
             some, schema=_SCHEMA, filesystem=filesystem, partitioning="hive", partition_base_dir=path, format="parquet"
         )
-        for batch in dataset.to_batches(batch_readahead=_BATCHES_AHEAD, cache_metadata=False):
+        for batch in dataset.to_batches(cache_metadata=False):
             rows = pa.Table.from_batches([batch])
             calls = planned.of(rows["call_id"])
             is_planned = calls != UNKNOWN

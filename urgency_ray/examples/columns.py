@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -31,7 +32,7 @@ MIN_TEXT_CHARS = 40
 MAPPED_SHARE = 0.1
 """Vectors of one kind that would take more of the memory that is free are mapped."""
 _EMBEDDED = pc.field("status") == Status.EMBEDDED
-_BATCHES_AHEAD = 4
+_ROWS_AT_ONCE = 1 << 18
 _TURNS = ("speaker", "start_ms", "end_ms")
 
 
@@ -61,7 +62,7 @@ class Columns:
         self.seen, self.num_doubled = Seen(), 0
         names = [*self._ids, "provider_split", "audio_sha256", "urgency", "sentiment", *ACOUSTIC_FEATURES]
         names += ["utterance_id", *_TURNS] if by_call else []
-        for batch in dataset.to_batches(columns=names, filter=_EMBEDDED, batch_readahead=_BATCHES_AHEAD):
+        for batch in _batches(dataset, names):
             if len(batch):
                 self._add(batch, by_call)
         is_call = all(one is other for one, other in zip(self._ids["example_id"], self._ids["call_id"], strict=True))
@@ -121,6 +122,20 @@ class Columns:
                 self._parts[name].append(batch.column(name).to_pandas())
 
 
+def _batches(dataset: pads.Dataset, names: list[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of the embedded rows, of some files at a time: Arrow reads ahead as far as it can, for whoever is slower."""
+    group: list[pads.Fragment] = []
+    num_rows = 0
+    for fragment in [*dataset.get_fragments(filter=_EMBEDDED), None]:
+        if group and (fragment is None or num_rows + fragment.metadata.num_rows > _ROWS_AT_ONCE):
+            part = pads.FileSystemDataset(group, dataset.schema, dataset.format, dataset.filesystem)
+            yield from part.to_batches(columns=names, filter=_EMBEDDED)
+            group, num_rows = [], 0
+        if fragment is not None:
+            group.append(fragment)
+            num_rows += fragment.metadata.num_rows
+
+
 def _join(parts: list[pa.Array]) -> pa.Array:
     return pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
 
@@ -128,7 +143,7 @@ def _join(parts: list[pa.Array]) -> pa.Array:
 def hash_transcripts(dataset: pads.Dataset) -> Hashes:
     """A hash of each transcript, in the order of the files; the words themselves are not kept."""
     parts = []
-    for batch in dataset.to_batches(columns=["text"], filter=_EMBEDDED, batch_readahead=_BATCHES_AHEAD):
+    for batch in _batches(dataset, ["text"]):
         texts = [" ".join(normalize("NFC", text or "").split()) for text in batch.column("text").to_pylist()]
         digests = b"".join(hashlib.sha256(words.encode()).digest()[:16] for words in texts)
         halves = np.frombuffer(digests, np.uint64).reshape(-1, 2)
@@ -148,7 +163,7 @@ def read_vectors(run_dir: str, dataset: pads.Dataset, name: str, order: NDArray[
     places[order] = np.arange(len(order))
     vectors = _allocate((len(order), dataset.schema.field(name).type.list_size))
     start = 0
-    for batch in dataset.to_batches(columns=[name], filter=_EMBEDDED, batch_readahead=_BATCHES_AHEAD):
+    for batch in _batches(dataset, [name]):
         column: pa.FixedSizeListArray = batch.column(name)
         if len(column):
             vectors[places[start : start + len(column)]] = as_vectors(run_dir, name, column)
