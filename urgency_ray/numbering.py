@@ -106,11 +106,11 @@ class Hashes(NamedTuple):
         It is what `pandas.factorize` gives; that keeps a table of several hundred bytes a value.
         """
         known = order[self.known[order]]
-        first, second = self.first[known], self.second[known]
-        by_hash = np.lexsort((second, first))
-        is_new = np.ones(len(known), bool)
-        is_new[1:] = (np.diff(first[by_hash]) != 0) | (np.diff(second[by_hash]) != 0)
-        del first, second
+        by_hash = np.lexsort((self.second[known], self.first[known]))
+        is_new = np.zeros(len(known), bool)
+        is_new[:1] = True
+        for half in (self.first, self.second):
+            is_new[1:] |= np.diff(half[known[by_hash]]) != 0
         # Of the same values the sort, which is stable, has the one that comes first in front.
         leaders = by_hash[is_new]
         numbers = np.empty(len(leaders), np.int64)

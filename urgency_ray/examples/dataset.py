@@ -127,12 +127,13 @@ def _read_examples(run_dir: str, by_call: bool, keep: Keep | None, group_by: Gro
     _refuse_unusable(run_dir, columns, by_call)
     order = columns.sort(by_call=by_call)
     refuse_unsound_rows(run_dir, columns.num_doubled, columns.seen)
+    # Before the vectors: to number many hashes takes more memory for a while than the numbers do.
+    keys = _make_keys(columns, order, hash_transcripts(dataset))
     vectors = {}
     for name in ("audio", "text"):
         read = read_vectors(run_dir, dataset, f"{name}_embedding", order)
         vectors[name] = keep(name, read) if keep is not None else read
         del read
-    keys = _make_keys(columns, order, hash_transcripts(dataset))
     urgency, sentiment = columns.urgency.astype(np.int64), columns.sentiment.astype(np.int64)
     utterances = None
     if by_call:
