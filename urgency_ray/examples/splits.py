@@ -105,24 +105,21 @@ def _labelled_groups(examples: Examples, config: SplitConfig) -> tuple[NDArray[n
     labelled = np.flatnonzero(examples.urgency >= 0)
     if not len(labelled):
         raise RequestError("the run folder holds no labelled rows to train on")
-    provider_split = examples.keys["provider_split"].to_numpy()[labelled]
-    test = provider_test(examples)
-    frame = pd.DataFrame(
-        {
-            "group": group_examples(examples.keys)[labelled],
-            "urgency": examples.urgency[labelled],
-            "provider": provider_split == test,
-            "provider_val": (provider_split == "validation") & (test != "validation"),
-        }
-    )
-    missing = sorted(set(range(NUM_CLASSES)) - set(frame["urgency"]))
+    split, test = examples.keys["provider_split"], provider_test(examples)
+    parts = {"provider": split == test, "provider_val": (split == "validation") & (test != "validation")}
+    group, urgency = group_examples(examples.keys)[labelled], examples.urgency[labelled]
+    missing = sorted(set(range(NUM_CLASSES)) - set(np.unique(urgency).tolist()))
     if missing and not config.allow_missing_classes:
         raise RequestError(f"no row has urgency {_names(missing)}: give more data, or set split.allow_missing_classes")
     # A group of one call has one label; the most urgent stands for the rare group whose calls disagree.
-    groups = frame.groupby("group").agg(
-        urgency=("urgency", "max"), provider=("provider", "any"), provider_val=("provider_val", "any")
-    )
-    return labelled, frame["group"].to_numpy(), groups
+    most = np.full(group.max() + 1, -1)
+    np.maximum.at(most, group, urgency)
+    columns = {"urgency": most}
+    for name, rows in parts.items():
+        columns[name] = np.zeros(len(most), bool)
+        columns[name][group[rows.to_numpy(bool)[labelled]]] = True
+    groups = pd.DataFrame(columns)[most >= 0]
+    return labelled, group, groups.rename_axis("group")
 
 
 def _collect(
