@@ -134,6 +134,8 @@ def _batches(dataset: pads.Dataset, names: list[str]) -> Iterator[pa.RecordBatch
         if fragment is not None:
             group.append(fragment)
             num_rows += fragment.metadata.num_rows
+    # What Arrow keeps for the next columns, which may be long in coming.
+    pa.default_memory_pool().release_unused()
 
 
 def _join(parts: list[pa.Array]) -> pa.Array:
