@@ -82,6 +82,14 @@ EDITS: dict[str, tuple[Change, str]] = {
         put("example_id", lambda rows: pa.array(["x"] * len(rows))),
         "example_id: 29 of its rows have the id of another",
     ),
+    "no id": (
+        put("example_id", lambda rows: pa.array([None, *rows[1:]], pa.string())),
+        "example_id and call_id: 1 of its rows lack one",
+    ),
+    "no call": (
+        put("call_id", lambda rows: pa.array([None, None, *rows[2:]], pa.string())),
+        "example_id and call_id: 2 of its rows lack one",
+    ),
     "split": (
         put("provider_split", lambda rows: pa.array(["Validation"] * len(rows))),
         "provider_split: must be one of training",

@@ -60,13 +60,15 @@ def _is_like(found: Any, wanted: Any) -> bool:
 
 
 class Seen:
-    """How many of the rows seen so far have a split or an urgency that is none, or lack an `utterance_id`."""
+    """How many of the rows seen so far lack an id, have a split or an urgency that is none, or lack an `utterance_id`."""
 
     def __init__(self) -> None:
-        self.splits = self.urgencies = self.whole_calls = 0
+        self.nameless = self.splits = self.urgencies = self.whole_calls = 0
 
     def add(self, batch: pa.RecordBatch, by_call: bool) -> None:
         """Look at some rows; `by_call`: at utterances, too."""
+        has_ids = pc.and_(pc.is_valid(batch.column("example_id")), pc.is_valid(batch.column("call_id")))
+        self.nameless += _count(pc.invert(has_ids))
         split, urgency = batch.column("provider_split").cast(pa.string()), batch.column("urgency").cast(pa.int64())
         self.splits += _count(pc.invert(pc.is_in(split, pa.array(PROVIDER_SPLITS))))
         is_known = pc.is_in(urgency, pa.array(range(len(URGENCY_LABELS)), pa.int64()))
@@ -85,6 +87,8 @@ def refuse_unsound_rows(run_dir: str, num_doubled: int, seen: Seen) -> None:
     Raises:
         RequestError: there are such rows.
     """
+    if seen.nameless:
+        raise RequestError(f"--run-dir {run_dir}: example_id and call_id: {seen.nameless} of its rows lack one; {_ADVICE}")
     if num_doubled:
         raise RequestError(f"--run-dir {run_dir}: example_id: {num_doubled} of its rows have the id of another; {_ADVICE}")
     if seen.splits:
