@@ -20,6 +20,11 @@ def test_an_id_s_number_is_its_place_and_other_ids_have_none() -> None:
     assert Numbering(column("a")).of(column()).tolist() == []
 
 
+def test_a_call_s_own_id_may_end_in_more_digits_than_a_place_has() -> None:
+    rows = pa.table({"example_id": ["2024/20240101123456789012345", "a/4294967296", "b", "b/0003"]})
+    assert count_doubled([number_rows(rows, np.array([0, 1, 2, 2]))]) == 0
+
+
 def test_ids_are_told_apart_whose_first_hashes_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def hash_badly(ids: Any) -> Any:
         lengths = np.array([len(each) for each in ids.to_pylist()], np.uint64)

@@ -64,7 +64,7 @@ def number_rows(rows: pa.Table, calls: NDArray[np.int64]) -> NDArray[np.int64]:
         rows: with a column `example_id`.
         calls: numbers of their calls, as `Numbering.of` gives them.
     """
-    utterance = pc.struct_field(pc.extract_regex(rows["example_id"], r"/(?P<position>\d+)$"), "position")
+    utterance = pc.struct_field(pc.extract_regex(rows["example_id"], r"/(?P<position>\d{1,9})$"), "position")
     places: NDArray[np.int64] = pc.fill_null(utterance.cast(pa.int64()), 0).to_numpy()
     return (calls << 32) + places
 

@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import tempfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,5 +176,14 @@ def test_a_disk_without_room_for_the_vectors_is_an_error_of_its_own(imported: Pa
 
     monkeypatch.setattr(columns, "MAPPED_SHARE", 0.0)
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(OSError, match="No space left on device: 0 MiB of vectors, below TMPDIR") as caught:
         load_examples(str(imported))
+    assert caught.value.filename == tempfile.gettempdir()
+
+
+def test_a_run_whose_files_are_gone_has_not_finished(imported: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(imported, tmp_path / "run"))
+    for path in run_dir.glob("embeddings/**/*.parquet"):
+        path.unlink()
+    with pytest.raises(RequestError, match=r"^--run-dir \S+: its extract has not finished, or files are missing; run extract"):
+        load_examples(str(run_dir))

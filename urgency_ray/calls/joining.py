@@ -147,7 +147,7 @@ def _starts(files: pa.Table) -> NDArray[np.int64]:
 
 
 def _find_pairs(files: pa.Table, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of recordings, and of their labels,: one of each is all there is of a stem, of places of one key."""
+    """Rows of recordings, and of their labels: one of each is all there is of a stem, of places of one key."""
     starts = _starts(files)
     pairs = starts[np.diff(np.append(starts, len(files))) == 2]
     is_audio = pc.not_equal(files["suffix"], ".json").to_numpy()

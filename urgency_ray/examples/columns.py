@@ -180,7 +180,12 @@ def _allocate(shape: tuple[int, int]) -> NDArray[np.float32]:
         return np.empty(shape, np.float32)
     with tempfile.TemporaryFile() as file:
         # Without a place of its own on the disk, a page that finds it full would end the process without a word.
-        os.posix_fallocate(file.fileno(), 0, num_bytes)
+        try:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+        except OSError as error:
+            # The file goes, and with it what would show afterwards that the disk is too small.
+            said = f"{error.strerror}: {num_bytes >> 20} MiB of vectors, below TMPDIR"
+            raise OSError(error.errno, said, tempfile.gettempdir()) from None
         return np.frombuffer(mmap.mmap(file.fileno(), num_bytes), np.float32).reshape(shape)
 
 

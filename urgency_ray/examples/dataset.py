@@ -118,6 +118,8 @@ def open_rows(embeddings: str) -> pads.Dataset:
 def _read_examples(run_dir: str, by_call: bool, keep: Keep | None, group_by: GroupBy | None) -> Examples:
     dataset = open_rows(RunFolder(run_dir).embeddings)
     schemas = _read_schemas(dataset)
+    if not schemas:
+        raise RequestError(f"--run-dir {run_dir}: {UNFINISHED}; run extract on it again")
     refuse_unsound_files(run_dir, schemas)
     fingerprint = _only_fingerprint(run_dir, schemas.values())
     kinds = [name for name in GROUP_COLUMNS.values() if name in dataset.schema.names]  # an older version wrote none
