@@ -5,7 +5,6 @@ import io
 import os
 import shutil
 import tempfile
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
